@@ -1,0 +1,275 @@
+package model
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/tullemesh/tulle/internal/apis"
+	"github.com/tullemesh/tulle/internal/control/registry"
+	"github.com/tullemesh/tulle/internal/match"
+)
+
+// Origin says which field of which object a part of the model comes from.
+type Origin struct {
+	Key  apis.Key
+	Path string
+}
+
+// Mesh is the mesh configuration in our own words (Istio: MeshConfig).
+type Mesh struct {
+	TrustDomain, RootNamespace, DomainSuffix string
+	// RegistryOnly: outboundTrafficPolicy REGISTRY_ONLY, else ALLOW_ANY.
+	RegistryOnly bool
+	AutoMTLS     bool
+	// Defaults of exportTo.
+	ServiceExportTo, VirtualServiceExportTo, DestinationRuleExportTo []string
+	ConnectTimeout, ProtocolDetectionTimeout                         time.Duration
+	AccessLogFile, AccessLogFormat                                   string
+	AccessLogJSON                                                    bool
+	TrustDomainAliases                                               []string
+	HTTPProxyPort                                                    int // proxyHttpPort
+}
+
+// VirtualHostRules are the HTTP rules of one VirtualService (delegates merged),
+// HTTPRoute or GRPCRoute, ready to be placed under each of Hosts.
+type Rules struct {
+	Origin  Origin
+	Created time.Time
+	// Hosts are full names (short ones resolved) in the order of the object.
+	Hosts []string
+	// Gateways are "mesh" or "namespace/name".
+	Gateways []string
+	ExportTo []string
+	HTTP     []*Route
+	TLS      []*L4Route
+	TCP      []*L4Route
+}
+
+// Route is one HTTP rule: any of Matches (none: always), then one action.
+type Route struct {
+	Name    string
+	Origin  Origin
+	Matches []*Match
+	// Exactly one action.
+	Destinations []Destination
+	Redirect     *Redirect
+	Direct       *Direct
+
+	Rewrite         *Rewrite
+	Timeout         time.Duration // 0: none
+	RequestHeaders  HeaderOps
+	ResponseHeaders HeaderOps
+}
+
+// Match is one alternative of a Route's condition.
+type Match struct {
+	Name   string
+	Origin Origin
+	// Conditions on the request; zero values ask nothing.
+	URI, Scheme, Method, Authority *StringMatch
+	IgnoreURICase                  bool
+	Headers                        []HeaderMatch
+	Query                          []HeaderMatch
+	Port                           int
+	// Conditions on the proxy that holds the route.
+	SourceLabels    map[string]string
+	SourceNamespace string
+	Gateways        []string
+}
+
+// StringMatch keeps the user's form beside the compiled one, because
+// translation writes it out again. Exactly one of Exact, Prefix, Regex is used
+// as Kind says.
+type StringMatch struct {
+	Kind  StringKind
+	Value string
+	// Compiled is the matcher that validation built.
+	Compiled match.String
+}
+
+// StringKind is the kind of a StringMatch.
+type StringKind uint8
+
+// The kinds.
+const (
+	Exact StringKind = iota
+	Prefix
+	Regex
+)
+
+// HeaderMatch is a condition on a header or query parameter. A nil Value asks
+// for presence only; Invert negates (withoutHeaders).
+type HeaderMatch struct {
+	Name   string
+	Value  *StringMatch
+	Invert bool
+}
+
+// Destination is one weighted target.
+type Destination struct {
+	Host            string // full name
+	Subset          string
+	Port            int // 0: the service's only port, or the listener's port
+	Weight          int
+	RequestHeaders  HeaderOps
+	ResponseHeaders HeaderOps
+	Origin          Origin
+}
+
+// HeaderOps are set, add and remove of Istio's Headers.HeaderOperations.
+type HeaderOps struct {
+	Set, Add []Header // sorted by name
+	Remove   []string
+}
+
+// Header is a name and a value.
+type Header struct{ Name, Value string }
+
+// Rewrite changes path and authority before forwarding.
+type Rewrite struct {
+	URI, Authority         string
+	HasURI                 bool
+	RegexMatch, RegexSubst string
+}
+
+// Redirect answers with a redirect (Istio: HTTPRedirect).
+type Redirect struct {
+	URI, Authority, Scheme string
+	Port                   int
+	PortFromRequest        bool // FROM_REQUEST_PORT
+	PortFromProtocol       bool // FROM_PROTOCOL_DEFAULT
+	Code                   int
+}
+
+// Direct answers from the proxy (Istio: HTTPDirectResponse).
+type Direct struct {
+	Status int
+	Body   []byte
+}
+
+// L4Route is one tcp or tls rule.
+type L4Route struct {
+	Origin       Origin
+	Matches      []L4Match
+	Destinations []Destination
+}
+
+// L4Match is one alternative of an L4Route's condition.
+type L4Match struct {
+	SNIHosts           []string // tls only
+	DestinationSubnets []netip.Prefix
+	Port               int
+	SourceLabels       map[string]string
+	SourceNamespace    string
+	Gateways           []string
+	Origin             Origin
+}
+
+// Gateway is one Gateway object.
+type Gateway struct {
+	Origin    Origin
+	Name      string
+	Namespace string
+	Selector  map[string]string
+	Created   time.Time
+	Servers   []*Server
+}
+
+// Server is one server of a Gateway.
+type Server struct {
+	Origin   Origin
+	Name     string
+	Port     int
+	PortName string
+	Protocol registry.Protocol
+	Bind     string
+	// Hosts as "namespace/host"; namespace "*" or "." resolved to a name.
+	Hosts []GatewayHost
+	TLS   *ServerTLS
+	// TargetPort 0: Port.
+	TargetPort int
+}
+
+// GatewayHost is a host that a gateway serves, for VirtualServices of Namespace
+// ("*": any).
+type GatewayHost struct{ Namespace, Host string }
+
+// ServerTLS is a server's TLS settings.
+type ServerTLS struct {
+	Mode                      string // Istio's ServerTLSSettings.TLSmode name
+	HTTPSRedirect             bool
+	CredentialNames           []string
+	CertFile, KeyFile, CAFile string
+	MinVersion, MaxVersion    string
+}
+
+// TrafficPolicy is the part of a DestinationRule's policy that applies to one
+// subset and port.
+type TrafficPolicy struct {
+	Balancer string // "", ROUND_ROBIN, LEAST_REQUEST, RANDOM, PASSTHROUGH
+	TLSMode  string // "", DISABLE, ISTIO_MUTUAL
+	Origin   Origin
+}
+
+// Subset is a named part of a service's endpoints.
+type Subset struct {
+	Name   string
+	Labels map[string]string
+	Policy *TrafficPolicy
+	Ports  map[int]*TrafficPolicy
+	Origin Origin
+}
+
+// Destinations rules: DestinationRule is what one client namespace sees for one host.
+type DestinationRule struct {
+	Origin   Origin
+	Host     string
+	ExportTo []string
+	Created  time.Time
+	Selector map[string]string
+	Policy   *TrafficPolicy
+	Ports    map[int]*TrafficPolicy
+	Subsets  []*Subset
+}
+
+// MTLSMode is PeerAuthentication's mode, resolved.
+type MTLSMode uint8
+
+// The modes.
+const (
+	MTLSPermissive MTLSMode = iota
+	MTLSStrict
+	MTLSDisable
+)
+
+// PeerAuth is the effective PeerAuthentication of a workload.
+type PeerAuth struct {
+	Mode   MTLSMode
+	Origin Origin
+	Ports  map[int]MTLSMode
+	// Deny: a refused security object without a good version selects the
+	// workload; it must refuse all inbound traffic.
+	Deny       bool
+	DenyOrigin Origin
+}
+
+// SidecarScope is the egress scope of a workload (Sidecar resource, or the default).
+type SidecarScope struct {
+	Origin       Origin
+	Default      bool // no Sidecar resource applies: every visible service
+	RegistryOnly *bool
+	Egress       []EgressListener
+}
+
+// EgressListener is one egress listener of a Sidecar.
+type EgressListener struct {
+	Port        int // 0: all service ports
+	PortName    string
+	Protocol    registry.Protocol
+	Bind        string
+	CaptureNone bool
+	// Services in scope by host, in Istio's order of precedence.
+	Services []*registry.Service
+	Rules    []*Rules
+	Origin   Origin
+}

@@ -1,0 +1,68 @@
+// Package fact holds what is known of a connection and of a request at the
+// moment when something is decided about it: the only inputs of listener
+// matching, routing and authorization besides the configuration.
+//
+// The running proxy fills facts from sockets and parsed heads without copying;
+// explain and tests fill them from flags and files. Deciding code sees no
+// difference, which is how both give one answer. Values are read-only while a
+// decision runs and belong to whoever filled them.
+package fact
+
+import "net/netip"
+
+// Protocol is the application protocol in which a request arrived.
+type Protocol uint8
+
+// The application protocols.
+const (
+	TCP Protocol = iota
+	HTTP10
+	HTTP11
+	HTTP2
+)
+
+// Conn is what is known of a downstream connection.
+type Conn struct {
+	// Local is the destination that the client meant: the original destination
+	// of a redirected connection, else the socket's own local address.
+	Local netip.AddrPort
+	// Direct is the socket's own local address.
+	Direct netip.AddrPort
+	// Remote is the client's address, as PROXY protocol may have restated it.
+	Remote netip.AddrPort
+	// TLS says that the client's first bytes are a TLS ClientHello
+	// (Envoy's transport protocol "tls", else "raw_buffer").
+	TLS bool
+	// SNI is the server name of the ClientHello in lower case, or empty.
+	SNI string
+	// ALPN holds the application protocols: what the ClientHello offers, or
+	// what sniffing of a plaintext connection found ("http/1.1", "h2c").
+	ALPN []string
+	// Peer is the URI SAN of a verified client certificate, or empty.
+	Peer string
+	// PeerDNS holds its DNS SANs, PeerSubject its subject (RFC 2253).
+	PeerDNS     []string
+	PeerSubject string
+	// Verified says that a client certificate was given and verified.
+	Verified bool
+}
+
+// Headers looks up request headers. Name is in lower case; a repeated header's
+// values come joined by "," in order (RFC 9110 §5.3). The bytes are valid
+// until the next call.
+type Headers interface {
+	Get(name string) (value []byte, present bool)
+}
+
+// Request is what is known of a request when its head is complete.
+type Request struct {
+	Conn     *Conn
+	Protocol Protocol
+	// Method and Scheme are as received; Authority is the Host header or
+	// :authority; Path is the request target in origin form with its query.
+	Method, Scheme, Authority, Path []byte
+	Headers                         Headers
+	// Random picks among weighted clusters and runtime fractions. The proxy
+	// draws it once per request; explain leaves it zero and reads the weights.
+	Random uint64
+}

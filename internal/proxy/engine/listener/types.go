@@ -1,0 +1,232 @@
+package listener
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/filter"
+	"github.com/tullemesh/tulle/internal/proxy/engine/filter/authz"
+	"github.com/tullemesh/tulle/internal/proxy/engine/router"
+	"github.com/tullemesh/tulle/internal/proxy/engine/tls"
+)
+
+// Direction is Envoy's TrafficDirection; telemetry reports by it.
+type Direction uint8
+
+// The traffic directions.
+const (
+	Unspecified Direction = iota
+	Inbound
+	Outbound
+)
+
+// Spec is one listener (Envoy: config.listener.v3.Listener).
+type Spec struct {
+	Name string
+	// Addresses to listen at, the first being the primary.
+	Addresses []netip.AddrPort
+	// BindToPort false: reached only from another listener that hands over
+	// redirected connections (UseOriginalDst).
+	BindToPort bool
+	// UseOriginalDst hands a connection to the listener whose address is the
+	// original destination, else to the wildcard address of that port, else
+	// keeps it.
+	UseOriginalDst bool
+	// OriginalDst: the original_dst listener filter is present.
+	OriginalDst bool
+	Direction   Direction
+	// InspectTLS and InspectHTTP say which inspectors run. Each may be
+	// disabled for destination ports.
+	InspectTLS, InspectHTTP             bool
+	InspectTLSExcept, InspectHTTPExcept PortMatch
+	// ProxyProtocol accepts a PROXY header before anything else.
+	ProxyProtocol bool
+	// SniffTimeout bounds the wait of the inspectors; 0: no bound.
+	// ContinueOnTimeout goes on without an answer, else closes.
+	SniffTimeout      time.Duration
+	ContinueOnTimeout bool
+	Chains            []*Chain
+	// Default is used when no chain matches; nil: the connection is closed.
+	Default *Chain
+	// BufferBytesMax is per_connection_buffer_limit_bytes; 0: the default.
+	BufferBytesMax uint32
+	// ExactBalance asks that accepted connections are spread evenly.
+	ExactBalance bool
+	// AccessLog of connections that no chain took.
+	AccessLog []AccessLog
+	// Hash is of the resource's bytes; equal hashes are equal listeners.
+	Hash string
+}
+
+// PortMatch is a set of destination ports, ranges half-open as Envoy's.
+type PortMatch struct {
+	Not    bool
+	Ranges []PortRange
+}
+
+// PortRange is [Start, End).
+type PortRange struct{ Start, End uint16 }
+
+// Contains reports whether port is in the set.
+func (m PortMatch) Contains(port uint16) bool {
+	in := false
+	for _, r := range m.Ranges {
+		if port >= r.Start && port < r.End {
+			in = true
+			break
+		}
+	}
+	return in != m.Not && (len(m.Ranges) > 0 || m.Not)
+}
+
+// Chain is one filter chain with its match
+// (Envoy: config.listener.v3.FilterChain).
+type Chain struct {
+	Name  string
+	Match ChainMatch
+	// TLS terminates TLS; nil: plaintext.
+	TLS *tls.ServerSpec
+	// L4 are network filters in order before the terminal one.
+	L4 []*authz.Policies
+	// Exactly one terminal filter: HTTP or TCP.
+	HTTP *HTTPManager
+	TCP  *TCPProxy
+	// TransportTimeout bounds the handshake; 0: default.
+	TransportTimeout time.Duration
+	Origin           string
+}
+
+// ChainMatch holds the criteria of Envoy's FilterChainMatch; empty: any. It is
+// evaluated in Envoy's documented order without backtracking: destination
+// port, destination address, server names, transport protocol, application
+// protocols, directly connected source address, source type, source address,
+// source port.
+type ChainMatch struct {
+	DestinationPort    uint16
+	DestinationPrefix  []netip.Prefix
+	ServerNames        []string
+	Transport          string // "", "tls", "raw_buffer"
+	ApplicationProtos  []string
+	DirectSourcePrefix []netip.Prefix
+	SourceType         SourceType
+	SourcePrefix       []netip.Prefix
+	SourcePorts        []uint16
+}
+
+// SourceType is Envoy's ConnectionSourceType.
+type SourceType uint8
+
+// The source types.
+const (
+	SourceAny SourceType = iota
+	SourceSameOrLoopback
+	SourceExternal
+)
+
+// HTTPManager is Envoy's HTTP connection manager.
+type HTTPManager struct {
+	StatPrefix string
+	// Codec is the protocol of the downstream: auto detects.
+	Codec Codec
+	// RouteName names the route configuration to subscribe to (RDS); Inline is
+	// set instead when the routes came with the listener.
+	RouteName string
+	Inline    *router.Table
+	// OnDemandVHosts: hosts that the table lacks are asked for (VHDS).
+	OnDemandVHosts bool
+	Filters        []filter.Spec
+	// StreamIdleTimeout (5 min), RequestTimeout (0), HeadersTimeout (0),
+	// IdleTimeout (1 h), MaxConnectionDuration (0), DrainTimeout (5 s); 0: none.
+	StreamIdleTimeout, RequestTimeout, HeadersTimeout, IdleTimeout time.Duration
+	MaxConnectionDuration, DrainTimeout, MaxStreamDuration         time.Duration
+	MaxRequestsPerConnection                                       uint32
+	HeaderBytesMax, HeaderCountMax                                 uint32
+	MaxConcurrentStreams                                           uint32
+	ServerName                                                     string // "istio-envoy"
+	ServerHeaderPassThrough                                        bool
+	UseRemoteAddress, SkipXFFAppend                                bool
+	XFFTrustedHops                                                 uint32
+	GenerateRequestID, PreserveRequestID, AlwaysRequestIDInResp    bool
+	ForwardClientCert                                              ForwardClientCert
+	NormalizePath, MergeSlashes                                    bool
+	EscapedSlashes                                                 EscapedSlashes
+	StripPort                                                      bool // strip_any_host_port / matching
+	Upgrades                                                       []string
+	AcceptHTTP10                                                   bool
+	Via                                                            string
+	AccessLog                                                      []AccessLog
+	// Tracing: nil is off. Only the sampling decision and header propagation
+	// are here.
+	Tracing *Tracing
+}
+
+// Codec is the downstream protocol of an HTTPManager.
+type Codec uint8
+
+// The codecs.
+const (
+	CodecAuto Codec = iota
+	CodecHTTP1
+	CodecHTTP2
+)
+
+// ForwardClientCert says what happens with x-forwarded-client-cert.
+type ForwardClientCert struct {
+	Mode                    XFCCMode
+	Subject, URI, DNS, Cert bool
+}
+
+// XFCCMode is Envoy's forward_client_cert_details.
+type XFCCMode uint8
+
+// The modes.
+const (
+	XFCCSanitize XFCCMode = iota
+	XFCCForwardOnly
+	XFCCAppendForward
+	XFCCSanitizeSet
+	XFCCAlwaysForwardOnly
+)
+
+// EscapedSlashes is Envoy's path_with_escaped_slashes_action.
+type EscapedSlashes uint8
+
+// The actions.
+const (
+	KeepUnchanged EscapedSlashes = iota
+	RejectRequest
+	UnescapeAndRedirect
+	UnescapeAndForward
+)
+
+// Tracing is the sampling of the connection manager, in 1/10000.
+type Tracing struct{ RandomSampling, ClientSampling, OverallSampling uint32 }
+
+// TCPProxy forwards bytes (Envoy: network tcp_proxy).
+type TCPProxy struct {
+	StatPrefix      string
+	Clusters        []router.Weighted
+	TotalWeight     uint32
+	IdleTimeout     time.Duration // default 1 h; 0: none
+	MaxDuration     time.Duration
+	HashSourceIP    bool
+	AccessLog       []AccessLog
+	MaxConnectTries uint32
+}
+
+// AccessLog is one sink of access log lines.
+type AccessLog struct {
+	// Path is a file path, "/dev/stdout" included.
+	Path string
+	// Format is Envoy's text format, parsed at compile time by access.Parse;
+	// JSON holds key and format in order instead.
+	Format string
+	JSON   []JSONField
+	// ResponseFlags, StatusMin...: filters; empty logs everything.
+	OnlyFlags []string
+	StatusMin int
+	NotHealth bool
+}
+
+// JSONField is a field of a JSON access log.
+type JSONField struct{ Key, Format string }
