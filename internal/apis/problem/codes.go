@@ -1,0 +1,70 @@
+package problem
+
+// The codes. TUL10xx: the file; TUL11xx: fields and values; TUL12xx: what tulle does not enforce. IST codes are Istio's own,
+// used where the check is Istio's.
+const (
+	CodeLimit        = "TUL1001"
+	CodeSyntax       = "TUL1002"
+	CodeDuplicateKey = "TUL1003"
+	CodeNotObject    = "TUL1004"
+	CodeUnknownKind  = "TUL1005"
+	CodeMetadata     = "TUL1006"
+	CodeNotRead      = "TUL1007"
+	CodeTwice        = "TUL1008"
+	CodeMore         = "TUL1009"
+
+	CodeUnknownField = "TUL1101"
+	CodeType         = "TUL1102"
+	CodeEnum         = "TUL1103"
+	CodeOneof        = "TUL1104"
+
+	CodeKindUnsupported  = "TUL1201"
+	CodeFieldUnsupported = "TUL1202"
+	CodeValueUnsupported = "TUL1203"
+	CodeMeshUnsupported  = "TUL1204"
+
+	CodeInvalid    = "IST0106"
+	CodeSuspicious = "IST0133"
+	CodeDeprecated = "IST0002"
+)
+
+// Explanation says what a code means, in a sentence or two, for `tulle explain CODE`. The second result is false for unknown codes.
+func Explanation(code string) (string, bool) {
+	for _, e := range explanations() {
+		if e.Code == code {
+			return e.Text, true
+		}
+	}
+	return "", false
+}
+
+// Explained is a code with its explanation.
+type Explained struct{ Code, Text string }
+
+// Explanations lists all codes of configuration problems, in order.
+func Explanations() []Explained { return explanations() }
+
+func explanations() []Explained {
+	return []Explained{
+		{CodeDeprecated, "A field or a value is deprecated by Istio; it still works."},
+		{CodeInvalid, "Istio's validation refuses the object. The message names the field and the rule."},
+		{CodeSuspicious, "Istio's validation warns about the object: it is accepted, but probably does not do what it says."},
+		{CodeLimit, "The file, or a document in it, is larger or deeper than what tulle reads. The limits are in internal/limit."},
+		{CodeSyntax, "The text is not YAML (or JSON). Only this document is skipped; the others of the file are read."},
+		{CodeDuplicateKey, "A key stands twice in one mapping. YAML readers disagree on which one counts, so neither does."},
+		{CodeNotObject, "The document is not an object: it needs apiVersion, kind and metadata.name."},
+		{CodeUnknownKind, "The API group is known, but it has no such kind or version."},
+		{CodeMetadata, "The object's metadata (name, namespace, labels, annotations) breaks a rule of Kubernetes or Istio."},
+		{CodeNotRead, "The object is of a kind that a mesh has no use for. It is left alone."},
+		{CodeTwice, "Two documents of one file define the same object. The first one counts."},
+		{CodeMore, "The file has more problems than are shown."},
+		{CodeUnknownField, "The field does not exist in the API of the kind. It would be ignored silently, so the object is refused."},
+		{CodeType, "The value has the wrong type or form for its field."},
+		{CodeEnum, "The value is not one of the words that its field takes."},
+		{CodeOneof, "Two fields are set of which only one may be."},
+		{CodeKindUnsupported, "Istio accepts objects of this kind; tulle does not enforce them yet, so the object is refused instead of being ignored."},
+		{CodeFieldUnsupported, "Istio accepts this field; tulle does not enforce it yet, so the object is refused instead of being half applied."},
+		{CodeValueUnsupported, "Istio accepts this value; tulle does not enforce it yet, so the object is refused instead of being half applied."},
+		{CodeMeshUnsupported, "Istio accepts this field of the mesh configuration; tulle does not enforce it yet. The field is ignored, the others hold."},
+	}
+}
