@@ -80,9 +80,13 @@ const (
 
 // PathMatch is a condition on the path.
 type PathMatch struct {
-	Kind  PathKind
+	Kind PathKind
+	// Value is the prefix, path, expression or template as configured.
 	Value string
-	Regex *regexp.Regexp
+	// Regex of kind PathRegex matches the whole path.
+	Regex match.String
+	// Template of kind PathTemplate.
+	Template match.Template
 }
 
 // QueryMatch is a condition on a query parameter's first value.
@@ -168,8 +172,9 @@ type Direct struct {
 	Body   []byte
 }
 
-// HeaderOps are header mutations, applied in Envoy's order: additions in
-// order, then removals. Templates are compiled at compile time.
+// HeaderOps are header mutations, applied in Envoy's order: removals, then
+// additions in order (Envoy: HeaderParser, "remove-before-add"). Templates are
+// compiled at compile time.
 type HeaderOps struct {
 	Set    []HeaderOp
 	Remove []string
@@ -182,6 +187,8 @@ type HeaderOp struct {
 	Value  string
 	Parts  []ValuePart
 	Action HeaderAction
+	// KeepEmpty sends the header even when its value came out empty.
+	KeepEmpty bool
 }
 
 // ValuePart is a literal or a command operator such as "%DOWNSTREAM_REMOTE_ADDRESS%".
