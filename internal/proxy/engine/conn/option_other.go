@@ -1,0 +1,16 @@
+//go:build !linux
+
+package conn
+
+import (
+	"errors"
+	"net/netip"
+	"syscall"
+)
+
+// OriginalDst is not known on this platform.
+func (s *Socket) OriginalDst() (netip.AddrPort, error) {
+	return netip.AddrPort{}, errors.ErrUnsupported
+}
+
+func lateBind(_, _ string, _ syscall.RawConn) error { return nil }
