@@ -1,0 +1,136 @@
+package xds
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/peer"
+)
+
+// Limits of what one client, or all of them, can make grow. Zero fields of
+// Options.Limits take these defaults.
+const (
+	// requestBytesMax bounds one request: a reconnect that lists 50,000 names
+	// with their versions has about 6 MB.
+	requestBytesMax = 8 << 20
+	// namesPerStreamMax bounds the names that one stream subscribes to.
+	namesPerStreamMax = 50_000
+	// nameBytesMax bounds one resource name.
+	nameBytesMax = 2 << 10
+	// typesPerStreamMax bounds the resource types of one stream.
+	typesPerStreamMax = 32
+	// inboxMax bounds the requests that wait while the stream sends.
+	inboxMax = 1024
+	// streamsMax bounds all streams of this server.
+	streamsMax = 20_000
+	// streamsPerNodeMax bounds the streams of one peer and node id: the old one
+	// may linger beside its successor, and some more for restarts in a row.
+	streamsPerNodeMax = 8
+	// responseBytesMax is where delta responses are split.
+	responseBytesMax = 1 << 20
+	// sendTimeout ends a stream whose client reads nothing for so long.
+	sendTimeout = time.Minute
+	// nodeTimeout ends a stream whose first request does not come.
+	nodeTimeout = 15 * time.Second
+)
+
+// Limits may be set lower, or higher for meshes that outgrow the defaults.
+type Limits struct {
+	NamesPerStream, Streams, StreamsPerNode int
+	ResponseBytes                           int
+	SendTimeout, NodeTimeout                time.Duration
+}
+
+// Options of a Server. The zero value serves with defaults.
+type Options struct {
+	Limits Limits
+	// Log gets what somebody may have to act on; nil discards it.
+	Log *slog.Logger
+	// Identify says who the peer of a connection is; nil takes the verified
+	// client certificate of gRPC's TLS credentials.
+	Identify func(ctx context.Context) (Identity, error)
+	// Metrics gets measurements; nil discards them.
+	Metrics Metrics
+}
+
+// Identity is the proven side of a Client.
+type Identity struct {
+	Peer      string
+	Plaintext bool
+}
+
+// errCertificate refuses a verified certificate that is no SPIFFE identity
+// (SPIFFE X509-SVID §2: exactly one URI SAN).
+var errCertificate = errors.New("client certificate has not exactly one URI SAN")
+
+// identifyTLS reads the identity that the TLS handshake has proven.
+func identifyTLS(ctx context.Context) (Identity, error) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return Identity{Plaintext: true}, nil
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok {
+		return Identity{Plaintext: true}, nil
+	}
+	chains := info.State.VerifiedChains
+	if len(chains) == 0 {
+		return Identity{}, nil
+	}
+	uris := chains[0][0].URIs
+	if len(uris) != 1 {
+		return Identity{}, errCertificate
+	}
+	return Identity{Peer: uris[0].String()}, nil
+}
+
+// ServerOptions are the options that a grpc.Server needs to carry this
+// package's streams: the codec that writes shared bytes (ordinary messages of
+// other services on the same server pass through it unchanged), buffers that
+// idle streams do not hold, keepalive as Istio's agents and Envoy expect it.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(newCodec()),
+		grpc.MaxRecvMsgSize(requestBytesMax),
+		grpc.MaxConcurrentStreams(100),
+		grpc.MaxHeaderListSize(64 << 10),
+		grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(8 << 10),
+		// A proxy that crashed is noticed after at most 40 s; clients may ping
+		// every 10 s and without a stream.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	}
+}
+
+func (o Options) withDefaults() Options {
+	l := &o.Limits
+	set(&l.NamesPerStream, namesPerStreamMax)
+	set(&l.Streams, streamsMax)
+	set(&l.StreamsPerNode, streamsPerNodeMax)
+	set(&l.ResponseBytes, responseBytesMax)
+	set(&l.SendTimeout, sendTimeout)
+	set(&l.NodeTimeout, nodeTimeout)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Identify == nil {
+		o.Identify = identifyTLS
+	}
+	if o.Metrics == nil {
+		o.Metrics = discard{}
+	}
+	return o
+}
+
+func set[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
