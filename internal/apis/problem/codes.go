@@ -23,6 +23,9 @@ const (
 	CodeValueUnsupported = "TUL1203"
 	CodeMeshUnsupported  = "TUL1204"
 
+	// CodeProject is of tulle.yaml.
+	CodeProject = "TUL1301"
+
 	CodeInvalid    = "IST0106"
 	CodeSuspicious = "IST0133"
 	CodeDeprecated = "IST0002"
@@ -62,6 +65,7 @@ func explanations() []Explained {
 		{CodeType, "The value has the wrong type or form for its field."},
 		{CodeEnum, "The value is not one of the words that its field takes."},
 		{CodeOneof, "Two fields are set of which only one may be."},
+		{CodeProject, "The project file tulle.yaml says something that cannot be run. The message names the field and the rule."},
 		{CodeKindUnsupported, "Istio accepts objects of this kind; tulle does not enforce them yet, so the object is refused instead of being ignored."},
 		{CodeFieldUnsupported, "Istio accepts this field; tulle does not enforce it yet, so the object is refused instead of being half applied."},
 		{CodeValueUnsupported, "Istio accepts this value; tulle does not enforce it yet, so the object is refused instead of being half applied."},
