@@ -1,0 +1,258 @@
+// Package admin is the proxy's admin port: Envoy's read endpoints as far as
+// istioctl, Kiali and Prometheus read them, and the few that change something.
+//
+// In comes a Proxy, the view of the running engine that the composition root
+// gives; out goes an http.Handler. It owns no state. Changes are POST only
+// (Envoy documentation, "Administration interface"), and the Host header must
+// name an address or localhost, so that no web page can reach the port by DNS
+// rebinding. Read admin.go first, then dump.go and clusters.go.
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/tullemesh/tulle/internal/wire"
+)
+
+// State is the proxy's life cycle state in Envoy's words
+// (envoy.admin.v3.ServerInfo.State).
+type State string
+
+// The states.
+const (
+	Initializing State = "PRE_INITIALIZING"
+	Live         State = "LIVE"
+	Draining     State = "DRAINING"
+)
+
+// Proxy is what the admin port can see and do.
+type Proxy interface {
+	// State is the life cycle state; only Live is ready.
+	State() State
+	// Started is when the process began.
+	Started() time.Time
+	// Node is the node id with its metadata as JSON.
+	Node() (id, cluster string, metadata json.RawMessage)
+	// Resources are the accepted resources of a type, sorted by name.
+	Resources(typeURL string) []Resource
+	// Rejected are resources whose newest version was refused.
+	Rejected() []Rejection
+	// Clusters is the live state of all clusters, sorted by name.
+	Clusters() []Cluster
+	// Listeners are the listening addresses by listener name.
+	Listeners() []Listener
+	// Secrets are the certificates in use, without keys.
+	Secrets() []Secret
+	// WriteMetrics writes Prometheus text.
+	WriteMetrics(w io.Writer) error
+	// Drain begins a graceful drain; Quit ends the process gracefully.
+	Drain()
+	Quit()
+	// Level reads and sets the log level.
+	Level() slog.Level
+	SetLevel(slog.Level)
+}
+
+// Resource is one accepted xDS resource.
+type Resource struct {
+	*wire.Resource
+	Updated time.Time
+	// Static: it came with the bootstrap.
+	Static bool
+}
+
+// Rejection says why a resource was refused.
+type Rejection struct {
+	TypeURL, Name, Version, Reason string
+	At                             time.Time
+}
+
+// Listener is a bound listener.
+type Listener struct {
+	Name      string
+	Addresses []netip.AddrPort
+}
+
+// Secret is a certificate or a root bundle in use.
+type Secret struct {
+	Name     string
+	Serial   string
+	URI      string
+	DNS      []string
+	From, To time.Time
+	Roots    int
+	Updated  time.Time
+}
+
+// Cluster is the live state of a cluster.
+type Cluster struct {
+	Name      string
+	AddedBy   string // "via_api", or "static"
+	Endpoints []Endpoint
+	Limits    map[string]uint32 // "max_connections" ...
+}
+
+// Endpoint is the live state of one endpoint.
+type Endpoint struct {
+	Address                     string // "ip:port" or a pipe's path
+	Hostname                    string
+	Health                      string // "HEALTHY", "UNHEALTHY", "DRAINING", "DEGRADED"
+	Weight                      uint32
+	Priority                    uint32
+	Region, Zone, SubZone       string
+	Connections, ConnectFails   uint64 // cx_total, cx_connect_fail
+	ActiveConnections           uint64
+	Requests, Errors, Successes uint64 // rq_total, rq_error, rq_success
+	ActiveRequests              uint64
+}
+
+// Handler serves the admin port. version is what /server_info tells.
+func Handler(p Proxy, version string) http.Handler {
+	mux := http.NewServeMux()
+	h := &handler{p: p, version: version}
+	get := func(path string, f func(http.ResponseWriter, *http.Request) error) {
+		mux.HandleFunc("GET "+path, answer(f))
+	}
+	post := func(path string, f func(http.ResponseWriter, *http.Request) error) {
+		mux.HandleFunc("POST "+path, answer(f))
+	}
+	get("/{$}", h.index)
+	get("/ready", h.ready)
+	get("/server_info", h.serverInfo)
+	get("/config_dump", h.configDump)
+	get("/clusters", h.clusters)
+	get("/listeners", h.listeners)
+	get("/certs", h.certs)
+	get("/stats/prometheus", h.metrics)
+	get("/stats", h.metrics)
+	get("/rejected", h.rejected)
+	get("/logging", h.logging)
+	post("/logging", h.logging)
+	post("/drain_listeners", h.drain)
+	post("/quitquitquit", h.quit)
+	return checkHost(mux)
+}
+
+// answer turns a handler's error into a 500 with its text.
+func answer(f func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := f(w, r); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	}
+}
+
+// checkHost refuses requests whose Host is a name other than localhost: a page
+// of another origin that had its name resolved to loopback sends its own name.
+func checkHost(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		host = strings.Trim(host, "[]")
+		if _, err := netip.ParseAddr(host); err != nil && host != "localhost" {
+			http.Error(w, fmt.Sprintf("host %q is not this port's: use localhost or an address", host), http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+type handler struct {
+	p       Proxy
+	version string
+}
+
+func (h *handler) index(w http.ResponseWriter, _ *http.Request) error {
+	_, err := io.WriteString(w, `tulle admin
+GET  /ready /server_info /config_dump /clusters /listeners /certs /stats/prometheus /rejected /logging
+POST /logging?level=debug|info|warning|error /drain_listeners /quitquitquit
+`)
+	return err
+}
+
+func (h *handler) ready(w http.ResponseWriter, _ *http.Request) error {
+	s := h.p.State()
+	if s != Live {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_, err := fmt.Fprintln(w, s)
+	return err
+}
+
+func (h *handler) metrics(w http.ResponseWriter, r *http.Request) error {
+	if r.URL.Path == "/stats" && r.URL.Query().Get("format") != "prometheus" {
+		http.Error(w, "only format=prometheus is served", http.StatusBadRequest)
+		return nil
+	}
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	return h.p.WriteMetrics(w)
+}
+
+func (h *handler) listeners(w http.ResponseWriter, _ *http.Request) error {
+	for _, l := range h.p.Listeners() {
+		for _, a := range l.Addresses {
+			if _, err := fmt.Fprintf(w, "%s::%s\n", l.Name, a); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (h *handler) rejected(w http.ResponseWriter, _ *http.Request) error {
+	type row struct {
+		Type    string    `json:"type"`
+		Name    string    `json:"name"`
+		Version string    `json:"version"`
+		Reason  string    `json:"reason"`
+		At      time.Time `json:"at"`
+	}
+	rows := []row{}
+	for _, r := range h.p.Rejected() {
+		rows = append(rows, row{r.TypeURL, r.Name, r.Version, r.Reason, r.At})
+	}
+	return writeJSON(w, map[string]any{"rejected": rows})
+}
+
+func (h *handler) logging(w http.ResponseWriter, r *http.Request) error {
+	if r.Method == http.MethodPost {
+		levels := map[string]slog.Level{"trace": slog.LevelDebug, "debug": slog.LevelDebug, "info": slog.LevelInfo, "warning": slog.LevelWarn, "warn": slog.LevelWarn, "error": slog.LevelError}
+		level, ok := levels[r.URL.Query().Get("level")]
+		if !ok {
+			http.Error(w, "level is one of debug, info, warning, error", http.StatusBadRequest)
+			return nil
+		}
+		h.p.SetLevel(level)
+	}
+	_, err := fmt.Fprintf(w, "active loggers:\n  tulle: %s\n", strings.ToLower(h.p.Level().String()))
+	return err
+}
+
+func (h *handler) drain(w http.ResponseWriter, _ *http.Request) error {
+	h.p.Drain()
+	_, err := io.WriteString(w, "OK\n")
+	return err
+}
+
+func (h *handler) quit(w http.ResponseWriter, _ *http.Request) error {
+	_, err := io.WriteString(w, "OK\n")
+	h.p.Quit()
+	return err
+}
+
+func writeJSON(w http.ResponseWriter, v any) error {
+	w.Header().Set("Content-Type", "application/json")
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", " ")
+	return enc.Encode(v)
+}

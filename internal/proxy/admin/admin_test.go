@@ -1,0 +1,207 @@
+package admin_test
+
+import (
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/tullemesh/tulle/internal/proxy/admin"
+	"github.com/tullemesh/tulle/internal/wire"
+)
+
+// stage is a proxy whose state a test sets.
+type stage struct {
+	state     admin.State
+	level     slog.Level
+	drained   int
+	quit      int
+	resources map[string][]admin.Resource
+	rejected  []admin.Rejection
+	clusters  []admin.Cluster
+	secrets   []admin.Secret
+}
+
+func (s *stage) State() admin.State { return s.state }
+func (s *stage) Started() time.Time { return time.Unix(1000, 0) }
+func (s *stage) Node() (string, string, json.RawMessage) {
+	return "sidecar~127.0.0.1~a.b~b.svc.cluster.local", "a.b", json.RawMessage(`{"NAMESPACE":"b"}`)
+}
+func (s *stage) Resources(t string) []admin.Resource { return s.resources[t] }
+func (s *stage) Rejected() []admin.Rejection         { return s.rejected }
+func (s *stage) Clusters() []admin.Cluster           { return s.clusters }
+func (s *stage) Listeners() []admin.Listener {
+	return []admin.Listener{{Name: "virtualOutbound", Addresses: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:15001")}}}
+}
+func (s *stage) Secrets() []admin.Secret { return s.secrets }
+func (s *stage) WriteMetrics(w io.Writer) error {
+	_, err := io.WriteString(w, "istio_requests_total 7\n")
+	return err
+}
+func (s *stage) Drain()                { s.drained++ }
+func (s *stage) Quit()                 { s.quit++ }
+func (s *stage) Level() slog.Level     { return s.level }
+func (s *stage) SetLevel(l slog.Level) { s.level = l }
+
+func pack(t *testing.T, name string, m proto.Message) admin.Resource {
+	t.Helper()
+	body, err := anypb.New(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return admin.Resource{Resource: &wire.Resource{Name: name, Version: "v-" + name, Body: body}, Updated: time.Unix(2000, 0)}
+}
+
+func call(s *stage, method, target, host string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, target, nil)
+	r.Host = host
+	w := httptest.NewRecorder()
+	admin.Handler(s, "test").ServeHTTP(w, r)
+	return w
+}
+
+func TestReadyTellsTheState(t *testing.T) {
+	for state, code := range map[admin.State]int{admin.Initializing: 503, admin.Live: 200, admin.Draining: 503} {
+		w := call(&stage{state: state}, "GET", "/ready", "localhost:15000")
+		if w.Code != code || strings.TrimSpace(w.Body.String()) != string(state) {
+			t.Errorf("%s: %d %q, want %d", state, w.Code, w.Body, code)
+		}
+	}
+}
+
+func TestForeignHostIsRefused(t *testing.T) {
+	for host, code := range map[string]int{"127.0.0.1:15000": 200, "[::1]:15000": 200, "localhost": 200, "evil.example:15000": 403, "": 403} {
+		if w := call(&stage{state: admin.Live}, "GET", "/ready", host); w.Code != code {
+			t.Errorf("host %q: %d, want %d", host, w.Code, code)
+		}
+	}
+}
+
+func TestChangesNeedPost(t *testing.T) {
+	s := &stage{state: admin.Live}
+	for _, path := range []string{"/quitquitquit", "/drain_listeners"} {
+		if w := call(s, "GET", path, "localhost"); w.Code != http.StatusMethodNotAllowed {
+			t.Errorf("GET %s: %d", path, w.Code)
+		}
+	}
+	if s.quit+s.drained != 0 {
+		t.Fatal("a GET changed something")
+	}
+	call(s, "POST", "/drain_listeners", "localhost")
+	call(s, "POST", "/quitquitquit", "localhost")
+	if s.quit != 1 || s.drained != 1 {
+		t.Errorf("quit %d, drained %d, want 1 each", s.quit, s.drained)
+	}
+	call(s, "GET", "/logging?level=debug", "localhost")
+	if s.level != slog.LevelInfo {
+		t.Error("GET changed the log level")
+	}
+	if w := call(s, "POST", "/logging?level=debug", "localhost"); s.level != slog.LevelDebug || !strings.Contains(w.Body.String(), "debug") {
+		t.Errorf("POST /logging left %s: %s", s.level, w.Body)
+	}
+	if w := call(s, "POST", "/logging?level=loud", "localhost"); w.Code != http.StatusBadRequest {
+		t.Errorf("unknown level: %d", w.Code)
+	}
+}
+
+func TestConfigDumpHasEnvoysShape(t *testing.T) {
+	s := &stage{state: admin.Live, resources: map[string][]admin.Resource{
+		wire.ClusterType:  {pack(t, "outbound|80||a", &clusterv3.Cluster{Name: "outbound|80||a"})},
+		wire.ListenerType: {pack(t, "0.0.0.0_80", &listenerv3.Listener{Name: "0.0.0.0_80"})},
+	}, rejected: []admin.Rejection{
+		{TypeURL: wire.ListenerType, Name: "0.0.0.0_80", Version: "v2", Reason: "unknown filter x", At: time.Unix(3000, 0)},
+		{TypeURL: wire.ListenerType, Name: "new", Version: "v1", Reason: "bad", At: time.Unix(3000, 0)},
+	}}
+	w := call(s, "GET", "/config_dump?include_eds", "localhost")
+	var dump struct {
+		Configs []map[string]any `json:"configs"`
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &dump); err != nil {
+		t.Fatalf("%v\n%s", err, w.Body)
+	}
+	var kinds []string
+	for _, c := range dump.Configs {
+		kinds = append(kinds, strings.TrimPrefix(c["@type"].(string), "type.googleapis.com/envoy.admin.v3."))
+	}
+	if got, want := strings.Join(kinds, " "), "BootstrapConfigDump ClustersConfigDump EndpointsConfigDump ListenersConfigDump RoutesConfigDump SecretsConfigDump"; got != want {
+		t.Errorf("sections %s, want %s", got, want)
+	}
+	clusters := dump.Configs[1]["dynamic_active_clusters"].([]any)
+	if name := clusters[0].(map[string]any)["cluster"].(map[string]any)["name"]; name != "outbound|80||a" {
+		t.Errorf("cluster %v", name)
+	}
+	listeners := dump.Configs[3]["dynamic_listeners"].([]any)
+	if len(listeners) != 2 {
+		t.Fatalf("%d listeners, want the refused new one beside the old one", len(listeners))
+	}
+	old := listeners[0].(map[string]any)
+	if old["active_state"] == nil || old["error_state"].(map[string]any)["details"] != "unknown filter x" {
+		t.Errorf("the last good version must stay beside the refusal: %v", old)
+	}
+}
+
+func TestClustersInBothForms(t *testing.T) {
+	s := &stage{clusters: []admin.Cluster{{Name: "be", AddedBy: "via_api", Limits: map[string]uint32{"max_connections": 5},
+		Endpoints: []admin.Endpoint{{Address: "127.0.0.1:80", Health: "DRAINING", Weight: 1, Requests: 9, ActiveRequests: 2}}}}}
+	text := call(s, "GET", "/clusters", "localhost").Body.String()
+	for _, want := range []string{"be::127.0.0.1:80::rq_total::9\n", "be::127.0.0.1:80::health_flags::/eds_status_draining\n", "be::default_priority::max_connections::5\n", "be::added_via_api::true\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	var got struct {
+		Statuses []struct {
+			Hosts []struct {
+				Address struct {
+					Socket struct {
+						Port int `json:"port_value"`
+					} `json:"socket_address"`
+				} `json:"address"`
+				Health struct {
+					EDS string `json:"eds_health_status"`
+				} `json:"health_status"`
+			} `json:"host_statuses"`
+		} `json:"cluster_statuses"`
+	}
+	if err := json.Unmarshal(call(s, "GET", "/clusters?format=json", "localhost").Body.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if h := got.Statuses[0].Hosts[0]; h.Address.Socket.Port != 80 || h.Health.EDS != "DRAINING" {
+		t.Errorf("json %+v", h)
+	}
+}
+
+func TestCertsShowValidityWithoutKeys(t *testing.T) {
+	s := &stage{secrets: []admin.Secret{{Name: "default", Serial: "0a", URI: "spiffe://td/ns/a/sa/b", From: time.Unix(0, 0), To: time.Now().Add(49 * time.Hour)}}}
+	body := call(s, "GET", "/certs", "localhost").Body.String()
+	for _, want := range []string{`"spiffe://td/ns/a/sa/b"`, `"days_until_expiration": "2"`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %s in %s", want, body)
+		}
+	}
+	if dump := call(s, "GET", "/config_dump", "localhost").Body.String(); strings.Contains(dump, "PRIVATE") || !strings.Contains(dump, `"default"`) {
+		t.Errorf("secrets section: %s", dump)
+	}
+}
+
+func TestMetricsAndListeners(t *testing.T) {
+	s := &stage{}
+	for path, want := range map[string]string{"/stats/prometheus": "istio_requests_total 7", "/stats?format=prometheus": "istio_requests_total 7", "/listeners": "virtualOutbound::127.0.0.1:15001"} {
+		if got := call(s, "GET", path, "localhost").Body.String(); !strings.Contains(got, want) {
+			t.Errorf("%s: %q", path, got)
+		}
+	}
+	if w := call(s, "GET", "/stats", "localhost"); w.Code != http.StatusBadRequest {
+		t.Errorf("/stats without a format: %d", w.Code)
+	}
+}
