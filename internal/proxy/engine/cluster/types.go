@@ -1,3 +1,7 @@
+// Package cluster is where requests go: configuration (Spec, Assignment), the
+// choice of an endpoint (balance.go: pure functions over an immutable HostSet),
+// and live state (endpoints, pools, health), which is keyed by name and outlives
+// configuration. Read types.go first, then balance.go.
 package cluster
 
 import (
@@ -118,6 +122,15 @@ type Assignment struct {
 	// OverprovisioningFactor in percent; 140 when zero.
 	OverprovisioningFactor uint32
 	Hash                   string
+}
+
+// Count is the number of endpoints.
+func (a *Assignment) Count() int {
+	n := 0
+	for i := range a.Localities {
+		n += len(a.Localities[i].Endpoints)
+	}
+	return n
 }
 
 // Locality is a group of endpoints.

@@ -1,3 +1,7 @@
+// Package listener is where connections come in: configuration (Spec) and the
+// choice of a filter chain (Matcher: a pure function over facts) here, accepting
+// in accept*.go. A Spec is immutable; sockets belong to whoever runs the engine.
+// Read types.go first, then matcher.go.
 package listener
 
 import (

@@ -11,7 +11,15 @@ import (
 
 // Holds reports whether every condition holds. It allocates nothing.
 func (m *Match) Holds(req *fact.Request) bool {
-	if !m.fraction(req.Random) || !m.Path.holds(req, m.IgnoreCase) || (m.GRPC && !isGRPC(req)) {
+	return m.fraction(req.Random) && m.HoldsBesideFraction(req)
+}
+
+// Fractional reports whether the route takes only a part of the requests.
+func (m *Match) Fractional() bool { return m.FractionDen > 0 && m.FractionNum < m.FractionDen }
+
+// HoldsBesideFraction is Holds without the draw.
+func (m *Match) HoldsBesideFraction(req *fact.Request) bool {
+	if !m.Path.holds(req, m.IgnoreCase) || (m.GRPC && !isGRPC(req)) {
 		return false
 	}
 	for i := range m.Headers {

@@ -4,6 +4,7 @@ import (
 	"regexp"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/filter"
 )
 
 // Rewrites reports whether the route changes the path at all; when it does not,
@@ -89,4 +90,38 @@ func Choose(clusters []Weighted, total uint32, random uint64) *Weighted {
 		at -= clusters[i].Weight
 	}
 	return nil
+}
+
+// ClusterName is where the request goes: the chosen cluster's name, or what
+// ClusterHeader holds; false when there is neither.
+func (f *Forward) ClusterName(w *Weighted, req *fact.Request) (string, bool) {
+	if w != nil {
+		return w.Cluster, true
+	}
+	if f.ClusterHeader == "" {
+		return "", false
+	}
+	value, present := req.Header(f.ClusterHeader)
+	return string(value), present
+}
+
+// Override is the most specific configuration of a filter: the weighted
+// cluster's, else the route's, else the virtual host's. Each may be nil.
+func Override(name string, host *VirtualHost, route *Route, w *Weighted) (filter.RouteConfig, bool) {
+	if w != nil && w.PerFilter != nil {
+		if c, ok := w.PerFilter[name]; ok {
+			return c, true
+		}
+	}
+	if route != nil && route.PerFilter != nil {
+		if c, ok := route.PerFilter[name]; ok {
+			return c, true
+		}
+	}
+	if host != nil && host.PerFilter != nil {
+		if c, ok := host.PerFilter[name]; ok {
+			return c, true
+		}
+	}
+	return filter.RouteConfig{}, false
 }

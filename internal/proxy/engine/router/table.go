@@ -175,16 +175,16 @@ func (h *VirtualHost) Match(req *fact.Request, tr *fact.Trace) *Route {
 		}
 		why := r.Match.unmet(req)
 		if why == "" {
-			tr.Add(fact.Step{Stage: fact.StageRoute, Name: r.label(i), Verdict: fact.Chosen, Reason: r.Match.String(), Origin: r.Origin})
+			tr.Add(fact.Step{Stage: fact.StageRoute, Name: r.Label(i), Verdict: fact.Chosen, Reason: r.Match.String(), Origin: r.Origin})
 			return r
 		}
-		tr.Add(fact.Step{Stage: fact.StageRoute, Name: r.label(i), Verdict: fact.Skipped, Reason: why, Origin: r.Origin})
+		tr.Add(fact.Step{Stage: fact.StageRoute, Name: r.Label(i), Verdict: fact.Skipped, Reason: why, Origin: r.Origin})
 	}
 	return nil
 }
 
-// label names a route for people: its name, or its place.
-func (r *Route) label(i int) string {
+// Label names a route for people: its name, or its place.
+func (r *Route) Label(i int) string {
 	if r.Name != "" {
 		return r.Name
 	}
