@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/tullemesh/tulle/internal/apis/document"
+	"github.com/tullemesh/tulle/internal/apis/ledger"
 	"github.com/tullemesh/tulle/internal/apis/problem"
 	"github.com/tullemesh/tulle/internal/limit"
 )
@@ -26,7 +27,7 @@ func Decode(file string, data []byte, opts Options) Result {
 	if opts.DefaultNamespace == "" {
 		opts.DefaultNamespace = "default"
 	}
-	d := decoder{file: file, opts: opts, kinds: kinds(), notRead: map[string]bool{}, seen: map[Key]*Object{}}
+	d := decoder{file: file, opts: opts, kinds: kinds(), ledger: ledger.New(), notRead: map[string]bool{}, seen: map[Key]*Object{}}
 	docs, whole := document.Parse(data)
 	for _, p := range whole {
 		d.add(p, Key{}, "what could not be read counts as unchanged: last good versions stay")
@@ -42,6 +43,7 @@ type decoder struct {
 	file     string
 	opts     Options
 	kinds    []kind
+	ledger   *ledger.Ledger
 	objects  []*Object
 	problems []Problem
 	notRead  map[string]bool

@@ -1,5 +1,21 @@
 package apis
 
+import (
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tullemesh/tulle/internal/apis/ledger"
+	"github.com/tullemesh/tulle/internal/apis/problem"
+)
+
 // judge applies Istio's validation and the ledger to a decoded object.
-func (o *Object) judge(k *kind) {
+func (o *Object) judge(k *kind, book *ledger.Ledger) {
+	spec, istio := o.Spec.(proto.Message)
+	if !istio || !k.istio() {
+		if k.group == groupGateway {
+			o.Problems = append(o.Problems, Problem{Code: problem.CodeKindUnsupported, Level: LevelUnsupported, Path: "kind",
+				Message: k.name + " of the Gateway API is not enforced yet", Hint: "use Istio's Gateway and VirtualService"})
+		}
+		return
+	}
+	o.Problems = append(o.Problems, book.Check(k.name, spec.ProtoReflect(), "spec")...)
 }

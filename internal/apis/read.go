@@ -32,7 +32,7 @@ func (d *decoder) object(k *kind, version string, root *document.Node, found []P
 	}
 	o.Problems = append(o.Problems, checkMetadata(&meta)...)
 	o.Hash = contentHash(o.Key, k.group, version, root)
-	o.judge(k)
+	o.judge(k, d.ledger)
 	if first := d.seen[o.Key]; first != nil {
 		o.Problems = append(o.Problems, Problem{Code: problem.CodeTwice, Level: LevelError, Path: "metadata.name",
 			Message: "the same object stands in line " + fmt.Sprint(first.root.Line), Hint: "remove or rename one of them; the first counts"})

@@ -81,6 +81,7 @@ func (d *protoDecoder) field(n *document.Node, m protoreflect.Message, fd protor
 			d.wrong(n, path, "a list", "each item in a line of its own, after a dash")
 			return
 		}
+		m.Clear(fd) // what is written replaces a default
 		l := m.Mutable(fd).List()
 		for i, item := range n.Items {
 			if v, ok := d.value(item, fd, l.NewElement, document.Index(path, i)); ok {
@@ -99,6 +100,7 @@ func (d *protoDecoder) mapping(n *document.Node, m protoreflect.Message, fd prot
 		d.wrong(n, path, "a mapping", "key: value lines, indented")
 		return
 	}
+	m.Clear(fd)
 	target := m.Mutable(fd).Map()
 	for i := range n.Fields {
 		f := &n.Fields[i]

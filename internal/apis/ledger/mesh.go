@@ -1,0 +1,47 @@
+package ledger
+
+// Names of the ledgers of configuration that is no object.
+const (
+	MeshConfig  = "MeshConfig"
+	proxyPrefix = "defaultConfig"
+)
+
+// How often a reason holds for several fields of the mesh configuration.
+const (
+	noIngress = "Kubernetes Ingress is not read, so no mode of it has work to do"
+	noBinary  = "of Envoy's own process; the proxy here has one binary and no files of that kind"
+	byFlag    = "given to the proxy by its own flags"
+)
+
+func meshKinds() []*Kind {
+	lines := `
+		outboundTrafficPolicy
+		outboundTrafficPolicy.mode = REGISTRY_ONLY ALLOW_ANY
+		trustDomain
+		rootNamespace
+		defaultServiceExportTo[]
+		defaultVirtualServiceExportTo[]
+		defaultDestinationRuleExportTo[]
+		enableAutoMtls
+		accessLogFile
+		accessLogFormat
+		accessLogEncoding = TEXT
+		connectTimeout
+		protocolDetectionTimeout
+		defaultConfig
+		ingressControllerMode ~ ` + noIngress + `
+		ingressClass ~ ` + noIngress + `
+		ingressService ~ ` + noIngress + `
+		ingressSelector ~ ` + noIngress + `
+	`
+	for field, reason := range map[string]string{
+		"discoveryAddress": byFlag, "serviceCluster": byFlag, "proxyAdminPort": byFlag, "statusPort": byFlag, "controlPlaneAuthPolicy": byFlag,
+		"configPath": noBinary, "binaryPath": noBinary, "customConfigFile": noBinary, "statNameLength": noBinary,
+		"proxyBootstrapTemplatePath": noBinary,
+	} {
+		lines += proxyPrefix + "." + field + " ~ " + reason + "\n"
+	}
+	return []*Kind{{Name: MeshConfig, Entries: table(lines), Reasons: map[string]string{
+		"tcpKeepalive": "tcpKeepalive is not enforced yet: the kernel's settings hold",
+	}}}
+}

@@ -1,0 +1,221 @@
+package ledger
+
+// Messages that stand in several places.
+const (
+	stringMatch = `
+		exact
+		prefix
+		regex`
+	destination = `
+		host
+		subset
+		port
+		port.number`
+	headerOperations = `
+		request
+		request.set{}
+		request.add{}
+		request.remove[]
+		response
+		response.set{}
+		response.add{}
+		response.remove[]`
+	loadBalancer = `
+		simple = UNSPECIFIED LEAST_CONN RANDOM PASSTHROUGH ROUND_ROBIN LEAST_REQUEST`
+	clientTLS = `
+		mode = DISABLE ISTIO_MUTUAL`
+	workload = `
+		address
+		ports{}
+		labels{}
+		network
+		locality
+		weight
+		serviceAccount`
+)
+
+func networkingKinds() []*Kind {
+	return []*Kind{virtualService(), destinationRule(), gateway(), serviceEntry(), workloadEntry(), sidecar(),
+		{Name: "WorkloadGroup", Refused: "WorkloadGroup is not enforced yet: machines join by WorkloadEntry only"},
+		{Name: "EnvoyFilter", Refused: "EnvoyFilter is not enforced yet: no patch is applied"},
+		{Name: "ProxyConfig", Refused: "ProxyConfig is not enforced yet: proxies run with the mesh's settings"},
+		{Name: "WasmPlugin", Refused: "WasmPlugin is not enforced yet: no plugin is loaded"},
+		{Name: "TrafficExtension", Refused: "TrafficExtension is not enforced yet: no extension is loaded"},
+	}
+}
+
+func virtualService() *Kind {
+	lines := `
+		hosts[]
+		gateways[]
+		exportTo[]
+		http[]
+		http[].name
+		http[].match[]
+		http[].match[].name ~ only a name for messages
+		http[].match[].port
+		http[].match[].sourceLabels{}
+		http[].match[].sourceNamespace
+		http[].match[].gateways[]
+		http[].match[].ignoreUriCase
+		http[].redirect
+		http[].redirect.uri
+		http[].redirect.authority
+		http[].redirect.port
+		http[].redirect.derivePort
+		http[].redirect.scheme
+		http[].redirect.redirectCode
+		http[].redirect.prefixRewrite
+		http[].directResponse
+		http[].directResponse.status
+		http[].directResponse.body
+		http[].directResponse.body.string
+		http[].directResponse.body.bytes
+		http[].delegate
+		http[].delegate.name
+		http[].delegate.namespace
+		http[].rewrite
+		http[].rewrite.uri
+		http[].rewrite.authority
+		http[].rewrite.uriRegexRewrite
+		http[].rewrite.uriRegexRewrite.match
+		http[].rewrite.uriRegexRewrite.rewrite
+		http[].timeout
+		http[].retries
+		http[].route[]
+		http[].route[].weight
+		tls[]
+		tls[].match[]
+		tls[].match[].sniHosts[]
+		tls[].match[].destinationSubnets[]
+		tls[].match[].port
+		tls[].match[].sourceLabels{}
+		tls[].match[].gateways[]
+		tls[].match[].sourceNamespace
+		tls[].route[]
+		tls[].route[].weight
+		tcp[]
+		tcp[].match[]
+		tcp[].match[].destinationSubnets[]
+		tcp[].match[].port
+		tcp[].match[].sourceLabels{}
+		tcp[].match[].gateways[]
+		tcp[].match[].sourceNamespace
+		tcp[].route[]
+		tcp[].route[].weight
+	`
+	for _, field := range []string{"uri", "scheme", "method", "authority", "headers{}", "withoutHeaders{}", "queryParams{}"} {
+		lines += under("http[].match[]."+field, stringMatch)
+	}
+	lines += under("http[].headers", headerOperations) + under("http[].route[].headers", headerOperations) +
+		under("http[].route[].destination", destination) + under("tls[].route[].destination", destination) + under("tcp[].route[].destination", destination)
+	return &Kind{Name: "VirtualService", Entries: table(lines), Reasons: map[string]string{
+		"http[].retries":            "retries are not enforced yet: only attempts: 0, which asks for none, is",
+		"http[].fault":              "fault injection is not enforced yet",
+		"http[].mirror":             "mirroring is not enforced yet",
+		"http[].mirrors[]":          "mirroring is not enforced yet",
+		"http[].mirrorPercent":      "mirroring is not enforced yet",
+		"http[].mirrorPercentage":   "mirroring is not enforced yet",
+		"http[].corsPolicy":         "corsPolicy is not enforced yet",
+		"http[].match[].statPrefix": "statistics of a route of its own are not kept yet",
+	}}
+}
+
+func destinationRule() *Kind {
+	policy := under("loadBalancer", loadBalancer) + under("tls", clientTLS)
+	ports := under("portLevelSettings[]", policy+`
+		port
+		port.number`)
+	lines := `
+		host
+		exportTo[]
+		workloadSelector
+		workloadSelector.matchLabels{}
+		subsets[]
+		subsets[].name
+		subsets[].labels{}
+	` + under("trafficPolicy", policy+ports) + under("subsets[].trafficPolicy", policy+ports)
+	reasons := map[string]string{}
+	for _, place := range []string{"trafficPolicy.", "subsets[].trafficPolicy.", "trafficPolicy.portLevelSettings[].", "subsets[].trafficPolicy.portLevelSettings[]."} {
+		reasons[place+"connectionPool"] = "connectionPool is not enforced yet: connections and requests are not limited"
+		reasons[place+"outlierDetection"] = "outlierDetection is not enforced yet: no endpoint is ejected"
+		reasons[place+"loadBalancer.consistentHash"] = "consistentHash is not enforced yet"
+		reasons[place+"loadBalancer.localityLbSetting"] = "locality settings of a destination are not enforced yet"
+		reasons[place+"loadBalancer.zoneAwareLbSetting"] = "locality settings of a destination are not enforced yet"
+		reasons[place+"loadBalancer.warmup"] = "warm-up is not enforced yet"
+		reasons[place+"loadBalancer.warmupDurationSecs"] = "warm-up is not enforced yet"
+	}
+	return &Kind{Name: "DestinationRule", Entries: table(lines), Reasons: reasons}
+}
+
+func gateway() *Kind {
+	return &Kind{Name: "Gateway", Entries: table(`
+		selector{}
+		servers[]
+		servers[].port
+		servers[].port.number
+		servers[].port.protocol
+		servers[].port.name
+		servers[].port.targetPort
+		servers[].bind
+		servers[].hosts[]
+		servers[].name
+		servers[].tls
+		servers[].tls.httpsRedirect
+		servers[].tls.mode
+		servers[].tls.serverCertificate
+		servers[].tls.privateKey
+		servers[].tls.caCertificates
+		servers[].tls.credentialName
+		servers[].tls.credentialNames[]
+		servers[].tls.minProtocolVersion = TLS_AUTO TLSV1_2 TLSV1_3
+		servers[].tls.maxProtocolVersion = TLS_AUTO TLSV1_2 TLSV1_3
+	`), Reasons: map[string]string{
+		"servers[].tls.cipherSuites[]":    "cipherSuites are not enforced yet: Go's own choice of TLS ciphers holds",
+		"servers[].tls.subjectAltNames[]": "subjectAltNames are not enforced yet: every certificate of the client CA would be let in",
+	}}
+}
+
+func serviceEntry() *Kind {
+	return &Kind{Name: "ServiceEntry", Entries: table(`
+		hosts[]
+		addresses[]
+		ports[]
+		ports[].number
+		ports[].protocol
+		ports[].name
+		ports[].targetPort
+		location
+		resolution = NONE STATIC DNS DNS_ROUND_ROBIN
+		workloadSelector
+		workloadSelector.labels{}
+		exportTo[]
+	` + under("endpoints[]", workload)), Reasons: map[string]string{
+		"subjectAltNames[]": "subjectAltNames are not enforced yet: the server's name would not be checked",
+	}}
+}
+
+func workloadEntry() *Kind {
+	return &Kind{Name: "WorkloadEntry", Entries: table(workload)}
+}
+
+func sidecar() *Kind {
+	return &Kind{Name: "Sidecar", Entries: table(`
+		workloadSelector
+		workloadSelector.labels{}
+		egress[]
+		egress[].port
+		egress[].port.number
+		egress[].port.protocol
+		egress[].port.name
+		egress[].bind
+		egress[].captureMode
+		egress[].hosts[]
+		outboundTrafficPolicy
+		outboundTrafficPolicy.mode = REGISTRY_ONLY ALLOW_ANY
+	`), Reasons: map[string]string{
+		"ingress[]":                         "ingress listeners are not enforced yet: the proxy accepts on the ports of the services",
+		"inboundConnectionPool":             "inboundConnectionPool is not enforced yet: connections are not limited",
+		"outboundTrafficPolicy.egressProxy": "egressProxy is not enforced yet",
+	}}
+}
