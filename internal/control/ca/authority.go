@@ -299,10 +299,3 @@ func (a *Authority) Pool() *x509.CertPool { return identity.NewPool(a.roots) }
 
 // TrustDomains returns the mesh's trust domains.
 func (a *Authority) TrustDomains() identity.TrustDomains { return a.options.TrustDomains }
-
-// RootNotAfter returns the end of the first root, whose end Istio's metric
-// shows.
-func (a *Authority) RootNotAfter() time.Time { return a.roots[0].NotAfter }
-
-// SignerNotAfter returns the end of the signing certificate.
-func (a *Authority) SignerNotAfter() time.Time { return a.signer.NotAfter }

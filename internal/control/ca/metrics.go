@@ -1,50 +1,38 @@
 package ca
 
 import (
-	"sync/atomic"
+	"github.com/tullemesh/tulle/internal/observe"
 )
 
-// Names of the authority's metrics, as Istio's istiod has them. Counters count
-// since the process began; timestamps are Unix seconds.
+// Names of the authority's metrics, as Istio's istiod has them except for the
+// last. Timestamps are Unix seconds. Istio's gauges of the seconds that remain
+// are left out: they are the timestamps minus the time of the query.
 const (
-	MetricRequests        = "citadel_server_csr_count"
-	MetricAuthentication  = "citadel_server_authentication_failure_count"
-	MetricParsing         = "citadel_server_csr_parsing_err_count"
-	MetricSigning         = "citadel_server_csr_sign_err_count"
-	MetricIssued          = "citadel_server_success_cert_issuance_count"
-	MetricRootExpiry      = "citadel_server_root_cert_expiry_timestamp"
-	MetricRootExpirySecs  = "citadel_server_root_cert_expiry_seconds"
-	MetricChainExpiry     = "citadel_server_cert_chain_expiry_timestamp"
-	MetricChainExpirySecs = "citadel_server_cert_chain_expiry_seconds"
-	// MetricLimited is ours: requests refused by Rates.
-	MetricLimited = "tulle_ca_rate_limited_total"
+	MetricRequests       = "citadel_server_csr_count"
+	MetricAuthentication = "citadel_server_authentication_failure_count"
+	MetricParsing        = "citadel_server_csr_parsing_err_count"
+	MetricSigning        = "citadel_server_csr_sign_err_count"
+	MetricIssued         = "citadel_server_success_cert_issuance_count"
+	MetricRootExpiry     = "citadel_server_root_cert_expiry_timestamp"
+	MetricChainExpiry    = "citadel_server_cert_chain_expiry_timestamp"
+	MetricLimited        = "tulle_ca_rate_limited_total"
 )
 
-type counters struct {
-	requests, authentication, parsing, signing, issued, limited atomic.Uint64
+// metrics counts what a Server does.
+type metrics struct {
+	requests, authentication, parsing, issued, limited *observe.Counter
+	signing                                            *observe.CounterVec // error: "ttl" or "signer"
 }
 
-// Metric is a metric's current value.
-type Metric struct {
-	Name    string
-	Counter bool // else a gauge
-	Value   float64
-}
-
-// Metrics returns the current values in a fixed order, for a registry to show.
-func (s *Server) Metrics() []Metric {
-	now := s.authority.options.Now()
-	root, chain := s.authority.RootNotAfter(), s.authority.SignerNotAfter()
-	return []Metric{
-		{MetricRequests, true, float64(s.counters.requests.Load())},
-		{MetricAuthentication, true, float64(s.counters.authentication.Load())},
-		{MetricParsing, true, float64(s.counters.parsing.Load())},
-		{MetricSigning, true, float64(s.counters.signing.Load())},
-		{MetricIssued, true, float64(s.counters.issued.Load())},
-		{MetricLimited, true, float64(s.counters.limited.Load())},
-		{MetricRootExpiry, false, float64(root.Unix())},
-		{MetricRootExpirySecs, false, root.Sub(now).Seconds()},
-		{MetricChainExpiry, false, float64(chain.Unix())},
-		{MetricChainExpirySecs, false, chain.Sub(now).Seconds()},
+func newMetrics(r *observe.Registry, a *Authority) metrics {
+	r.Gauge(MetricRootExpiry, "The end of the first root certificate, in Unix seconds.").With().Set(float64(a.roots[0].NotAfter.Unix()))
+	r.Gauge(MetricChainExpiry, "The end of the signing certificate, in Unix seconds.").With().Set(float64(a.signer.NotAfter.Unix()))
+	return metrics{
+		requests:       r.Counter(MetricRequests, "Certificate requests received.").With(),
+		authentication: r.Counter(MetricAuthentication, "Certificate requests whose caller was refused.").With(),
+		parsing:        r.Counter(MetricParsing, "Certificate requests that were malformed.").With(),
+		signing:        r.Counter(MetricSigning, "Certificate requests that could not be signed, by reason.", "error"),
+		issued:         r.Counter(MetricIssued, "Certificates issued.").With(),
+		limited:        r.Counter(MetricLimited, "Certificate requests refused by a rate limit.").With(),
 	}
 }

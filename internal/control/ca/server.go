@@ -12,11 +12,11 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/structpb"
 	securityapi "istio.io/api/security/v1alpha1"
 
 	"github.com/tullemesh/tulle/internal/identity"
 	"github.com/tullemesh/tulle/internal/limit"
+	"github.com/tullemesh/tulle/internal/observe"
 )
 
 // Server is Istio's IstioCertificateService. Register it with
@@ -31,8 +31,8 @@ type Server struct {
 	log            *slog.Logger
 
 	// Safe for concurrent use.
-	rates    *rates
-	counters counters
+	rates   *rates
+	metrics metrics
 }
 
 // ServerOptions are the choices of a Server.
@@ -40,8 +40,9 @@ type ServerOptions struct {
 	// Authenticators are asked in order; with none every call is refused.
 	Authenticators []Authenticator
 	// Rates bound the requests; zero fields take their defaults.
-	Rates Rates
-	Log   *slog.Logger // nil discards
+	Rates    Rates
+	Registry *observe.Registry // nil keeps the metrics to itself
+	Log      *slog.Logger      // nil discards
 }
 
 // NewServer returns the service of an authority.
@@ -49,11 +50,15 @@ func NewServer(a *Authority, options ServerOptions) *Server {
 	if options.Log == nil {
 		options.Log = slog.New(slog.DiscardHandler)
 	}
+	if options.Registry == nil {
+		options.Registry = observe.NewRegistry()
+	}
 	return &Server{
 		authority:      a,
 		authenticators: options.Authenticators,
 		log:            options.Log,
 		rates:          newRates(options.Rates, a.options.Now),
+		metrics:        newMetrics(options.Registry, a),
 	}
 }
 
@@ -65,14 +70,14 @@ func NewServer(a *Authority, options ServerOptions) *Server {
 // InvalidArgument (request, lifetime or metadata), ResourceExhausted (rate),
 // Unavailable (the authority can't sign).
 func (s *Server) CreateCertificate(ctx context.Context, request *securityapi.IstioCertificateRequest) (*securityapi.IstioCertificateResponse, error) {
-	s.counters.requests.Add(1)
+	s.metrics.requests.Inc()
 	if !s.rates.allowAny() {
-		s.counters.limited.Add(1)
+		s.metrics.limited.Inc()
 		return nil, status.Error(codes.ResourceExhausted, "the certificate authority has too many requests; try again later")
 	}
 	id, err := s.authenticate(ctx)
 	if err != nil {
-		s.counters.authentication.Add(1)
+		s.metrics.authentication.Inc()
 		s.log.WarnContext(ctx, "certificate request refused", "peer", peerAddress(ctx), "error", err)
 		// The reason stays here: it would help whoever tries credentials.
 		return nil, status.Error(codes.Unauthenticated, "the certificate authority accepts neither a client certificate nor a join token of this caller")
@@ -82,7 +87,7 @@ func (s *Server) CreateCertificate(ctx context.Context, request *securityapi.Ist
 		s.log.WarnContext(ctx, "certificate request refused", "identity", id.String(), "peer", peerAddress(ctx), "error", err)
 		return nil, err
 	}
-	s.counters.issued.Add(1)
+	s.metrics.issued.Inc()
 	s.log.InfoContext(ctx, "certificate issued", "identity", id.String(), "serial", issued.Leaf.SerialNumber.Text(16), "until", issued.Leaf.NotAfter)
 	response := &securityapi.IstioCertificateResponse{}
 	response.CertChain = append(response.CertChain, string(identity.EncodeCertificates(issued.Leaf)))
@@ -109,12 +114,12 @@ func (s *Server) authenticate(ctx context.Context) (identity.ID, error) {
 // sign returns errors with the status that the caller gets.
 func (s *Server) sign(id identity.ID, request *securityapi.IstioCertificateRequest) (Issued, error) {
 	if !s.rates.allow(id) {
-		s.counters.limited.Add(1)
+		s.metrics.limited.Inc()
 		return Issued{}, status.Errorf(codes.ResourceExhausted, "too many certificate requests of %s; try again later", id)
 	}
-	if err := checkMetadata(request.GetMetadata().GetFields()); err != nil {
+	if err := checkMetadata(request); err != nil {
 		if status.Code(err) == codes.PermissionDenied {
-			s.counters.authentication.Add(1)
+			s.metrics.authentication.Inc()
 		}
 		return Issued{}, err
 	}
@@ -127,13 +132,13 @@ func (s *Server) sign(id identity.ID, request *securityapi.IstioCertificateReque
 	}
 	switch {
 	case errors.Is(err, ErrRequest):
-		s.counters.parsing.Add(1)
+		s.metrics.parsing.Inc()
 		return Issued{}, status.Error(codes.InvalidArgument, err.Error())
 	case errors.Is(err, ErrLifetime):
-		s.counters.signing.Add(1)
+		s.metrics.signing.With("ttl").Inc()
 		return Issued{}, status.Error(codes.InvalidArgument, err.Error())
 	}
-	s.counters.signing.Add(1)
+	s.metrics.signing.With("signer").Inc()
 	return Issued{}, status.Error(codes.Unavailable, err.Error())
 }
 
@@ -152,7 +157,8 @@ func lifetime(seconds int64) (time.Duration, error) {
 // checkMetadata refuses what a request's metadata asks for, as all of it would
 // change who is certified or by whom. WorkloadName, WorkloadIP and ClusterID
 // (ca.proto) only describe the caller and ask for nothing.
-func checkMetadata(fields map[string]*structpb.Value) error {
+func checkMetadata(request *securityapi.IstioCertificateRequest) error {
+	fields := request.GetMetadata().GetFields()
 	if len(fields) > limit.CertificateAttributesMax {
 		return status.Errorf(codes.InvalidArgument, "metadata has %d fields, at most %d are allowed", len(fields), limit.CertificateAttributesMax)
 	}
@@ -164,7 +170,7 @@ func checkMetadata(fields map[string]*structpb.Value) error {
 		case "CertSigner":
 			// Istio's agent always sends it, empty unless it wants a
 			// Kubernetes signer.
-			if v, ok := fields[name].GetKind().(*structpb.Value_StringValue); !ok || v.StringValue != "" {
+			if v, ok := fields[name].AsInterface().(string); !ok || v != "" {
 				return status.Error(codes.InvalidArgument, "metadata field CertSigner: there is no signer but this certificate authority")
 			}
 		default:
