@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"time"
 
+	meshconfig "istio.io/api/mesh/v1alpha1"
+
 	"github.com/tullemesh/tulle/internal/apis"
 )
 
@@ -59,6 +61,9 @@ const (
 	// DNS and DNSRoundRobin resolve names in the proxy.
 	DNS
 	DNSRoundRobin
+	// Alias: the service is another name of the service ExternalName
+	// (Kubernetes ExternalName); it has no cluster of its own.
+	Alias
 )
 
 // Port is a port of a service.
@@ -95,6 +100,10 @@ type Service struct {
 	Cluster        string // registry key, "Kubernetes" by default
 	Key            apis.Key
 	NodeLocal      bool // internalTrafficPolicy Local
+	// ExternalName is the target host of an Alias.
+	ExternalName string
+	// Aliases are the hosts of the Alias services that lead here, sorted.
+	Aliases []string
 }
 
 // Locality is where an endpoint runs.
@@ -116,7 +125,7 @@ type Endpoint struct {
 	Locality   Locality
 	Network    string
 	Cluster    string
-	Weight     uint32
+	Weight     uint32 // at least 1
 	// Account is the service account; with Workload's namespace it is the identity.
 	Account           string
 	WorkloadNamespace string
@@ -128,6 +137,8 @@ type Endpoint struct {
 	TLSMode string
 	Key     apis.Key // WorkloadEntry, ServiceEntry, EndpointSlice, Pod
 	Path    string   // field path within that object
+	// WorkloadKey is the Key of the Workload behind the endpoint; zero: not known.
+	WorkloadKey apis.Key
 }
 
 // Workload is one running instance that may have a proxy.
@@ -164,4 +175,6 @@ type Set struct {
 	// Denied are security objects without a good version: the workloads that
 	// they select must deny (DESIGN, Strictness).
 	Denied []*apis.Object
+	// MeshConfig is what a source found (a ConfigMap "istio" or a file), nil: none.
+	MeshConfig *meshconfig.MeshConfig
 }

@@ -1,0 +1,301 @@
+package registry
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+
+	networking "istio.io/api/networking/v1alpha3"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/tullemesh/tulle/internal/apis"
+)
+
+// Options are the facts that conversion needs and no object states.
+type Options struct {
+	DomainSuffix string // of Kubernetes services; "" means cluster.local
+	Cluster      string // ID of the cluster that the objects belong to; "" means Kubernetes
+}
+
+func (o Options) withDefaults() Options {
+	if o.DomainSuffix == "" {
+		o.DomainSuffix = "cluster.local"
+	}
+	if o.Cluster == "" {
+		o.Cluster = "Kubernetes"
+	}
+	return o
+}
+
+// ServiceKey names a service: a host may exist in several namespaces.
+type ServiceKey struct{ Namespace, Hostname string }
+
+// ID names the service.
+func (s *Service) ID() ServiceKey { return ServiceKey{s.Namespace, s.Hostname} }
+
+// change is one object that came (old nil), went (new nil) or was edited.
+type change struct {
+	key      apis.Key
+	old, new *apis.Object
+}
+
+// unit is all that is known of one service.
+type unit struct {
+	key           ServiceKey
+	contributions []*contribution // in order of precedence
+	base          *Service        // without allocated address and aliases
+	service       *Service        // as published
+	published     *Service        // the base that service was made of
+	endpoints     []*Endpoint
+	problems      []conflict
+}
+
+// converter turns objects into services, endpoints and workloads. It keeps what
+// it has made, so that a change costs what it touches. Owned by its Store.
+type converter struct {
+	opts       Options
+	namespaces map[string]*namespace
+	units      map[ServiceKey]*unit
+	made       map[apis.Key][]ServiceKey // units that an object contributes to
+
+	// What the last apply must still publish.
+	dirty         map[ServiceKey]struct{}
+	servicesDirty bool
+	workloads     map[apis.Key]struct{}
+
+	// Published, sorted.
+	order     []*unit
+	instances []*Workload
+}
+
+func newConverter(opts Options) *converter {
+	return &converter{
+		opts: opts, namespaces: map[string]*namespace{}, units: map[ServiceKey]*unit{}, made: map[apis.Key][]ServiceKey{},
+		dirty: map[ServiceKey]struct{}{}, workloads: map[apis.Key]struct{}{},
+	}
+}
+
+func (c *converter) namespace(name string) *namespace {
+	ns := c.namespaces[name]
+	if ns == nil {
+		ns = newNamespace()
+		c.namespaces[name] = ns
+	}
+	return ns
+}
+
+// apply takes changed objects in and brings units and instances up to date.
+// Templates come first, because WorkloadEntries read them.
+func (c *converter) apply(changes []change) {
+	entries := map[apis.Key]*apis.Object{}
+	for _, ch := range changes {
+		if isTemplate(ch.key.Kind) {
+			ns := c.namespace(ch.key.Namespace)
+			ns.setTemplate(ch.key, ch.new)
+			key := apis.Key{Kind: "WorkloadEntry", Namespace: ch.key.Namespace, Name: ch.key.Name}
+			if o := ns.entries[key]; o != nil {
+				entries[key] = o
+			}
+		}
+	}
+	for _, ch := range changes {
+		switch ch.key.Kind {
+		case "Pod", "WorkloadEntry":
+			delete(entries, ch.key)
+			c.setInstance(ch.key, ch.new)
+		case "EndpointSlice", "Endpoints":
+			c.setBackings(ch)
+		case "Service", "ServiceEntry":
+			c.setService(ch)
+		}
+	}
+	for key, o := range entries {
+		c.setInstance(key, o)
+	}
+	for key := range c.dirty {
+		c.rebuild(key)
+	}
+	clear(c.dirty)
+}
+
+func isTemplate(kind string) bool {
+	switch kind {
+	case "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet":
+		return true
+	}
+	return false
+}
+
+// setInstance replaces a Pod or WorkloadEntry; o nil removes it.
+func (c *converter) setInstance(key apis.Key, o *apis.Object) {
+	ns := c.namespace(key.Namespace)
+	var next *instance
+	if o != nil {
+		next = instanceOf(o, ns.template(key.Name), c.opts)
+	}
+	if key.Kind == "WorkloadEntry" {
+		if o == nil {
+			delete(ns.entries, key)
+		} else {
+			ns.entries[key] = o
+		}
+	}
+	old := ns.instances[key]
+	if old == nil && next == nil || old != nil && next != nil && old.equal(next) {
+		return
+	}
+	c.workloads[key] = struct{}{}
+	for _, i := range []*instance{old, next} {
+		if i == nil {
+			continue
+		}
+		for hostname, interest := range ns.interested {
+			if interest.in(i) {
+				c.dirty[ServiceKey{key.Namespace, hostname}] = struct{}{}
+			}
+		}
+	}
+	ns.setInstance(key, old, next)
+}
+
+// setBackings replaces an EndpointSlice or Endpoints object.
+func (c *converter) setBackings(ch change) {
+	ns := c.namespace(ch.key.Namespace)
+	for _, name := range ns.setBackings(ch.key, ch.new) {
+		c.dirty[ServiceKey{ch.key.Namespace, c.kubernetesHost(name, ch.key.Namespace)}] = struct{}{}
+	}
+}
+
+func (c *converter) kubernetesHost(name, namespace string) string {
+	return name + "." + namespace + ".svc." + c.opts.DomainSuffix
+}
+
+// setService replaces a Service or ServiceEntry.
+func (c *converter) setService(ch change) {
+	for _, key := range c.made[ch.key] {
+		u := c.units[key]
+		u.contributions = slices.DeleteFunc(slices.Clone(u.contributions), func(x *contribution) bool { return x.object.Key == ch.key })
+		c.dirty[key] = struct{}{}
+	}
+	delete(c.made, ch.key)
+	if ch.new == nil {
+		return
+	}
+	var list []*contribution
+	switch spec := ch.new.Spec.(type) {
+	case *corev1.Service:
+		list = []*contribution{kubernetesService(ch.new, spec, c.opts)}
+	case *networking.ServiceEntry:
+		list = entryServices(ch.new, spec, c.opts)
+	}
+	for _, x := range list {
+		key := x.service.ID()
+		u := c.units[key]
+		if u == nil {
+			u = &unit{key: key}
+			c.units[key] = u
+		}
+		u.contributions = append(slices.Clone(u.contributions), x)
+		slices.SortFunc(u.contributions, comparePrecedence)
+		c.made[ch.key] = append(c.made[ch.key], key)
+		c.dirty[key] = struct{}{}
+	}
+}
+
+// rebuild brings one unit up to date. Equal parts keep their pointers.
+func (c *converter) rebuild(key ServiceKey) {
+	u := c.units[key]
+	if u == nil {
+		return
+	}
+	ns := c.namespace(key.Namespace)
+	if len(u.contributions) == 0 {
+		delete(c.units, key)
+		delete(ns.interested, key.Hostname)
+		c.servicesDirty = true
+		return
+	}
+	base, problems := merge(u.contributions)
+	if u.base == nil || !reflect.DeepEqual(u.base, base) {
+		u.base = base
+		c.servicesDirty = true
+	}
+	u.problems = problems
+	u.endpoints = share(endpointsOf(base, u.contributions, ns, c.opts), u.endpoints)
+	ns.setInterest(key.Hostname, u)
+}
+
+// publish gives the sorted lists of everything. Slices that did not change are
+// the same as before.
+func (c *converter) publish() (services []*Service, endpoints []*Endpoint, workloads []*Workload) {
+	if c.servicesDirty {
+		c.order = make([]*unit, 0, len(c.units))
+		for _, u := range c.units {
+			c.order = append(c.order, u)
+		}
+		slices.SortFunc(c.order, func(a, b *unit) int {
+			if n := strings.Compare(a.key.Namespace, b.key.Namespace); n != 0 {
+				return n
+			}
+			return strings.Compare(a.key.Hostname, b.key.Hostname)
+		})
+		complete(c.order)
+		c.servicesDirty = false
+	}
+	total := 0
+	for _, u := range c.order {
+		total += len(u.endpoints)
+	}
+	services = make([]*Service, 0, len(c.order))
+	endpoints = make([]*Endpoint, 0, total)
+	for _, u := range c.order {
+		services = append(services, u.service)
+		endpoints = append(endpoints, u.endpoints...)
+	}
+	if len(c.workloads) > 0 {
+		c.instances = c.patchWorkloads()
+		clear(c.workloads)
+	}
+	return services, endpoints, c.instances
+}
+
+// patchWorkloads replaces the changed workloads in the sorted list.
+func (c *converter) patchWorkloads() []*Workload {
+	var fresh []*Workload
+	for key := range c.workloads {
+		if i := c.namespace(key.Namespace).instances[key]; i != nil {
+			fresh = append(fresh, i.Workload)
+		}
+	}
+	return patch(c.instances, fresh, compareWorkloads, func(w *Workload) bool {
+		_, changed := c.workloads[w.Key]
+		return changed
+	})
+}
+
+func compareWorkloads(a, b *Workload) int {
+	if n := strings.Compare(a.Namespace, b.Namespace); n != 0 {
+		return n
+	}
+	if n := strings.Compare(a.Name, b.Name); n != 0 {
+		return n
+	}
+	return a.Key.Compare(b.Key)
+}
+
+// patch gives a new sorted slice: old without those to drop, and with fresh.
+func patch[T any](old, fresh []T, compare func(a, b T) int, drop func(T) bool) []T {
+	slices.SortFunc(fresh, compare)
+	out := make([]T, 0, len(old)+len(fresh))
+	for _, o := range old {
+		if drop(o) {
+			continue
+		}
+		for len(fresh) > 0 && compare(fresh[0], o) < 0 {
+			out = append(out, fresh[0])
+			fresh = fresh[1:]
+		}
+		out = append(out, o)
+	}
+	return append(out, fresh...)
+}
