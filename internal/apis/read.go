@@ -83,6 +83,12 @@ func (o *Object) whole(k *kind, version string, root *document.Node, meta *metav
 		o.Spec = newSecret(s)
 		hideSecrets(problems)
 	}
+	if pod, ok := target.(*corev1.Pod); ok {
+		// Addresses and readiness stand in the status. No author writes it, so a mistake in it refuses nothing.
+		if status := root.Lookup("status"); status != nil {
+			schema.Struct(status, &pod.Status, "status")
+		}
+	}
 	o.Problems = append(o.Problems, problems...)
 }
 
@@ -108,8 +114,8 @@ func contentHash(key Key, group, version string, root *document.Node) uint64 {
 		meta.Lookup(name).WriteHash(h)
 	}
 	for _, f := range root.Fields {
-		switch f.Name {
-		case "apiVersion", "kind", "metadata", "status":
+		switch {
+		case f.Name == "status" && key.Kind != "Pod", f.Name == "apiVersion", f.Name == "kind", f.Name == "metadata":
 		default: // spec; data, type, subsets, endpoints, ... of Kubernetes' older kinds
 			one := document.Node{Kind: document.Map, Fields: []document.Field{f}}
 			one.WriteHash(h)
