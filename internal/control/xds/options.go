@@ -2,7 +2,6 @@ package xds
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"time"
 
@@ -10,6 +9,9 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/peer"
+
+	"github.com/tullemesh/tulle/internal/identity"
+	"github.com/tullemesh/tulle/internal/observe"
 )
 
 // Limits of what one client, or all of them, can make grow. Zero fields of
@@ -54,19 +56,15 @@ type Options struct {
 	// Identify says who the peer of a connection is; nil takes the verified
 	// client certificate of gRPC's TLS credentials.
 	Identify func(ctx context.Context) (Identity, error)
-	// Metrics gets measurements; nil discards them.
-	Metrics Metrics
+	// Registry gets the metrics; nil discards them.
+	Registry *observe.Registry
 }
 
 // Identity is the proven side of a Client.
 type Identity struct {
-	Peer      string
+	Peer      identity.URI
 	Plaintext bool
 }
-
-// errCertificate refuses a verified certificate that is no SPIFFE identity
-// (SPIFFE X509-SVID §2: exactly one URI SAN).
-var errCertificate = errors.New("client certificate has not exactly one URI SAN")
 
 // identifyTLS reads the identity that the TLS handshake has proven.
 func identifyTLS(ctx context.Context) (Identity, error) {
@@ -82,11 +80,8 @@ func identifyTLS(ctx context.Context) (Identity, error) {
 	if len(chains) == 0 {
 		return Identity{}, nil
 	}
-	uris := chains[0][0].URIs
-	if len(uris) != 1 {
-		return Identity{}, errCertificate
-	}
-	return Identity{Peer: uris[0].String()}, nil
+	uri, err := identity.FromCertificate(chains[0][0])
+	return Identity{Peer: uri}, err
 }
 
 // ServerOptions are the options that a grpc.Server needs to carry this
@@ -122,8 +117,8 @@ func (o Options) withDefaults() Options {
 	if o.Identify == nil {
 		o.Identify = identifyTLS
 	}
-	if o.Metrics == nil {
-		o.Metrics = discard{}
+	if o.Registry == nil {
+		o.Registry = observe.NewRegistry()
 	}
 	return o
 }

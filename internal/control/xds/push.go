@@ -176,7 +176,7 @@ func (p *pass) look(sub *subscription, text string, covered bool) {
 		var err error
 		if r, err = p.gen.Build(p.view, sub.typeURL, text); err != nil {
 			// The client keeps what it has; whoever builds has told the owner.
-			p.server.opts.Metrics.BuildFailed(sub.short)
+			p.server.metrics.buildErrors.Inc()
 			p.server.opts.Log.Error("cannot build resource", "node", p.client.Node.ID, "type", sub.short, "resource", text, "error", err)
 			return
 		}

@@ -19,6 +19,7 @@ type Server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 
 	opts     Options
+	metrics  *metrics
 	draining chan struct{} // closed when Run ends
 
 	// Guarded by mu.
@@ -34,8 +35,10 @@ type Server struct {
 // New returns a server without a generation: its streams wait for the first
 // Publish.
 func New(opts Options) *Server {
+	opts = opts.withDefaults()
 	return &Server{
-		opts:     opts.withDefaults(),
+		opts:     opts,
+		metrics:  newMetrics(opts.Registry),
 		draining: make(chan struct{}),
 		streams:  map[*stream]struct{}{},
 		perNode:  map[string]int{},
@@ -171,7 +174,7 @@ func (s *Server) newStream(delta bool) (*stream, error) {
 // admit counts the stream and gives it the newest generation.
 func (s *Server) admit(st *stream, c *Client) error {
 	st.client = c
-	st.key = c.Peer + "|" + c.Node.ID
+	st.key = string(c.Peer) + "|" + c.Node.ID
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.streams) >= s.opts.Limits.Streams {
@@ -185,7 +188,7 @@ func (s *Server) admit(st *stream, c *Client) error {
 	if s.gen != nil {
 		st.pending.add(s.gen, &Dirty{All: true}, time.Now())
 	}
-	s.opts.Metrics.Connected(c.Node.Metadata.IstioVersion, 1)
+	s.metrics.connected.With(c.Node.Metadata.IstioVersion).Add(1)
 	return nil
 }
 
@@ -196,7 +199,7 @@ func (s *Server) dismiss(st *stream) {
 	if s.perNode[st.key]--; s.perNode[st.key] == 0 {
 		delete(s.perNode, st.key)
 	}
-	s.opts.Metrics.Connected(st.client.Node.Metadata.IstioVersion, -1)
+	s.metrics.connected.With(st.client.Node.Metadata.IstioVersion).Add(-1)
 }
 
 // Serve runs a gRPC server on lis until ctx ends, then refuses new streams

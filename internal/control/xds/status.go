@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tullemesh/tulle/internal/identity"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -12,7 +13,7 @@ import (
 type ProxyStatus struct {
 	// Node holds the client's claims, Peer its proven SPIFFE URI.
 	Node *wire.Node
-	Peer string
+	Peer identity.URI
 	// Stream numbers the streams of this server.
 	Stream    uint64
 	Delta     bool

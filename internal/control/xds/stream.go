@@ -207,13 +207,13 @@ func (st *stream) turn(conn grpc.ServerStream, requests []request, p pending) er
 		return nil // nothing is published yet: the answers wait
 	}
 	if !p.since.IsZero() {
-		st.server.opts.Metrics.Queued(time.Since(p.since))
+		st.server.metrics.queue.Observe(time.Since(p.since).Seconds())
 	}
 	if err := pass.run(); err != nil {
 		return err
 	}
 	if !p.since.IsZero() {
-		st.server.opts.Metrics.Converged(time.Since(p.since))
+		st.server.metrics.convergence.Observe(time.Since(p.since).Seconds())
 	}
 	return nil
 }
@@ -230,7 +230,7 @@ func (st *stream) apply(r *request) error {
 		// the newest too, with its names as they are then. Delta requests
 		// change subscriptions whatever their nonce.
 		if !st.delta && r.nonce != sub.status.SentNonce {
-			st.server.opts.Metrics.ExpiredNonce(sub.short)
+			st.server.metrics.expired.With(sub.short).Inc()
 			return nil
 		}
 	}
@@ -284,7 +284,7 @@ func (st *stream) nack(r *request, sub *subscription) *NACK {
 	if len(n.Message) > nackBytesMax {
 		n.Message = n.Message[:nackBytesMax]
 	}
-	st.server.opts.Metrics.Rejected(sub.short)
+	st.server.metrics.rejected(sub.short)
 	st.server.opts.Log.Warn("proxy refused configuration", "node", st.client.Node.ID, "type", sub.short,
 		"resource", n.Resources[0].Name, "reason", n.Resources[0].Reason, "resources", len(n.Resources))
 	return n
@@ -323,7 +323,7 @@ func (st *stream) transmit(conn grpc.ServerStream, sub *subscription, r *respons
 	if err != nil {
 		return fmt.Errorf("send %s: %w", sub.short, err)
 	}
-	st.server.opts.Metrics.Pushed(sub.short, r.bytes, time.Since(now))
+	st.server.metrics.pushed(sub.short, r.bytes, time.Since(now))
 	return nil
 }
 

@@ -26,6 +26,7 @@
 package xds
 
 import (
+	"github.com/tullemesh/tulle/internal/identity"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -36,7 +37,7 @@ type Client struct {
 	Node *wire.Node
 	// Peer is the SPIFFE URI of the verified client certificate; empty when
 	// the client showed none.
-	Peer string
+	Peer identity.URI
 	// Plaintext says that the connection has no TLS at all.
 	Plaintext bool
 }
