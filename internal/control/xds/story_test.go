@@ -164,7 +164,7 @@ func (s *stage) do(words []string) error {
 		return nil
 	case "wait":
 		d, err := time.ParseDuration(words[1])
-		time.Sleep(d) // virtual
+		<-time.After(d) // virtual
 		return err
 	case "status":
 		return s.status(words[1], shortTypes()[words[2]], strings.Join(words[3:], " "))
