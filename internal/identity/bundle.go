@@ -33,8 +33,7 @@ type Bundle struct {
 	URI       URI        // the leaf's only URI SAN
 	ID        ID         // URI in Istio's form, zero when it has another
 
-	// Behind pointers, so that printing a Bundle prints no key.
-	certificate *tls.Certificate
+	certificate func() *tls.Certificate // a function for the reason of hidden
 	chain       []*x509.Certificate
 	roots       *x509.CertPool
 }
@@ -59,16 +58,17 @@ func NewBundle(chain []byte, key PrivateKey, roots []byte) (*Bundle, error) {
 	if !key.Matches(leaf.PublicKey) {
 		return nil, fmt.Errorf("%w: it does not belong to the certificate of %s", ErrKey, uri)
 	}
+	certificate := &tls.Certificate{PrivateKey: key.Signer(), Leaf: leaf}
 	b := &Bundle{
 		Chain: bytes.Clone(chain), Key: key, Roots: bytes.Clone(roots),
 		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, URI: uri,
-		certificate: &tls.Certificate{PrivateKey: key.Signer(), Leaf: leaf},
+		certificate: func() *tls.Certificate { return certificate },
 		chain:       certificates,
 		roots:       NewPool(anchors),
 	}
 	b.ID, _ = uri.ID()
 	for _, c := range certificates {
-		b.certificate.Certificate = append(b.certificate.Certificate, c.Raw)
+		certificate.Certificate = append(certificate.Certificate, c.Raw)
 		if c.NotAfter.Before(b.NotAfter) {
 			b.NotAfter = c.NotAfter
 		}
@@ -78,7 +78,7 @@ func NewBundle(chain []byte, key PrivateKey, roots []byte) (*Bundle, error) {
 
 // Certificate returns the chain and key for a tls.Config. It is shared:
 // callers must not change it.
-func (b *Bundle) Certificate() *tls.Certificate { return b.certificate }
+func (b *Bundle) Certificate() *tls.Certificate { return b.certificate() }
 
 // Pool returns the roots. The pool is shared: callers must not add to it.
 func (b *Bundle) Pool() *x509.CertPool { return b.roots }
@@ -103,19 +103,16 @@ func (b *Bundle) String() string {
 	return string(b.URI) + " until " + b.NotAfter.UTC().Format(time.RFC3339)
 }
 
-// ParseCertificates reads 1 to most PEM certificates. Blocks of another type
-// and bytes that are no PEM block are refused: a bundle that is only half read
-// trusts something else than its writer meant.
+// ParseCertificates reads 1 to most PEM certificates. Text between the blocks
+// is ignored (RFC 7468 §2), but blocks of another type and damaged blocks are
+// refused: a bundle that is only half read trusts something else than its
+// writer meant.
 func ParseCertificates(text []byte, most int) ([]*x509.Certificate, error) {
 	if len(text) > limit.KeyFileBytesMax {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrCertificate, len(text), limit.KeyFileBytesMax)
 	}
 	var out []*x509.Certificate
-	for rest := bytes.TrimSpace(text); len(rest) > 0; rest = bytes.TrimSpace(rest) {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			return nil, fmt.Errorf("%w: text after certificate %d is no PEM block", ErrCertificate, len(out))
-		}
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
 			return nil, fmt.Errorf("%w: PEM block %q among certificates", ErrCertificate, block.Type)
 		}
@@ -130,6 +127,10 @@ func ParseCertificates(text []byte, most int) ([]*x509.Certificate, error) {
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("%w: there is none", ErrCertificate)
+	}
+	// The decoder passes over what it can't read.
+	if begun := bytes.Count(text, []byte("-----BEGIN ")); begun != len(out) {
+		return nil, fmt.Errorf("%w: only %d of %d PEM blocks can be read", ErrCertificate, len(out), begun)
 	}
 	return out, nil
 }

@@ -22,16 +22,20 @@ var ErrKey = errors.New("unusable key")
 
 const redacted = "[redacted]"
 
-// hidden keeps a secret behind a pointer: fmt can't call the methods of an
-// unexported field, but below the top level it prints pointers as addresses.
+// hidden is what a secret reveals. It is kept behind a function, because fmt
+// can't call the methods of an unexported field and would print what a pointer
+// leads to (it does for a verb that doesn't suit the type); of a function it
+// only knows the address.
 type hidden struct {
 	value []byte
 	key   crypto.Signer // nil in a token
 }
 
+func hide(h hidden) func() hidden { return func() hidden { return h } }
+
 // PrivateKey is a private key in PEM form that prints as "[redacted]". The
 // zero value holds no key.
-type PrivateKey struct{ hidden *hidden }
+type PrivateKey struct{ reveal func() hidden }
 
 // GenerateKey returns a new ECDSA P-256 key.
 func GenerateKey() (PrivateKey, error) {
@@ -44,7 +48,7 @@ func GenerateKey() (PrivateKey, error) {
 		return PrivateKey{}, fmt.Errorf("encode key: %w", err)
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	return PrivateKey{&hidden{value: text, key: key}}, nil
+	return PrivateKey{hide(hidden{value: text, key: key})}, nil
 }
 
 // ParsePrivateKey reads one unencrypted PEM key: PKCS #8, SEC 1 or PKCS #1,
@@ -86,7 +90,7 @@ func ParsePrivateKey(text []byte) (PrivateKey, error) {
 	if err := CheckPublicKey(signer.Public()); err != nil {
 		return PrivateKey{}, err
 	}
-	return PrivateKey{&hidden{value: append([]byte(nil), text...), key: signer}}, nil
+	return PrivateKey{hide(hidden{value: append([]byte(nil), text...), key: signer})}, nil
 }
 
 // CheckPublicKey accepts ECDSA over P-256, P-384 and P-521, Ed25519, and RSA
@@ -111,30 +115,30 @@ func CheckPublicKey(public crypto.PublicKey) error {
 }
 
 // IsZero reports whether there is no key.
-func (k PrivateKey) IsZero() bool { return k.hidden == nil }
+func (k PrivateKey) IsZero() bool { return k.reveal == nil }
 
 // PEM reveals the key: a copy of its PEM text.
 func (k PrivateKey) PEM() []byte {
-	if k.hidden == nil {
+	if k.reveal == nil {
 		return nil
 	}
-	return append([]byte(nil), k.hidden.value...)
+	return append([]byte(nil), k.reveal().value...)
 }
 
 // Signer returns the key for use; nil when there is none.
 func (k PrivateKey) Signer() crypto.Signer {
-	if k.hidden == nil {
+	if k.reveal == nil {
 		return nil
 	}
-	return k.hidden.key
+	return k.reveal().key
 }
 
 // Matches reports whether public is the key's other half; no key matches none.
 func (k PrivateKey) Matches(public crypto.PublicKey) bool {
-	if k.hidden == nil {
+	if k.reveal == nil {
 		return false
 	}
-	own, ok := k.hidden.key.Public().(interface{ Equal(x crypto.PublicKey) bool })
+	own, ok := k.reveal().key.Public().(interface{ Equal(x crypto.PublicKey) bool })
 	return ok && own.Equal(public)
 }
 
@@ -152,25 +156,25 @@ func (k PrivateKey) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // Token is a bearer token that prints as "[redacted]". The zero value holds no
 // token.
-type Token struct{ hidden *hidden }
+type Token struct{ reveal func() hidden }
 
 // NewToken hides a token; the empty string gives the zero value.
 func NewToken(s string) Token {
 	if s == "" {
 		return Token{}
 	}
-	return Token{&hidden{value: []byte(s)}}
+	return Token{hide(hidden{value: []byte(s)})}
 }
 
 // IsZero reports whether there is no token.
-func (t Token) IsZero() bool { return t.hidden == nil }
+func (t Token) IsZero() bool { return t.reveal == nil }
 
 // Reveal returns the token itself.
 func (t Token) Reveal() string {
-	if t.hidden == nil {
+	if t.reveal == nil {
 		return ""
 	}
-	return string(t.hidden.value)
+	return string(t.reveal().value)
 }
 
 // Format prints "[redacted]" for every verb.

@@ -16,7 +16,6 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -221,19 +220,17 @@ func (u *subscription) replace(nonce string, names []string) (unknown []string, 
 	if nonce != "" && nonce != strconv.FormatUint(u.nonces, 10) {
 		return nil, nil
 	}
-	maps.DeleteFunc(u.held, func(name, _ string) bool { return !slices.Contains(names, name) })
+	held := map[string]string{}
 	for _, name := range names {
-		if _, ok := u.held[name]; ok {
-			continue
-		}
-		if !u.addLocked(name, "") {
-			return unknown, tooMany()
-		}
-		if !known(name) {
+		version, ok := u.held[name]
+		if !ok && !known(name) {
 			unknown = append(unknown, name)
 		}
+		held[name] = version
 	}
-	u.signal()
+	if err := u.setLocked(held); err != nil {
+		return nil, err
+	}
 	return unknown, nil
 }
 
@@ -242,40 +239,37 @@ func (u *subscription) replace(nonce string, names []string) (unknown []string, 
 func (u *subscription) change(subscribe, unsubscribe []string, initial map[string]string) (unknown []string, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	held := maps.Clone(u.held)
 	for _, name := range unsubscribe {
-		delete(u.held, name)
+		delete(held, name)
 	}
 	for _, name := range subscribe {
-		if !u.addLocked(name, initial[name]) {
-			return unknown, tooMany()
-		}
+		held[name] = initial[name]
 		if !known(name) {
 			unknown = append(unknown, name)
 		}
 	}
+	if err := u.setLocked(held); err != nil {
+		return nil, err
+	}
 	u.unknown = append(u.unknown, unknown...)
-	u.signal()
 	return unknown, nil
 }
 
-// addLocked subscribes to a name and reports whether there is room for it.
-func (u *subscription) addLocked(name, version string) bool {
-	if len(name) > limit.SecretNameBytesMax {
-		return false
+// setLocked replaces what is subscribed, all of it or nothing, and wakes the
+// sending side.
+func (u *subscription) setLocked(held map[string]string) error {
+	for name := range held {
+		if len(held) > limit.SecretNamesMax || len(name) > limit.SecretNameBytesMax {
+			return status.Errorf(codes.ResourceExhausted, "a stream may ask for %d secrets with names of %d bytes", limit.SecretNamesMax, limit.SecretNameBytesMax)
+		}
 	}
-	u.held[name] = version
-	return len(u.held) <= limit.SecretNamesMax
-}
-
-func tooMany() error {
-	return status.Errorf(codes.ResourceExhausted, "a stream may ask for %d secrets with names of %d bytes", limit.SecretNamesMax, limit.SecretNameBytesMax)
-}
-
-func (u *subscription) signal() {
+	u.held = held
 	select {
 	case u.wake <- struct{}{}:
 	default:
 	}
+	return nil
 }
 
 // due returns what the client lacks and takes it as sent: a version that the
