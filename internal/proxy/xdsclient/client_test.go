@@ -141,14 +141,21 @@ func (r *rig) startServer() {
 func (r *rig) startClient(follow bool, wildcards ...string) {
 	r.consumer = &consumer{follow: follow, refuse: map[string]string{}, held: map[string]string{}}
 	r.opts.Handler = r.consumer
+	r.runClient(func(c *xdsclient.Client) {
+		r.consumer.client = c
+		for _, typeURL := range wildcards {
+			c.Subscribe(typeURL, xdsclient.Wildcard)
+		}
+	})
+}
+
+// runClient makes a client of the options, and runs it after prepare.
+func (r *rig) runClient(prepare func(*xdsclient.Client)) {
 	var err error
 	if r.client, err = xdsclient.New(r.opts); err != nil {
 		r.t.Fatal(err)
 	}
-	r.consumer.client = r.client
-	for _, typeURL := range wildcards {
-		r.client.Subscribe(typeURL, xdsclient.Wildcard)
-	}
+	prepare(r.client)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

@@ -22,6 +22,10 @@ func (r rotating) ClientHandshake(ctx context.Context, authority string, conn ne
 	if err != nil {
 		return nil, nil, fmt.Errorf("tls of the control plane connection: %w", err)
 	}
+	// gRPC verifies the authority; ours is the server's name when it is set.
+	if config.ServerName != "" {
+		authority = config.ServerName
+	}
 	return credentials.NewTLS(config).ClientHandshake(ctx, authority, conn)
 }
 

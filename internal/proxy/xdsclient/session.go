@@ -44,7 +44,7 @@ func (c *Client) stream(ctx context.Context, conn *grpc.ClientConn) (answered bo
 		sent: map[string]map[string]struct{}{}, nonces: map[string]string{}, missing: map[string]map[string]time.Time{},
 	}
 	desc := &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}
-	s.conn, err = conn.NewStream(ctx, desc, c.method(), grpc.WaitForReady(true))
+	s.conn, err = conn.NewStream(ctx, desc, c.method())
 	if err != nil {
 		cancel()
 		return false, err
