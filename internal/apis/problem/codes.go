@@ -29,6 +29,9 @@ const (
 	CodeInvalid    = "IST0106"
 	CodeSuspicious = "IST0133"
 	CodeDeprecated = "IST0002"
+
+	CodeUnreachable = "IST0130"
+	CodeIneffective = "IST0131"
 )
 
 // Explanation says what a code means, in a sentence or two, for `tulle explain CODE`. The second result is false for unknown codes.
@@ -52,6 +55,8 @@ func explanations() []Explained {
 		{CodeDeprecated, "A field or a value is deprecated by Istio; it still works."},
 		{CodeInvalid, "Istio's validation refuses the object. The message names the field and the rule."},
 		{CodeSuspicious, "Istio's validation warns about the object: it is accepted, but probably does not do what it says."},
+		{CodeUnreachable, "A rule of a VirtualService is never used: rules before it take all its requests."},
+		{CodeIneffective, "A match of a VirtualService takes no request: an earlier one takes them all."},
 		{CodeLimit, "The file, or a document in it, is larger or deeper than what tulle reads. The limits are in internal/limit."},
 		{CodeSyntax, "The text is not YAML (or JSON). Only this document is skipped; the others of the file are read."},
 		{CodeDuplicateKey, "A key stands twice in one mapping. YAML readers disagree on which one counts, so neither does."},

@@ -105,12 +105,17 @@ func (d *protoDecoder) mapping(n *document.Node, m protoreflect.Message, fd prot
 	for i := range n.Fields {
 		f := &n.Fields[i]
 		at := document.Join(path, f.Name)
-		if fd.MapKey().Kind() != protoreflect.StringKind { // none of Istio's APIs has one
-			d.add(f.KeyPlace(), at, problem.CodeType, "map keys of this type are not read", "")
-			continue
+		key := protoreflect.ValueOfString(f.Name)
+		if fd.MapKey().Kind() == protoreflect.Uint32Kind { // of ports; no map of Istio's APIs has keys of another type
+			n, err := strconv.ParseUint(f.Name, 10, 32)
+			if err != nil {
+				d.add(f.KeyPlace(), at, problem.CodeType, fmt.Sprintf("the key wants a whole number, found %s", quote(f.Name)), "write the number of a port, such as 8080")
+				continue
+			}
+			key = protoreflect.ValueOfUint32(uint32(n))
 		}
 		if v, ok := d.value(f.Value, fd.MapValue(), target.NewValue, at); ok {
-			target.Set(protoreflect.ValueOfString(f.Name).MapKey(), v)
+			target.Set(key.MapKey(), v)
 		}
 	}
 }
