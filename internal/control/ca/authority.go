@@ -279,16 +279,22 @@ func (a *Authority) check() error {
 	if len(a.chain) >= limit.ChainCertificatesMax {
 		return fmt.Errorf("%s: more than %d certificates", chainFile, limit.ChainCertificatesMax-1)
 	}
-	_, err := a.signer.Verify(x509.VerifyOptions{
-		Roots:         identity.NewPool(a.roots),
-		Intermediates: identity.NewPool(a.chain),
-		CurrentTime:   a.options.Now(),
-		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	})
+	// A trial is the only full proof: time, path length and name constraints
+	// of every link count.
+	id := controlPlane(a.options.TrustDomains)
+	trial, err := a.Issue(id, nil, nil, time.Second)
 	if err != nil {
-		return fmt.Errorf("%s does not lead to a certificate in %s: %w", certificateFile, rootFile, err)
+		return err
+	}
+	if err := trial.Verify(a.options.Now()); err != nil {
+		return fmt.Errorf("a certificate for %s signed by %s would not lead to a certificate in %s: %w", id, certificateFile, rootFile, err)
 	}
 	return nil
+}
+
+// controlPlane is the identity of the control plane itself, Istio's.
+func controlPlane(domains identity.TrustDomains) identity.ID {
+	return identity.ID{TrustDomain: domains.Own(), Namespace: "istio-system", ServiceAccount: "istiod"}
 }
 
 // Roots returns the trusted roots as PEM.

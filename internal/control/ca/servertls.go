@@ -32,10 +32,7 @@ type ServerCertificate struct {
 // addresses, are what its clients dial, such as istiod.istio-system.svc. A ttl
 // of zero means the authority's default.
 func NewServerCertificate(a *Authority, hosts []string, ttl time.Duration) (*ServerCertificate, error) {
-	s := &ServerCertificate{
-		authority: a, ttl: ttl,
-		id: identity.ID{TrustDomain: a.options.TrustDomains.Own(), Namespace: "istio-system", ServiceAccount: "istiod"},
-	}
+	s := &ServerCertificate{authority: a, ttl: ttl, id: controlPlane(a.options.TrustDomains)}
 	for _, host := range hosts {
 		if ip := net.ParseIP(host); ip != nil {
 			s.addresses = append(s.addresses, ip)
