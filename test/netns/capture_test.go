@@ -1,0 +1,514 @@
+//go:build linux
+
+// Package netns_test runs real processes in real network namespaces: what the rules redirect, who may be reached, and that nothing stays.
+//
+// The tests need root with CAP_NET_ADMIN and CAP_SYS_ADMIN, or skip with the reason. They use only namespaces that they make; read
+// capture_test.go first.
+package netns_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tullemesh/tulle/internal/agent/capture"
+	"github.com/tullemesh/tulle/internal/app/process"
+)
+
+// TestMain is also the program inside of the namespaces: a process of its own, with its own user.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "inside" {
+		if err := inside(os.Args[2:]); err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// inside is what runs in a namespace:
+//
+//	call ADDRESS [SOURCE]   connect by TCP, print the first line that comes
+//	serve ADDRESS           accept for ever; tell each connection where it came from and was meant for (SO_ORIGINAL_DST)
+//	lookup NAME             print the addresses that the system's resolver finds
+//	udp ADDRESS             send one packet, print the answer
+func inside(args []string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	switch args[0] {
+	case "call", "udp":
+		d := net.Dialer{}
+		if len(args) > 2 {
+			d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(args[2])}
+		}
+		network := map[string]string{"call": "tcp", "udp": "udp"}[args[0]]
+		c, err := d.DialContext(ctx, network, args[1])
+		if err != nil {
+			return err
+		}
+		deadline, _ := ctx.Deadline()
+		if err := c.SetDeadline(deadline); err != nil {
+			return err
+		}
+		if args[0] == "udp" {
+			if _, err := io.WriteString(c, "hello\n"); err != nil {
+				return err
+			}
+		}
+		line, err := bufio.NewReader(c).ReadString('\n')
+		fmt.Print(line)
+		return err
+	case "lookup":
+		addresses, err := (&net.Resolver{PreferGo: true}).LookupHost(ctx, args[1])
+		fmt.Println(strings.Join(addresses, " "))
+		return err
+	case "serve":
+		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp4", args[1])
+		if err != nil {
+			return err
+		}
+		fmt.Println("serving")
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c, "%s from %s for %s as %d\n", args[1], c.RemoteAddr().(*net.TCPAddr).IP, originalDestination(c), os.Getuid())
+			_ = c.Close()
+		}
+	}
+	return fmt.Errorf("unknown verb %q", args)
+}
+
+// originalDestination asks the kernel where a redirected connection was meant to go.
+func originalDestination(c net.Conn) string {
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return err.Error()
+	}
+	var to string
+	err = raw.Control(func(fd uintptr) {
+		// The option fills a sockaddr_in, which has the size of the IPv6 request's first field.
+		m, err := unix.GetsockoptIPv6Mreq(int(fd), unix.IPPROTO_IP, unix.SO_ORIGINAL_DST)
+		if err != nil {
+			to = "itself" // a namespace without rules tracks no connections
+			return
+		}
+		to = fmt.Sprintf("%d.%d.%d.%d:%d", m.Multiaddr[4], m.Multiaddr[5], m.Multiaddr[6], m.Multiaddr[7], int(m.Multiaddr[2])<<8+int(m.Multiaddr[3]))
+	})
+	if err != nil {
+		return err.Error()
+	}
+	if to == c.LocalAddr().String() {
+		return "itself"
+	}
+	return to
+}
+
+// world is a network with what the test started in it.
+type world struct {
+	t *testing.T
+	*capture.Network
+	run string // a copy of this program that every user may run
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	if a := capture.Detect(); a.Mode != capture.Direct {
+		t.Skipf("%s; %s", a.Reason, a.Remedy)
+	}
+	n, err := capture.Open(t.Context(), capture.Options{State: filepath.Join(t.TempDir(), "network.json")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &world{t: t, Network: n, run: program(t)}
+}
+
+// program copies this test to where the users nobody and proxy may run it.
+func program(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tulle-netns")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	b, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "inside")
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(path, b, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func (w *world) add(name string, captured bool) *capture.Namespace {
+	w.t.Helper()
+	ns, err := w.Add(name, captured)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return ns
+}
+
+// as runs the program inside a namespace as a user and returns what it prints.
+func (w *world) as(ns *capture.Namespace, uid uint32, args ...string) string {
+	w.t.Helper()
+	cmd := w.command(uid, args...)
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := ns.Enter(cmd.Run); err != nil && out.Len() == 0 {
+		w.t.Fatalf("%s in %s: %v", args, ns.Name(), err)
+	}
+	return strings.TrimSpace(out.String())
+}
+
+func (w *world) command(uid uint32, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(w.t.Context(), w.run, append([]string{"inside"}, args...)...)
+	cmd.Env, cmd.Dir = []string{"PATH=/usr/bin:/bin"}, "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	return cmd
+}
+
+// serve starts a server inside a namespace, which ends with the namespace.
+func (w *world) serve(ns *capture.Namespace, uid uint32, address string) {
+	w.t.Helper()
+	started, ended := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = ns.Enter(func() error {
+			cmd := w.command(uid, "serve", address)
+			out, err := cmd.StdoutPipe()
+			if err == nil {
+				err = cmd.Start()
+			}
+			if err != nil {
+				started <- err
+				return err
+			}
+			line, err := bufio.NewReader(out).ReadString('\n')
+			if err != nil || line != "serving\n" {
+				err = fmt.Errorf("it says %q: %w", line, err)
+			}
+			started <- err
+			return cmd.Wait()
+		})
+	}()
+	if err := <-started; err != nil {
+		w.t.Fatalf("serve %s in %s: %v", address, ns.Name(), err)
+	}
+	w.t.Cleanup(func() {
+		_ = ns.Close()
+		<-ended
+	})
+}
+
+const (
+	app   = process.NobodyID
+	proxy = capture.ProxyUID
+)
+
+func TestTrafficOfAWorkloadReachesItsProxyAndNothingElse(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.add("a", true), w.add("b", true)
+	for _, ns := range []*capture.Namespace{a, b} {
+		w.serve(ns, proxy, "0.0.0.0:15001")
+		w.serve(ns, proxy, "0.0.0.0:15006")
+		w.serve(ns, app, "0.0.0.0:80") // a low port, without being root
+		w.serve(ns, proxy, "0.0.0.0:15021")
+	}
+	to := func(ns *capture.Namespace, port string) string { return ns.Addr().String() + ":" + port }
+	for _, c := range []struct {
+		name string
+		uid  uint32
+		args []string
+		want string
+	}{
+		{"application to a workload", app, []string{"call", to(b, "80")}, "0.0.0.0:15001 from A for B:80 as 1337"},
+		{"application to an address that no one has", app, []string{"call", "203.0.113.9:443"}, "0.0.0.0:15001 from A for 203.0.113.9:443 as 1337"},
+		{"application to itself by its address", app, []string{"call", to(a, "80")}, "0.0.0.0:80 from A for itself as 65534"},
+		{"application to itself by loopback", app, []string{"call", "127.0.0.1:80"}, "0.0.0.0:80 from 127.0.0.1 for itself as 65534"},
+		{"proxy to a workload comes in at its proxy", proxy, []string{"call", to(b, "80")}, "0.0.0.0:15006 from A for B:80 as 1337"},
+		{"proxy to a port that is not captured", proxy, []string{"call", to(b, "15021")}, "0.0.0.0:15021 from A for itself as 1337"},
+		{"proxy to its own workload by loopback", proxy, []string{"call", "127.0.0.1:80"}, "0.0.0.0:80 from 127.0.0.1 for itself as 65534"},
+		{"proxy to its own service comes in again", proxy, []string{"call", to(a, "80")}, "0.0.0.0:15006 from A for A:80 as 1337"},
+		{"inbound passthrough to its own workload does not", proxy, []string{"call", to(a, "80"), "127.0.0.6"}, "0.0.0.0:80 from 127.0.0.6 for itself as 65534"},
+		{"root is no proxy", 0, []string{"call", to(b, "80")}, "0.0.0.0:15001 from A for B:80 as 1337"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			want := strings.NewReplacer("A", a.Addr().String(), "B", b.Addr().String()).Replace(c.want)
+			if got := w.as(a, c.uid, c.args...); got != want {
+				t.Errorf("got  %s\nwant %s", got, want)
+			}
+		})
+	}
+	t.Run("UDP that no proxy sees is refused", func(t *testing.T) {
+		if got := w.as(a, app, "udp", to(b, "9999")); !strings.HasPrefix(got, "error:") || strings.Contains(got, "timeout") {
+			t.Errorf("got %s", got)
+		}
+	})
+	t.Run("a bare namespace is not captured", func(t *testing.T) {
+		bare := w.add("bare", false)
+		w.serve(bare, app, "0.0.0.0:80")
+		if got, want := w.as(bare, app, "call", to(bare, "80")), "0.0.0.0:80 from "+bare.Addr().String()+" for itself as 65534"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		if got, want := w.as(a, proxy, "call", to(bare, "80")), "0.0.0.0:80 from "+a.Addr().String()+" for itself as 65534"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	})
+}
+
+func TestControlPlaneIsReachedOnTheBridge(t *testing.T) {
+	w := newWorld(t)
+	a := w.add("a", true)
+	ln, err := w.Listen(t.Context(), 15012)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	var served sync.WaitGroup
+	defer served.Wait()
+	defer ln.Close()
+	served.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(c, "control plane for %s\n", c.RemoteAddr().(*net.TCPAddr).IP)
+			_ = c.Close()
+		}
+	})
+	address := netip.AddrPortFrom(w.Gateway(), 15012).String()
+	if got, want := w.as(a, proxy, "call", address), "control plane for "+a.Addr().String(); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := w.as(a, app, "call", address); strings.HasPrefix(got, "control plane") {
+		t.Error("an application reached the control plane past its proxy")
+	}
+	w.serve(a, app, "0.0.0.0:7000")
+	for name, dial := range map[string]func(context.Context, netip.AddrPort) (net.Conn, error){"bridge": w.Dial, "namespace": a.Dial} {
+		to := netip.AddrPortFrom(a.Addr(), 7000)
+		c, err := dial(t.Context(), to)
+		if name == "bridge" { // comes in as any other: at the proxy, and there is none
+			if err == nil {
+				_ = c.Close()
+				t.Error("from the bridge: the application is reached past its proxy")
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("from the %s: %v", name, err)
+			continue
+		}
+		line, _ := bufio.NewReader(c).ReadString('\n')
+		_ = c.Close()
+		if !strings.HasPrefix(line, "0.0.0.0:7000 from") {
+			t.Errorf("from the %s: %q", name, line)
+		}
+	}
+}
+
+// machine lists what a run could leave on the host: its own namespaces, links, and processes.
+func machine(t *testing.T) []string {
+	t.Helper()
+	links, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, l := range links {
+		all = append(all, "link "+l.Name)
+	}
+	spaces := map[string]bool{}
+	tasks, _ := filepath.Glob("/proc/[0-9]*/ns/net")
+	for _, p := range tasks {
+		if where, err := os.Readlink(p); err == nil {
+			spaces[where] = true
+		}
+	}
+	for s := range spaces {
+		all = append(all, s)
+	}
+	for _, name := range []string{"/proc/net/route", "/proc/net/fib_trie"} {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, string(b))
+	}
+	slices.Sort(all)
+	return all
+}
+
+func TestNothingStays(t *testing.T) {
+	before := machine(t)
+	w := newWorld(t)
+	a, b := w.add("a", true), w.add("b", false)
+	w.serve(a, app, "0.0.0.0:80")
+	during := machine(t)
+	if slices.Equal(before, during) {
+		t.Error("a run cannot be seen on the machine: the test proves nothing")
+	}
+	for _, s := range during {
+		if strings.HasPrefix(s, "link ") && !slices.Contains(before, s) || strings.Contains(s, "10.77.") {
+			t.Errorf("the run shows on the host: %s", s)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if after := machine(t); !slices.Equal(before, after) {
+		t.Errorf("before %q\nafter  %q", before, after)
+	}
+	if err := a.Enter(func() error { return nil }); err == nil {
+		t.Error("a closed namespace was entered")
+	}
+	if _, err := b.Dial(t.Context(), netip.MustParseAddrPort("127.0.0.1:1")); err == nil || !strings.Contains(err.Error(), "closed") {
+		t.Errorf("dial in a closed namespace: %v", err)
+	}
+	if _, err := w.Add("c", true); err == nil {
+		t.Error("a closed network got a namespace")
+	}
+}
+
+func TestLeftoversOfAKilledRunAreRemovedByTheNext(t *testing.T) {
+	w := newWorld(t)
+	state := filepath.Join(t.TempDir(), "state.json")
+	first, err := capture.Open(t.Context(), capture.Options{State: state})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns, err := first.Add("a", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.serve(ns, app, "0.0.0.0:80")
+	b, err := os.ReadFile(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As after a kill: another owner, who is gone. The processes are still inside.
+	gone := bytes.Replace(b, fmt.Appendf(nil, `"pid":%d`, os.Getpid()), []byte(`"pid":4194999`), 1)
+	if bytes.Equal(gone, b) {
+		t.Fatalf("no owner in %s", b)
+	}
+	alive := bytes.Replace(b, fmt.Appendf(nil, `"pid":%d`, os.Getpid()), []byte(`"pid":1`), 1)
+	start, err := os.ReadFile("/proc/1/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(start[bytes.LastIndexByte(start, ')')+1:]))
+	at := bytes.Index(alive, []byte(`"start":"`)) + len(`"start":"`)
+	end := at + bytes.IndexByte(alive[at:], '"')
+	alive = slices.Concat(alive[:at], []byte(fields[19]), alive[end:])
+	if err := os.WriteFile(state, alive, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := capture.Open(t.Context(), capture.Options{State: state}); !errors.Is(err, capture.ErrInUse) {
+		t.Errorf("over a run that is alive: %v", err)
+	}
+	foreign := bytes.Replace(gone, []byte(`"run":"`), []byte(`"run":"0`), 1) // a number that is another program's namespace by now
+	for _, c := range []struct {
+		name   string
+		state  []byte
+		killed bool
+	}{{"another program's namespace", foreign, false}, {"a killed run's", gone, true}} {
+		if err := os.WriteFile(state, c.state, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		next, err := capture.Open(t.Context(), capture.Options{State: state})
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if err := next.Close(); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		conn, err := ns.Dial(t.Context(), netip.MustParseAddrPort("127.0.0.1:80"))
+		if err == nil {
+			_ = conn.Close()
+		}
+		if (err != nil) != c.killed {
+			t.Errorf("%s: process killed %v, want %v", c.name, err != nil, c.killed)
+		}
+		if _, err := os.Stat(state); err == nil {
+			t.Errorf("%s: the state file is still there", c.name)
+		}
+	}
+	if err := first.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(state, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := capture.Open(t.Context(), capture.Options{State: state}); err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("over a damaged state: %v", err)
+	}
+}
+
+func TestSupervisedProcessLivesInItsNamespace(t *testing.T) {
+	w := newWorld(t)
+	a := w.add("a", true)
+	user, err := process.Invoker(0, "", "", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ready := make(chan process.State, 8)
+	p, err := process.New(process.Spec{
+		Name: "a", Words: []string{w.run, "inside", "serve", "0.0.0.0:80"}, Env: []string{"PATH=/bin"}, Dir: "/", User: user, Enter: a.Enter,
+		Ready: process.Ready{Address: "127.0.0.1:80", Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
+			to, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return nil, err
+			}
+			return a.Dial(ctx, to)
+		}},
+		Changed: func(s process.State) {
+			if s.Phase == process.Serving {
+				ready <- s
+			}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	select {
+	case s := <-ready:
+		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.PID)); err != nil || !strings.Contains(string(b), "Uid:\t65534\t65534\t65534\t65534") || !strings.Contains(string(b), "CapEff:\t0000000000000000") {
+			t.Errorf("%v, status of the process:\n%s", err, b)
+		}
+	case <-time.After(10 * time.Second):
+		t.Errorf("not ready: %+v", p.State())
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
