@@ -75,6 +75,7 @@ type stage struct {
 	server  *xds.Server
 	lis     *bufconn.Listener
 	proxies map[string]*fakeProxy
+	stop    func() // ends the server and waits for it
 }
 
 func newStage(t *testing.T, opts xds.Options) *stage {
@@ -93,12 +94,12 @@ func newStage(t *testing.T, opts xds.Options) *stage {
 			t.Errorf("run: %v", err)
 		}
 	})
+	s.stop = func() { cancel(); wg.Wait() }
 	t.Cleanup(func() {
 		for _, p := range s.proxies {
 			p.close()
 		}
-		cancel()
-		wg.Wait()
+		s.stop()
 	})
 	return s
 }
@@ -256,7 +257,16 @@ type arrived struct {
 
 func nodeID(name string) string { return "sidecar~127.0.0.1~" + name + ".shop~shop.svc.cluster.local" }
 
+func newNode(id string) *corev3.Node { return &corev3.Node{Id: id} }
+
 func connect(t *testing.T, lis *bufconn.Listener, name string, delta bool) *fakeProxy {
+	p := dial(t, lis, name, delta)
+	go p.read()
+	return p
+}
+
+// dial is connect without a reader.
+func dial(t *testing.T, lis *bufconn.Listener, name string, delta bool) *fakeProxy {
 	conn, err := grpc.NewClient("passthrough:///bufconn",
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
@@ -274,7 +284,6 @@ func connect(t *testing.T, lis *bufconn.Listener, name string, delta bool) *fake
 	if err != nil {
 		t.Fatal(err)
 	}
-	go p.read()
 	return p
 }
 
@@ -368,7 +377,7 @@ func (p *fakeProxy) expect(typeURL string, want []string) error {
 func (p *fakeProxy) send(typeURL string, words []string) error {
 	var node *corev3.Node
 	if !p.nodeSent {
-		node, p.nodeSent = &corev3.Node{Id: nodeID(p.name)}, true
+		node, p.nodeSent = newNode(nodeID(p.name)), true
 	}
 	r := discoveryv3.DeltaDiscoveryRequest{Node: node, TypeUrl: typeURL}
 	var list []string
