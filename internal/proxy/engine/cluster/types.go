@@ -84,6 +84,8 @@ type Spec struct {
 	LocalityFailover                                    bool
 	MaxConcurrentStreams                                uint32
 	ProxyProtocol                                       uint8 // 0 off, 1, 2
+	// AutoSNI takes the SNI from the request's authority where TLS names none.
+	AutoSNI bool
 	// Labels for telemetry, from Istio's metadata.
 	Service Service
 	Origin  string

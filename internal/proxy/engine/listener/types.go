@@ -69,13 +69,13 @@ type PortMatch struct {
 }
 
 // PortRange is [Start, End).
-type PortRange struct{ Start, End uint16 }
+type PortRange struct{ Start, End uint32 }
 
 // Contains reports whether port is in the set.
 func (m PortMatch) Contains(port uint16) bool {
 	in := false
 	for _, r := range m.Ranges {
-		if port >= r.Start && port < r.End {
+		if uint32(port) >= r.Start && uint32(port) < r.End {
 			in = true
 			break
 		}

@@ -20,6 +20,16 @@ type Values interface {
 	AppendValue(dst []byte, operator, arg string) []byte
 }
 
+// Operators are the command operators that Values must know; the compiler
+// refuses others. REQ takes a header's name in lower case.
+func Operators() []string {
+	return []string{
+		"DOWNSTREAM_REMOTE_ADDRESS", "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", "DOWNSTREAM_LOCAL_ADDRESS",
+		"DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", "DOWNSTREAM_LOCAL_PORT", "DOWNSTREAM_PEER_URI_SAN", "PROTOCOL",
+		"REQ", "REQUESTED_SERVER_NAME", "ROUTE_NAME",
+	}
+}
+
 // Empty reports whether the mutations change nothing.
 func (o *HeaderOps) Empty() bool { return len(o.Set) == 0 && len(o.Remove) == 0 }
 

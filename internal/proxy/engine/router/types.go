@@ -20,6 +20,9 @@ type VirtualHost struct {
 	ResponseHeaders HeaderOps
 	// PerFilter overrides filter configuration by filter name.
 	PerFilter map[string]filter.RouteConfig
+	// AttemptCount sends x-envoy-attempt-count upstream (Envoy:
+	// include_request_attempt_count).
+	AttemptCount bool
 	// Origin is the encoded wire.Origin, or empty.
 	Origin string
 }
