@@ -58,6 +58,12 @@ func ParseClusterName(name string) (d Direction, port int, subset, host string, 
 	return d, port, parts[2], parts[3], true
 }
 
+// SNI is the server name that Istio's sidecars put into mutual TLS for a
+// cluster: "outbound_.80_.v1_.reviews.default.svc.cluster.local".
+func SNI(port int, subset, host string) string {
+	return string(Outbound) + "_." + strconv.Itoa(port) + "_." + subset + "_." + host
+}
+
 // VirtualHostResourceName is the VHDS resource name, route configuration and
 // host joined as Envoy's VHDS documentation has it: "routeconfig/host".
 func VirtualHostResourceName(routeConfig, host string) string { return routeConfig + "/" + host }

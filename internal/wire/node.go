@@ -81,6 +81,13 @@ type NodeMetadata struct {
 	DNSCapture      bool              // DNS_CAPTURE
 	DNSAutoAllocate bool              // DNS_AUTO_ALLOCATE
 	UnprivilegedPod bool              // UNPRIVILEGED_POD
+	// AppPorts (TULLE_APP_PORTS) maps a port of the workload, as services
+	// target it, to the address at which the app itself listens, for proxies
+	// that share a host with others: {"8080": "127.0.0.1:41001"}.
+	AppPorts map[string]string
+	// Egress (TULLE_EGRESS) maps a "host:port" that the app calls to an
+	// address on which the proxy shall listen for it.
+	Egress map[string]string
 }
 
 // Supports reports whether the client announced the feature.
@@ -197,6 +204,8 @@ func parseNodeMetadata(m map[string]*structpb.Value) NodeMetadata {
 			md.Labels[k] = v.GetStringValue()
 		}
 	}
+	md.AppPorts = texts(m["TULLE_APP_PORTS"])
+	md.Egress = texts(m["TULLE_EGRESS"])
 	for _, v := range strings.Split(text("REQUESTED_NETWORK_VIEW"), ",") {
 		if v = strings.TrimSpace(v); v != "" {
 			md.NetworkViews = append(md.NetworkViews, v)
@@ -206,6 +215,19 @@ func parseNodeMetadata(m map[string]*structpb.Value) NodeMetadata {
 		md.NetworkViews = append(md.NetworkViews, v.GetStringValue())
 	}
 	return md
+}
+
+// texts reads an object whose values are strings; nil when it is none.
+func texts(v *structpb.Value) map[string]string {
+	fields := v.GetStructValue().GetFields()
+	if len(fields) == 0 {
+		return nil
+	}
+	out := make(map[string]string, len(fields))
+	for k, f := range fields {
+		out[k] = f.GetStringValue()
+	}
+	return out
 }
 
 // truth reads Istio's StringBool: true or "true".

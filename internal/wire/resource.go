@@ -41,7 +41,7 @@ func NewResource(name string, m proto.Message) (*Resource, error) {
 func PackResource(name, typeURL string, value []byte) *Resource {
 	version := strconv.FormatUint(xxhash.Sum64(value), 16)
 	r := &Resource{Name: name, Version: version}
-	r.entry, r.anyAt = appendEntry(nil, name, version, "", typeURL, value)
+	r.entry, r.anyAt = encodeEntry(name, version, typeURL, value)
 	r.Body = &anypb.Any{TypeUrl: typeURL, Value: r.entry[len(r.entry)-len(value):]}
 	return r
 }
@@ -75,12 +75,12 @@ func (r *Resource) encoded() (entry []byte, anyAt int) {
 	if r.entry != nil {
 		return r.entry, r.anyAt
 	}
-	return appendEntry(nil, r.Name, r.Version, "", r.Body.GetTypeUrl(), r.Body.GetValue())
+	return encodeEntry(r.Name, r.Version, r.Body.GetTypeUrl(), r.Body.GetValue())
 }
 
-// appendEntry appends the element and says where its Any begins: last, so that
-// the tail of a delta element is the element of state of the world.
-func appendEntry(b []byte, name, version, alias, typeURL string, value []byte) (entry []byte, anyAt int) {
+// encodeEntry returns the element and where its Any begins: last, so that the
+// tail of a delta element is the element of state of the world.
+func encodeEntry(name, version, typeURL string, value []byte) (entry []byte, anyAt int) {
 	anyBytes := 0
 	if typeURL != "" {
 		anyBytes += protowire.SizeTag(fieldAnyType) + protowire.SizeBytes(len(typeURL))
@@ -88,11 +88,9 @@ func appendEntry(b []byte, name, version, alias, typeURL string, value []byte) (
 	if len(value) > 0 {
 		anyBytes += protowire.SizeTag(fieldAnyValue) + protowire.SizeBytes(len(value))
 	}
-	head := appendHead(nil, name, version, alias)
+	head := appendHead(nil, name, version, "")
 	size := len(head) + protowire.SizeTag(fieldEntryAny) + protowire.SizeBytes(anyBytes)
-	if b == nil {
-		b = make([]byte, 0, protowire.SizeTag(fieldList)+protowire.SizeBytes(size))
-	}
+	b := make([]byte, 0, protowire.SizeTag(fieldList)+protowire.SizeBytes(size))
 	b = protowire.AppendTag(b, fieldList, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(size))
 	b = append(b, head...)
