@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -54,7 +55,7 @@ type Options struct {
 	// Log gets what somebody may have to act on; nil discards it.
 	Log *slog.Logger
 	// Identify says who the peer of a connection is; nil takes the verified
-	// client certificate of gRPC's TLS credentials.
+	// client certificate of gRPC's TLS credentials and refuses TLS without one.
 	Identify func(ctx context.Context) (Identity, error)
 	// Registry gets the metrics; nil discards them.
 	Registry *observe.Registry
@@ -65,6 +66,10 @@ type Identity struct {
 	Peer      identity.URI
 	Plaintext bool
 }
+
+// errNoCertificate refuses a TLS client that shows no certificate: over TLS,
+// the certificate defines what a client gets, never its claims.
+var errNoCertificate = errors.New("the client showed no certificate; ADS over TLS is for workloads that have one")
 
 // identifyTLS reads the identity that the TLS handshake has proven.
 func identifyTLS(ctx context.Context) (Identity, error) {
@@ -78,7 +83,7 @@ func identifyTLS(ctx context.Context) (Identity, error) {
 	}
 	chains := info.State.VerifiedChains
 	if len(chains) == 0 {
-		return Identity{}, nil
+		return Identity{}, errNoCertificate
 	}
 	uri, err := identity.FromCertificate(chains[0][0])
 	return Identity{Peer: uri}, err

@@ -35,8 +35,8 @@ type Client struct {
 	// Node holds the client's claims. On an authenticated stream they may
 	// narrow what it gets, never widen it.
 	Node *wire.Node
-	// Peer is the SPIFFE URI of the verified client certificate; empty when
-	// the client showed none.
+	// Peer is the SPIFFE URI of the verified client certificate; empty only on
+	// plaintext (TLS without a client certificate is refused).
 	Peer identity.URI
 	// Plaintext says that the connection has no TLS at all.
 	Plaintext bool

@@ -17,9 +17,12 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	secretv3 "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
 
 	"github.com/tullemesh/tulle/internal/control/xds"
 	"github.com/tullemesh/tulle/internal/identity"
@@ -190,6 +193,39 @@ func TestMutualTLS(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Fatal("no reconnect")
+	}
+}
+
+// TestTLSWithoutCertificateIsRefused: claims don't make up for a certificate.
+func TestTLSWithoutCertificateIsRefused(t *testing.T) {
+	ca := newAuthority(t)
+	server := xds.New(xds.Options{})
+	xdsworld.New().Publish(server)
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{ca.issue("", "istiod.istio-system.svc")}, ClientCAs: ca.pool, ClientAuth: tls.VerifyClientCertIfGiven,
+	})))...)
+	server.Register(g)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = xds.Serve(ctx, g, lis, time.Second) })
+	wg.Go(func() { _ = server.Run(ctx) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+
+	conn, err := grpc.NewClient(lis.Addr().String(), grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: ca.pool, ServerName: "istiod.istio-system.svc"})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = stream.Recv(); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("error %v", err)
 	}
 }
 
