@@ -103,14 +103,14 @@ func allowed() map[string][]string {
 	grpc := []string{"google.golang.org/grpc"}
 	with := func(parts ...[]string) []string { return slices.Concat(parts...) }
 	return map[string][]string{
-		"invariant":       {},
-		"limit":           {"invariant"},
-		"match":           {"invariant", "limit", "golang.org/x"},
-		"identity":        {"invariant", "limit", "match"},
-		"observe":         {"invariant", "limit", "match", "identity"},
-		"wire":            with([]string{"invariant", "limit", "match", "identity", "github.com/cespare/xxhash/v2"}, xds),
-		"apis":            {"apis", "match", "identity", "limit", "invariant", "istio.io/api", "sigs.k8s.io/gateway-api", "k8s.io/api", "k8s.io/apimachinery", "gopkg.in/yaml.v3", "google.golang.org/protobuf", "github.com/cespare/xxhash/v2"},
-		"control/model":   {"apis", "match", "identity", "limit", "invariant", "control/registry", "istio.io/api", "google.golang.org/protobuf", "k8s.io/api", "github.com/cespare/xxhash/v2"},
+		"invariant":         {},
+		"limit":             {"invariant"},
+		"match":             {"invariant", "limit", "golang.org/x"},
+		"identity":          {"invariant", "limit", "match"},
+		"observe":           {"invariant", "limit", "match", "identity"},
+		"wire":              with([]string{"invariant", "limit", "match", "identity", "github.com/cespare/xxhash/v2"}, xds),
+		"apis":              {"apis", "match", "identity", "limit", "invariant", "istio.io/api", "sigs.k8s.io/gateway-api", "k8s.io/api", "k8s.io/apimachinery", "gopkg.in/yaml.v3", "google.golang.org/protobuf", "github.com/cespare/xxhash/v2"},
+		"control/model":     {"apis", "match", "identity", "limit", "invariant", "control/registry", "istio.io/api", "google.golang.org/protobuf", "k8s.io/api", "github.com/cespare/xxhash/v2"},
 		"control/translate": with([]string{"control/translate", "control/model", "control/registry", "apis", "wire", "match", "identity", "limit", "invariant", "github.com/cespare/xxhash/v2"}, xds),
 		"control/source":    {"control/source", "control/registry", "apis", "observe", "limit", "invariant", "github.com/fsnotify/fsnotify"},
 		"control/registry":  {"apis", "identity", "limit", "invariant", "istio.io/api", "k8s.io/api", "k8s.io/apimachinery", "google.golang.org/protobuf", "github.com/cespare/xxhash/v2"},

@@ -1,0 +1,117 @@
+// Package script_test runs the real command line on loopback: one file of
+// testdata for each behaviour that a user sees, commands and output together.
+package script_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tullemesh/tulle/internal/cli"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"tulle": func() {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		code := cli.Run(ctx, os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+		stop()
+		os.Exit(code)
+	}})
+}
+
+func TestScripts(t *testing.T) {
+	root, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
+			e.Setenv("ROOT", root)
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits":   exits,
+			"wait":    waitFor,
+			"waitfor": waitForText,
+			"port":    port,
+		},
+	})
+}
+
+// exits CODE COMMAND...: the command ends with that exit code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	if err != nil {
+		var code interface{ ExitCode() int }
+		if c, ok := err.(interface{ ExitCode() int }); ok {
+			code = c
+		}
+		if code == nil {
+			ts.Fatalf("%v", err)
+		}
+		got = code.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// wait FILE: until the file is there, 10 s at most.
+func waitFor(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	until(ts, fmt.Sprintf("%s does not appear", args[0]), func() bool {
+		_, err := os.Stat(path)
+		return err == nil
+	})
+}
+
+// waitfor FILE TEXT: until the file contains the text, 10 s at most.
+func waitForText(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	until(ts, fmt.Sprintf("%s does not come to contain %q", args[0], args[1]), func() bool {
+		data, err := os.ReadFile(path)
+		return err == nil && strings.Contains(string(data), args[1])
+	})
+}
+
+func until(ts *testscript.TestScript, what string, ok func() bool) {
+	deadline := time.NewTimer(10 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline.C:
+			ts.Fatalf("%s within 10 s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// port NAME: sets an environment variable to a free port of loopback.
+func port(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Setenv(args[0], strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+	ts.Check(l.Close())
+}
