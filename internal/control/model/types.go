@@ -30,8 +30,8 @@ type Mesh struct {
 	HTTPProxyPort                                                    int // proxyHttpPort
 }
 
-// VirtualHostRules are the HTTP rules of one VirtualService (delegates merged),
-// HTTPRoute or GRPCRoute, ready to be placed under each of Hosts.
+// Rules are the rules of one VirtualService (delegates merged), HTTPRoute or
+// GRPCRoute, ready to be placed under each of Hosts.
 type Rules struct {
 	Origin  Origin
 	Created time.Time
@@ -39,6 +39,7 @@ type Rules struct {
 	Hosts []string
 	// Gateways are "mesh" or "namespace/name".
 	Gateways []string
+	// ExportTo has the mesh default filled in, and "." resolved to the namespace.
 	ExportTo []string
 	HTTP     []*Route
 	TLS      []*L4Route
@@ -59,6 +60,10 @@ type Route struct {
 	Timeout         time.Duration // 0: none
 	RequestHeaders  HeaderOps
 	ResponseHeaders HeaderOps
+
+	// What a delegate inherits depends on whether it is written at all.
+	timeoutSet, headersSet bool
+	delegate               *delegateRef
 }
 
 // Match is one alternative of a Route's condition.
@@ -78,8 +83,7 @@ type Match struct {
 }
 
 // StringMatch keeps the user's form beside the compiled one, because
-// translation writes it out again. Exactly one of Exact, Prefix, Regex is used
-// as Kind says.
+// translation writes it out again.
 type StringMatch struct {
 	Kind  StringKind
 	Value string
@@ -220,7 +224,7 @@ type Subset struct {
 	Origin Origin
 }
 
-// Destinations rules: DestinationRule is what one client namespace sees for one host.
+// DestinationRule is what one client namespace sees for one host.
 type DestinationRule struct {
 	Origin   Origin
 	Host     string
@@ -230,6 +234,9 @@ type DestinationRule struct {
 	Policy   *TrafficPolicy
 	Ports    map[int]*TrafficPolicy
 	Subsets  []*Subset
+	// Parts are the rules of which this one is merged, oldest first; nil: it is
+	// one object's.
+	Parts []*DestinationRule
 }
 
 // MTLSMode is PeerAuthentication's mode, resolved.
@@ -259,6 +266,9 @@ type SidecarScope struct {
 	Default      bool // no Sidecar resource applies: every visible service
 	RegistryOnly *bool
 	Egress       []EgressListener
+	// Services are all that the scope can call: those of every listener, and
+	// what the listeners' rules lead to. One for each host.
+	Services []*registry.Service
 }
 
 // EgressListener is one egress listener of a Sidecar.
@@ -268,7 +278,9 @@ type EgressListener struct {
 	Protocol    registry.Protocol
 	Bind        string
 	CaptureNone bool
-	// Services in scope by host, in Istio's order of precedence.
+	// Services in scope, one for each host, in Istio's order: exported to this
+	// namespace alone first, then public ones, each by age and name. With a
+	// Port they have that port only.
 	Services []*registry.Service
 	Rules    []*Rules
 	Origin   Origin

@@ -1,0 +1,289 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tullemesh/tulle/internal/apis"
+	"github.com/tullemesh/tulle/internal/apis/schema"
+	"github.com/tullemesh/tulle/internal/control/registry"
+	"github.com/tullemesh/tulle/internal/match"
+)
+
+// Codes of the model's problems: Istio's where the check is Istio's.
+const (
+	codeNotFound         = "IST0101"
+	codeHostConflict     = "IST0109"
+	codeSidecarSelectors = "IST0110"
+	codeSidecarDefaults  = "IST0111"
+	codePortRequired     = "IST0112"
+	codeHostNotInGateway = "IST0132"
+	codeUnknownHost      = "IST0174"
+
+	// CodeDelegate: a delegate VirtualService can't be merged as written.
+	CodeDelegate = "TUL1311"
+	// CodeSubsetTwice: DestinationRules of one host define a subset twice.
+	CodeSubsetTwice = "TUL1312"
+	// CodePeerTwice: several PeerAuthentications for one scope.
+	CodePeerTwice = "TUL1313"
+	// CodeNotConverted: an accepted object that the model can't hold.
+	CodeNotConverted = "TUL1314"
+)
+
+// errSpec is a defect of ours: an object whose Spec is not of its kind's type.
+var errSpec = errors.New("the object's content is not of its kind")
+
+// finding is a problem whose position is not joined yet.
+type finding struct {
+	origin  Origin
+	code    string
+	level   apis.Level
+	message string
+	hint    string
+	effect  string
+}
+
+// checks are the findings of a Snapshot, kept so that the next one repeats only
+// the checks whose input changed.
+type checks struct {
+	findings []finding
+	byRule   map[*virtualService][]finding
+}
+
+// check looks for dangling references and conflicts.
+func check(s, prev *Snapshot) checks {
+	c := checks{byRule: make(map[*virtualService][]finding, len(s.parts.virtualServices))}
+	same := prev != nil && slices.Equal(s.set.Services, prev.set.Services) && sameParts(s.parts.destinationRules, prev.parts.destinationRules) &&
+		sameParts(s.parts.gateways, prev.parts.gateways)
+	if same && sameParts(s.parts.virtualServices, prev.parts.virtualServices) && sameParts(s.parts.sidecars, prev.parts.sidecars) &&
+		sameParts(s.parts.peers, prev.parts.peers) && slices.Equal(s.set.Workloads, prev.set.Workloads) {
+		return prev.checks
+	}
+	for _, m := range s.parts.virtualServices {
+		if m.err != nil {
+			c.findings = append(c.findings, notConverted(m.object.Key, m.err))
+			continue
+		}
+		found, done := []finding(nil), false
+		if same {
+			found, done = prev.checks.byRule[m.value]
+		}
+		if !done {
+			found = checkVirtualService(s, m.value)
+		}
+		c.byRule[m.value] = found
+		c.findings = append(c.findings, found...)
+	}
+	c.findings = append(c.findings, meshConflicts(s)...)
+	c.findings = append(c.findings, checkDestinationRules(s)...)
+	c.findings = append(c.findings, checkSidecars(s)...)
+	c.findings = append(c.findings, checkPeers(s)...)
+	return c
+}
+
+func notConverted(key apis.Key, err error) finding {
+	return finding{Origin{Key: key, Path: "spec"}, CodeNotConverted, apis.LevelError, err.Error(), "", "the object counts as absent"}
+}
+
+func checkVirtualService(s *Snapshot, vs *virtualService) []finding {
+	var out []finding
+	namespace := vs.rules.Origin.Key.Namespace
+	for _, r := range vs.rules.HTTP {
+		out = append(out, checkDestinations(s, r.Destinations, namespace)...)
+	}
+	for _, r := range slices.Concat(vs.rules.TLS, vs.rules.TCP) {
+		out = append(out, checkDestinations(s, r.Destinations, namespace)...)
+	}
+	if len(vs.rules.Hosts) == 0 {
+		return out // a delegate is bound where its root is
+	}
+	for _, g := range vs.rules.Gateways {
+		if g != MeshGateway {
+			out = append(out, checkGateway(s, vs.rules, g)...)
+		}
+	}
+	return out
+}
+
+func checkDestinations(s *Snapshot, list []Destination, namespace string) []finding {
+	var out []finding
+	for _, d := range list {
+		at := Origin{Key: d.Origin.Key, Path: d.Origin.Path + ".destination.host"}
+		svc := s.serviceFor(d.Host, namespace)
+		if svc == nil {
+			out = append(out, finding{at, codeNotFound, apis.LevelError, fmt.Sprintf("no service has the host %q", d.Host), s.nearHost(d.Host, namespace),
+				"requests that this rule takes are answered with 503"})
+			continue
+		}
+		out = append(out, checkPort(svc, d, at)...)
+		if d.Subset != "" && !s.hasSubset(d.Host, d.Subset, namespace) {
+			out = append(out, finding{Origin{Key: d.Origin.Key, Path: d.Origin.Path + ".destination.subset"}, codeNotFound, apis.LevelError,
+				fmt.Sprintf("no DestinationRule defines subset %q of host %q", d.Subset, d.Host), s.nearSubset(d, namespace),
+				"requests that this rule takes are answered with 503"})
+		}
+	}
+	return out
+}
+
+func checkPort(svc *registry.Service, d Destination, host Origin) []finding {
+	var numbers []string
+	for _, p := range svc.Ports {
+		if p.Number == d.Port {
+			return nil
+		}
+		numbers = append(numbers, fmt.Sprint(p.Number))
+	}
+	switch {
+	case d.Port != 0:
+		return []finding{{Origin{Key: d.Origin.Key, Path: d.Origin.Path + ".destination.port.number"}, codeNotFound, apis.LevelError,
+			fmt.Sprintf("service %s has no port %d", svc.Hostname, d.Port), "its ports are " + strings.Join(numbers, ", "),
+			"requests that this rule takes are answered with 503"}}
+	case len(svc.Ports) > 1:
+		return []finding{{host, codePortRequired, apis.LevelError, fmt.Sprintf("service %s has %d ports, and the destination names none", svc.Hostname, len(svc.Ports)),
+			"add port.number, one of " + strings.Join(numbers, ", "), "the port that the client called is used; if the service lacks it, the answer is 503"}}
+	}
+	return nil
+}
+
+// serviceFor is the service that clients of a namespace reach under a host,
+// by a wildcard host too.
+func (s *Snapshot) serviceFor(host, namespace string) *registry.Service {
+	if svc := s.services.chooseVisible(host, namespace); svc != nil {
+		return svc
+	}
+	for _, svc := range s.services.visible(namespace) {
+		if match.Wildcard(svc.Hostname) && match.HostWithin(host, svc.Hostname) {
+			return svc
+		}
+	}
+	return nil
+}
+
+func (s *Snapshot) hasSubset(host, subset, namespace string) bool {
+	has := func(list []*DestinationRule) bool {
+		return slices.ContainsFunc(list, func(d *DestinationRule) bool {
+			return slices.ContainsFunc(d.Subsets, func(x *Subset) bool { return x.Name == subset })
+		})
+	}
+	serviceNamespace := ""
+	if svc := s.services.chooseVisible(host, namespace); svc != nil {
+		serviceNamespace = svc.Namespace
+	}
+	if has(s.dests.candidates(host, namespace, serviceNamespace)) {
+		return true
+	}
+	// Clients of other namespaces may see a rule that this one does not.
+	for _, t := range s.dests.local {
+		if has(t.exact[host]) {
+			return true
+		}
+	}
+	return false
+}
+
+// nearHost hints at a host that is known, short where the user may write it so.
+func (s *Snapshot) nearHost(host, namespace string) string {
+	suffix := "." + namespace + ".svc." + s.mesh.DomainSuffix
+	if short, ok := strings.CutSuffix(host, suffix); ok {
+		var names, elsewhere []string
+		for _, svc := range s.services.visible(namespace) {
+			if n, ok := strings.CutSuffix(svc.Hostname, suffix); ok {
+				names = append(names, n)
+			}
+			if strings.HasPrefix(svc.Hostname, short+".") {
+				elsewhere = append(elsewhere, svc.Hostname)
+			}
+		}
+		if near := schema.Nearest(short, names); near != "" {
+			return fmt.Sprintf("did you mean %q?", near)
+		}
+		if len(elsewhere) > 0 {
+			return fmt.Sprintf("a short name is looked up in namespace %s; did you mean %q?", namespace, elsewhere[0])
+		}
+		return fmt.Sprintf("a short name is looked up in namespace %s; add a Service or a ServiceEntry for the host", namespace)
+	}
+	var names []string
+	for _, svc := range s.services.visible(namespace) {
+		names = append(names, svc.Hostname)
+	}
+	if near := schema.Nearest(host, names); near != "" {
+		return fmt.Sprintf("did you mean %q?", near)
+	}
+	return "add a Service or a ServiceEntry for the host"
+}
+
+func (s *Snapshot) nearSubset(d Destination, namespace string) string {
+	rule := s.DestinationRule(d.Host, namespace, nil)
+	if rule == nil {
+		return fmt.Sprintf("add a DestinationRule for %s with this subset", d.Host)
+	}
+	var names []string
+	for _, x := range rule.Subsets {
+		names = append(names, x.Name)
+	}
+	if near := schema.Nearest(d.Subset, names); near != "" {
+		return fmt.Sprintf("did you mean %q, of %s?", near, rule.Origin.Key)
+	}
+	if len(names) == 0 {
+		return fmt.Sprintf("%s has no subsets", rule.Origin.Key)
+	}
+	return fmt.Sprintf("%s has %s", rule.Origin.Key, strings.Join(names, ", "))
+}
+
+func checkGateway(s *Snapshot, r *Rules, name string) []finding {
+	at := Origin{Key: r.Origin.Key, Path: "spec.gateways"}
+	if obj := s.Object(r.Origin.Key); obj != nil {
+		at.Path = gatewayPath(obj, name)
+	}
+	g := s.gateways.byName[name]
+	if g == nil {
+		return []finding{{at, codeNotFound, apis.LevelError, fmt.Sprintf("there is no Gateway %q", name), s.nearGateway(name),
+			"the rules apply at no gateway of this name"}}
+	}
+	for _, server := range g.Servers {
+		for _, gh := range server.Hosts {
+			if gh.Namespace != "*" && gh.Namespace != r.Origin.Key.Namespace {
+				continue
+			}
+			if slices.ContainsFunc(r.Hosts, func(h string) bool { return match.HostsOverlap(h, gh.Host) }) {
+				return nil
+			}
+		}
+	}
+	return []finding{{at, codeHostNotInGateway, apis.LevelWarning, fmt.Sprintf("Gateway %s serves none of the hosts %s", name, strings.Join(r.Hosts, ", ")),
+		"add a host to the Gateway's servers, or correct spec.hosts", "the rules never apply at this gateway"}}
+}
+
+func (s *Snapshot) nearGateway(name string) string {
+	var names []string
+	for _, g := range s.gateways.list {
+		names = append(names, g.Namespace+"/"+g.Name)
+	}
+	if near := schema.Nearest(name, names); near != "" {
+		return fmt.Sprintf("did you mean %q?", near)
+	}
+	_, short, _ := strings.Cut(name, "/")
+	for _, n := range names {
+		if strings.HasSuffix(n, "/"+short) {
+			return fmt.Sprintf("did you mean %q?", n)
+		}
+	}
+	return "add a Gateway of this name, as namespace/name if it is of another namespace"
+}
+
+func delegateMissing(at Origin, d delegateRef) finding {
+	return finding{at, codeNotFound, apis.LevelError, fmt.Sprintf("there is no VirtualService %s/%s without hosts to delegate to", d.namespace, d.name),
+		"a delegate is a VirtualService without spec.hosts", "the route is left out: its requests meet the following ones"}
+}
+
+func delegateHidden(at Origin, d delegateRef, namespace string) finding {
+	return finding{at, CodeDelegate, apis.LevelError, fmt.Sprintf("VirtualService %s/%s is not exported to namespace %s", d.namespace, d.name, namespace),
+		"add the namespace to exportTo of the delegate", "the route is left out: its requests meet the following ones"}
+}
+
+func delegateConflict(at Origin, root *Route) finding {
+	return finding{at, CodeDelegate, apis.LevelWarning, fmt.Sprintf("the conditions contradict those of the route that delegates, %s %s", root.Origin.Key, root.Origin.Path),
+		"a delegate may narrow the conditions of its root, not leave them", "the route is left out of that root"}
+}

@@ -1,0 +1,88 @@
+package model
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	networking "istio.io/api/networking/v1alpha3"
+
+	"github.com/tullemesh/tulle/internal/apis"
+	"github.com/tullemesh/tulle/internal/control/registry"
+)
+
+// convertGateway puts a Gateway into our words.
+func convertGateway(o *apis.Object, spec *networking.Gateway) *Gateway {
+	g := &Gateway{Origin: Origin{Key: o.Key, Path: "spec"}, Name: o.Key.Name, Namespace: o.Key.Namespace, Selector: spec.Selector, Created: o.Created}
+	for i, s := range spec.Servers {
+		server := &Server{
+			Origin: Origin{Key: o.Key, Path: fmt.Sprintf("spec.servers[%d]", i)}, Name: s.Name, Port: int(s.GetPort().GetNumber()), PortName: s.GetPort().GetName(),
+			Protocol: registry.ParseProtocol(s.GetPort().GetProtocol()), Bind: s.Bind, TLS: serverTLS(s.Tls),
+			TargetPort: int(s.GetPort().GetTargetPort()), //nolint:staticcheck // deprecated, and still honoured by Istio
+		}
+		for _, h := range s.Hosts {
+			server.Hosts = append(server.Hosts, gatewayHost(h, o.Key.Namespace))
+		}
+		g.Servers = append(g.Servers, server)
+	}
+	return g
+}
+
+func gatewayHost(h, namespace string) GatewayHost {
+	ns, name, ok := strings.Cut(h, "/")
+	if !ok {
+		return GatewayHost{Namespace: "*", Host: strings.ToLower(h)}
+	}
+	if ns == "." {
+		ns = namespace
+	}
+	return GatewayHost{Namespace: ns, Host: strings.ToLower(name)}
+}
+
+func serverTLS(t *networking.ServerTLSSettings) *ServerTLS {
+	if t == nil {
+		return nil
+	}
+	out := &ServerTLS{
+		Mode: t.Mode.String(), HTTPSRedirect: t.HttpsRedirect, CredentialNames: slices.Clone(t.CredentialNames),
+		CertFile: t.ServerCertificate, KeyFile: t.PrivateKey, CAFile: t.CaCertificates,
+	}
+	if t.CredentialName != "" && !slices.Contains(out.CredentialNames, t.CredentialName) {
+		out.CredentialNames = append([]string{t.CredentialName}, out.CredentialNames...)
+	}
+	if t.MinProtocolVersion != networking.ServerTLSSettings_TLS_AUTO {
+		out.MinVersion = t.MinProtocolVersion.String()
+	}
+	if t.MaxProtocolVersion != networking.ServerTLSSettings_TLS_AUTO {
+		out.MaxVersion = t.MaxProtocolVersion.String()
+	}
+	return out
+}
+
+// gatewayIndex holds Gateways oldest first.
+type gatewayIndex struct {
+	list   []*Gateway
+	byName map[string]*Gateway // "namespace/name"
+}
+
+func buildGateways(list []*Gateway) gatewayIndex {
+	slices.SortFunc(list, func(a, b *Gateway) int { return compareAge(a.Origin.Key, b.Origin.Key, a.Created.Compare(b.Created)) })
+	x := gatewayIndex{list: list, byName: make(map[string]*Gateway, len(list))}
+	for _, g := range list {
+		x.byName[g.Namespace+"/"+g.Name] = g
+	}
+	return x
+}
+
+// selected lists the Gateways that apply to a workload. One without a selector
+// applies to all that ask (Istio's default PILOT_SCOPE_GATEWAY_TO_NAMESPACE=false:
+// the workload's namespace does not matter).
+func (x *gatewayIndex) selected(_ string, labels map[string]string) []*Gateway {
+	var out []*Gateway
+	for _, g := range x.list {
+		if selects(g.Selector, labels) {
+			out = append(out, g)
+		}
+	}
+	return out
+}

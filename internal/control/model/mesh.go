@@ -1,0 +1,57 @@
+package model
+
+import (
+	"time"
+
+	meshconfig "istio.io/api/mesh/v1alpha1"
+)
+
+// MeshFrom puts a mesh configuration into our own words. Fields that are not
+// set have Istio's defaults (apis.DecodeMeshConfig has set most of them). Nil
+// gives the defaults.
+func MeshFrom(c *meshconfig.MeshConfig) *Mesh {
+	m := &Mesh{
+		TrustDomain:              orString(c.GetTrustDomain(), "cluster.local"),
+		RootNamespace:            orString(c.GetRootNamespace(), "istio-system"),
+		DomainSuffix:             "cluster.local",
+		AutoMTLS:                 true,
+		ServiceExportTo:          orPublic(c.GetDefaultServiceExportTo()),
+		VirtualServiceExportTo:   orPublic(c.GetDefaultVirtualServiceExportTo()),
+		DestinationRuleExportTo:  orPublic(c.GetDefaultDestinationRuleExportTo()),
+		ConnectTimeout:           10 * time.Second,
+		ProtocolDetectionTimeout: 0,
+		AccessLogFile:            c.GetAccessLogFile(),
+		AccessLogFormat:          c.GetAccessLogFormat(),
+		AccessLogJSON:            c.GetAccessLogEncoding() == meshconfig.MeshConfig_JSON,
+		TrustDomainAliases:       c.GetTrustDomainAliases(),
+		HTTPProxyPort:            int(c.GetProxyHttpPort()),
+	}
+	if v := c.GetEnableAutoMtls(); v != nil {
+		m.AutoMTLS = v.GetValue()
+	}
+	if d := c.GetConnectTimeout(); d != nil {
+		m.ConnectTimeout = d.AsDuration()
+	}
+	if d := c.GetProtocolDetectionTimeout(); d != nil {
+		m.ProtocolDetectionTimeout = d.AsDuration()
+	}
+	if p := c.GetOutboundTrafficPolicy(); p != nil {
+		m.RegistryOnly = p.GetMode() == meshconfig.MeshConfig_OutboundTrafficPolicy_REGISTRY_ONLY
+	}
+	return m
+}
+
+func orString(s, otherwise string) string {
+	if s != "" {
+		return s
+	}
+	return otherwise
+}
+
+// orPublic is Istio's default of the default exportTo: everybody.
+func orPublic(s []string) []string {
+	if len(s) == 0 {
+		return []string{"*"}
+	}
+	return s
+}
