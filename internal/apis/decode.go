@@ -1,6 +1,7 @@
 package apis
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"strings"
@@ -90,7 +91,11 @@ func (d *decoder) root(root *document.Node, found []Problem, lists int) {
 		case v == nil:
 			reject(root.Place(), "", problem.CodeNotObject, "the object has no "+name, missingHint(root, name))
 			return
-		case v.Kind != document.String || v.Text == "":
+		case v.Kind == document.String && v.Text == "":
+			place, _ := root.Find(name)
+			reject(place, name, problem.CodeType, name+" is empty", missingHint(root, name))
+			return
+		case v.Kind != document.String:
 			place, _ := root.Find(name)
 			reject(place, name, problem.CodeType, name+" wants text, found "+v.Kind.String(), "")
 			return
@@ -216,15 +221,20 @@ func keyOf(root *document.Node, namespace string) Key {
 	return k
 }
 
+// What peek looks for: block style at the usual places, and flow style or JSON.
 var (
-	peekKind      = regexp.MustCompile(`(?m)^kind:[ \t]*["']?([A-Za-z]+)`)
+	peekKind      = regexp.MustCompile(`(?m)(?:^|[{,]\s*|^\s*)"?kind"?\s*:\s*["']?([A-Za-z]+)`)
+	peekMetadata  = regexp.MustCompile(`(?m)^metadata:[ \t]*(?:#.*)?\r?\n((?:(?:[ \t]+.*)?\r?\n)*(?:[ \t]+.*)?)`)
 	peekName      = regexp.MustCompile(`(?m)^[ \t]{1,8}name:[ \t]*["']?([A-Za-z0-9.-]+)`)
 	peekNamespace = regexp.MustCompile(`(?m)^[ \t]{1,8}namespace:[ \t]*["']?([A-Za-z0-9.-]+)`)
-	peekMetadata  = regexp.MustCompile(`(?m)^metadata:[ \t]*(?:#.*)?\r?\n((?:(?:[ \t]+.*)?\r?\n)*(?:[ \t]+.*)?)`)
+	flowName      = regexp.MustCompile(`metadata"?\s*:\s*\{[^{}]*?\bname"?\s*:\s*["']?([A-Za-z0-9.-]+)`)
+	flowNamespace = regexp.MustCompile(`metadata"?\s*:\s*\{[^{}]*?\bnamespace"?\s*:\s*["']?([A-Za-z0-9.-]+)`)
 )
 
 // peek guesses which object a broken document is about, for the message only.
 func peek(text, namespace string) Key {
+	const bytesMax = 64 << 10 // the name stands at the top
+	text = text[:min(len(text), bytesMax)]
 	first := func(re *regexp.Regexp, s string) string {
 		if m := re.FindStringSubmatch(s); m != nil {
 			return m[1]
@@ -236,7 +246,8 @@ func peek(text, namespace string) Key {
 		return Key{}
 	}
 	meta := first(peekMetadata, text)
-	k.Name, k.Namespace = first(peekName, meta), first(peekNamespace, meta)
+	k.Name = cmp.Or(first(peekName, meta), first(flowName, text))
+	k.Namespace = cmp.Or(first(peekNamespace, meta), first(flowNamespace, text))
 	if k.Namespace == "" {
 		k.Namespace = namespace
 	}

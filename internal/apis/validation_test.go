@@ -130,3 +130,51 @@ func TestVerdictsEqualIstios(t *testing.T) {
 		t.Errorf("%d of %d warnings, want 90 %%", warned, warnings)
 	}
 }
+
+// Istio's CRD schemas refuse some documents before validation runs; what they refuse for what an object says, we refuse too.
+func TestVerdictsEqualThoseOfIstiosSchemas(t *testing.T) {
+	dir := istioData(t, "crd-validation")
+	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no documents in %s: %v", dir, err)
+	}
+	total, equal := 0, 0
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for doc := range strings.SplitSeq(string(data), "\n---") {
+			lines := strings.Split(doc, "\n")
+			kept := lines[:0]
+			wanted := ""
+			for _, line := range lines {
+				if rest, ok := strings.CutPrefix(line, "_err:"); ok {
+					wanted = rest
+				} else {
+					kept = append(kept, line)
+				}
+			}
+			result := apis.Decode(filepath.Base(file), []byte(strings.Join(kept, "\n")), apis.Options{})
+			if len(result.Objects) == 0 {
+				continue
+			}
+			total++
+			var refusals []string
+			for _, p := range result.Problems {
+				if p.Level == apis.LevelError {
+					refusals = append(refusals, p.String())
+				}
+			}
+			if (wanted != "") == (len(refusals) > 0) {
+				equal++
+			} else {
+				t.Logf("%s %s: the schema says %q, we say %q", filepath.Base(file), result.Objects[0].Key, wanted, refusals)
+			}
+		}
+	}
+	t.Logf("validity equal in %d of %d documents", equal, total)
+	if equal*100 < total*90 {
+		t.Errorf("validity equal in %d of %d documents, want 90 %%", equal, total)
+	}
+}

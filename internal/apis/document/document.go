@@ -7,7 +7,9 @@
 package document
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"strconv"
 	"strings"
@@ -85,7 +87,18 @@ func unmarshal(text string, y *yaml.Node) (err error) {
 			err = fmt.Errorf("the parser gave up: %v", r)
 		}
 	}()
-	return yaml.Unmarshal([]byte(text), y)
+	d := yaml.NewDecoder(strings.NewReader(text))
+	if err := d.Decode(y); err != nil {
+		return err
+	}
+	var after yaml.Node
+	switch err := d.Decode(&after); {
+	case err == nil:
+		return fmt.Errorf("yaml: line %d: text after the end of the document", after.Line)
+	case !errors.Is(err, io.EOF):
+		return err
+	}
+	return nil
 }
 
 // badText finds bytes that are no text: the parser's own message has no line.
@@ -108,7 +121,11 @@ func badText(c chunk) (problem.Problem, bool) {
 	return problem.Problem{}, false
 }
 
-var syntaxLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
+// The forms of the parser's errors.
+var (
+	syntaxLine    = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
+	unknownAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
+)
 
 // syntaxProblem places the parser's error. The parser tells a line at most, so the column is the first character of that line.
 func syntaxProblem(c chunk, err error) problem.Problem {
@@ -117,6 +134,11 @@ func syntaxProblem(c chunk, err error) problem.Problem {
 		message = m[2]
 		if n, err := strconv.Atoi(m[1]); err == nil {
 			line = n
+			if strings.HasPrefix(message, "did not find expected") && !strings.Contains(message, "alphabetic") {
+				line++ // the library counts the lines of these from 0
+			}
+		} else if name := unknownAnchor.FindStringSubmatch(message); name != nil {
+			line = 1 + strings.Count(c.text[:max(0, strings.Index(c.text, "*"+name[1]))], "\n")
 		}
 	}
 	lines := strings.Split(c.text, "\n")

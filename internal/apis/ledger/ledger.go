@@ -19,6 +19,7 @@ import (
 
 // Entry is a field that objects may set.
 type Entry struct {
+	Keys   string   // of a map: keys with this prefix are refused; empty: all are enforced
 	Values []string // of an enum: the words that are enforced; nil: all
 	Inert  string   // why the field needs no enforcement; empty: it is enforced
 	Test   string   // the name of the test that proves it; empty: none names it yet
@@ -95,6 +96,10 @@ func (c *checker) field(fd protoreflect.FieldDescriptor, v protoreflect.Value, p
 	case entry.Inert != "":
 	case fd.IsMap():
 		for _, key := range mapKeys(v.Map()) {
+			if entry.Keys != "" && strings.HasPrefix(strings.ToLower(key.String()), entry.Keys) {
+				c.problems = append(c.problems, unsupported(problem.CodeValueUnsupported, document.Join(path, key.String()),
+					fmt.Sprintf("%s: keys that begin with %q are not enforced yet", fd.JSONName(), entry.Keys), "remove it"))
+			}
 			if fd.MapValue().Message() != nil {
 				c.below(fd.MapValue(), v.Map().Get(key), document.Join(path, key.String()), pattern)
 			}

@@ -109,7 +109,11 @@ func virtualService() *Kind {
 	}
 	lines += under("http[].headers", headerOperations) + under("http[].route[].headers", headerOperations) +
 		under("http[].route[].destination", destination) + under("tls[].route[].destination", destination) + under("tcp[].route[].destination", destination)
-	return &Kind{Name: "VirtualService", Entries: table(lines), Reasons: map[string]string{
+	entries := table(lines)
+	for _, field := range []string{"http[].match[].headers{}", "http[].match[].withoutHeaders{}"} {
+		entries[field] = Entry{Keys: "@request.auth.claims"}
+	}
+	return &Kind{Name: "VirtualService", Entries: entries, Reasons: map[string]string{
 		"http[].retries":            "retries are not enforced yet: only attempts: 0, which asks for none, is",
 		"http[].fault":              "fault injection is not enforced yet",
 		"http[].mirror":             "mirroring is not enforced yet",

@@ -82,6 +82,11 @@ func Nearest(name string, known []string) string {
 		return ""
 	}
 	word := strings.ToLower(name)
+	for _, k := range known { // a plural for a singular
+		if l := strings.ToLower(k); word == l+"s" || word == l+"es" || l == word+"s" || l == word+"es" {
+			return k
+		}
+	}
 	for _, k := range known {
 		d := distance(word, strings.ToLower(k))
 		if best == "" || d < bestDistance || d == bestDistance && k < best {

@@ -21,7 +21,12 @@ func (c *checker) envoyFilter(f *networking.EnvoyFilter) {
 		switch {
 		case p == nil:
 			c.errorf(at, "remove it", "the patch is empty")
+		case p.Match != nil && (p.Match.Context == networking.EnvoyFilter_WAYPOINT) != (p.Match.GetWaypoint() != nil) && p.Match.ObjectTypes != nil:
+			c.errorf(at+".match", "match by waypoint", "context WAYPOINT and a match by waypoint go together only")
 		case p.GetMatch().GetContext() == networking.EnvoyFilter_WAYPOINT:
+			if n := p.Match.GetWaypoint().GetPortNumber(); n != 0 {
+				c.check(at+".match.waypoint.portNumber", portRule(int64(n)))
+			}
 		case p.ApplyTo == networking.EnvoyFilter_INVALID:
 			c.errorf(at, "add applyTo", "applyTo is missing")
 		case p.Patch == nil:

@@ -27,6 +27,7 @@ func (c *checker) jwtRule(at string, r *security.JWTRule) {
 	}
 	each("audiences", r.Audiences, "audience")
 	each("fromParams", r.FromParams, "name of the parameter")
+	each("spaceDelimitedClaims", r.SpaceDelimitedClaims, "name of the claim")
 	each("fromCookies", r.FromCookies, "name of the cookie")
 	if r.Issuer == "" && r.JwksUri == "" {
 		c.errorf(at, "add issuer", "the rule has neither issuer nor jwksUri")
