@@ -1,0 +1,519 @@
+package translate
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tullemesh/tulle/internal/control/model"
+	"github.com/tullemesh/tulle/internal/control/registry"
+	"github.com/tullemesh/tulle/internal/match"
+	"github.com/tullemesh/tulle/internal/wire"
+)
+
+// dirtyServicesMax is how many services of one change are looked at one by
+// one; beyond it a whole type is dirty, which costs each stream one pass.
+const dirtyServicesMax = 100
+
+// Dirty says which resources may differ from those of the Snapshot that the
+// predecessor translated, by type URL and name; "*" among the names stands for
+// the whole type. all is true when nothing is known, as for any other Snapshot.
+// It may name too much, never too little; a View that changed needs no mention.
+func (t *Translator) Dirty(prev *model.Snapshot) (all bool, byType map[string]map[string]struct{}) {
+	if prev == nil || t.dirty == nil || prev != t.before {
+		return true, nil
+	}
+	return false, t.dirty.sent
+}
+
+// dirt is what a change touches.
+type dirt struct {
+	t, prev *Translator
+	changes model.Changes
+	// sent is what streams must look at; forgotten is what memory drops. They
+	// differ where a type is small enough for streams to look at all of it.
+	sent, forgotten map[string]map[string]struct{}
+	hosts           map[string]struct{} // whose virtual hosts may differ
+}
+
+// findDirt compares with the predecessor; nil: everything is dirty.
+func findDirt(t, prev *Translator) *dirt {
+	d := &dirt{
+		t: t, prev: prev, changes: t.snap.Changed(prev.snap), hosts: make(map[string]struct{}),
+		sent: make(map[string]map[string]struct{}), forgotten: make(map[string]map[string]struct{}),
+	}
+	if d.changes.All {
+		return nil
+	}
+	c := &d.changes
+	services := hostsOf(c.Services)
+	endpoints := hostsOf(c.Endpoints)
+	if len(services) > 0 {
+		d.servicesChanged(services)
+	}
+	if len(endpoints) > 0 {
+		d.endpointsChanged(endpoints)
+	}
+	if len(c.DestinationHosts) > 0 {
+		d.forget(string(tableNames), allNames)
+		d.clusters(d.servicesMatching(c.DestinationHosts))
+	}
+	if len(c.RuleHosts) > 0 {
+		d.rulesChanged()
+	}
+	if len(c.Gateways) > 0 || len(c.GatewayRules) > 0 {
+		d.gatewaysChanged()
+	}
+	if len(c.ScopeNamespaces) > 0 {
+		d.forget(string(tableNames), allNames)
+	}
+	if len(c.PeerNamespaces) > 0 {
+		d.peersChanged()
+	}
+	for key := range c.Secrets {
+		for _, suffix := range []string{"", caSuffix} {
+			d.touch(wire.SecretType, credentialPrefix+key.Name+suffix)
+		}
+	}
+	return d
+}
+
+func hostsOf(keys map[model.ServiceKey]struct{}) map[string]struct{} {
+	out := make(map[string]struct{}, len(keys))
+	for k := range keys {
+		out[k.Hostname] = struct{}{}
+	}
+	return out
+}
+
+// touch marks a resource for streams and memory.
+func (d *dirt) touch(typeURL, name string) {
+	d.send(typeURL, name)
+	d.forget(typeURL, name)
+}
+
+func (d *dirt) send(typeURL, name string) { put(d.sent, typeURL, name) }
+func (d *dirt) forget(tb, name string)    { put(d.forgotten, tb, name) }
+
+func put(m map[string]map[string]struct{}, key, name string) {
+	if m[key] == nil {
+		m[key] = make(map[string]struct{})
+	}
+	m[key][name] = struct{}{}
+}
+
+// versions lists a host's services before and after the change.
+func (d *dirt) versions(host string) []*registry.Service {
+	var out []*registry.Service
+	for _, s := range []*model.Snapshot{d.prev.snap, d.t.snap} {
+		out = append(out, servicesNamed(s, host)...)
+	}
+	return out
+}
+
+func servicesNamed(s *model.Snapshot, host string) []*registry.Service {
+	var out []*registry.Service
+	for _, svc := range s.Services() {
+		if svc.Hostname == host {
+			out = append(out, svc)
+		}
+	}
+	return out
+}
+
+// servicesMatching are the hosts of services that any of the hosts covers.
+func (d *dirt) servicesMatching(hosts map[string]struct{}) map[string]struct{} {
+	out := make(map[string]struct{})
+	var wild []string
+	for h := range hosts {
+		out[h] = struct{}{}
+		if match.Wildcard(h) {
+			wild = append(wild, h)
+		}
+	}
+	for _, s := range []*model.Snapshot{d.prev.snap, d.t.snap} {
+		for _, svc := range s.Services() {
+			if match.Wildcard(svc.Hostname) || len(wild) > 0 {
+				for h := range hosts {
+					if match.HostsOverlap(svc.Hostname, h) {
+						out[svc.Hostname] = struct{}{}
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+// clusters marks the clusters of hosts and their endpoints: every name that
+// was ever asked for, and every name that exists now.
+func (d *dirt) clusters(hosts map[string]struct{}) {
+	if len(hosts) > dirtyServicesMax {
+		for _, u := range []string{wire.ClusterType, wire.EndpointType} {
+			d.touch(u, allNames)
+		}
+		return
+	}
+	mark := func(name string) {
+		d.touch(wire.ClusterType, name)
+		d.touch(wire.EndpointType, name)
+	}
+	for _, u := range []string{wire.ClusterType, wire.EndpointType} {
+		for _, name := range d.prev.mem.names(table(u)) {
+			if _, _, _, host, ok := parseCluster(name); ok && host != "" {
+				if _, hit := hosts[host]; hit {
+					mark(name)
+				}
+			}
+		}
+	}
+	for host := range hosts {
+		for _, svc := range servicesNamed(d.t.snap, host) {
+			subsets := append(subsetNames(d.t.snap, host), "")
+			for _, p := range svc.Ports {
+				for _, sub := range subsets {
+					mark(wire.ClusterName(wire.Outbound, p.Number, sub, host))
+					mark(wire.SNI(p.Number, sub, host))
+				}
+			}
+		}
+	}
+}
+
+// subsetNames lists every subset of a host that some client sees.
+func subsetNames(s *model.Snapshot, host string) []string {
+	set := make(map[string]struct{})
+	look := func(ns string, labels map[string]string) {
+		if dr := s.DestinationRule(host, ns, labels); dr != nil {
+			for _, sub := range dr.Subsets {
+				set[sub.Name] = struct{}{}
+			}
+		}
+	}
+	for ns := range s.Namespaces() {
+		look(ns, nil)
+	}
+	for _, w := range s.Workloads() {
+		look(w.Namespace, w.Labels)
+	}
+	return sortedKeys(set)
+}
+
+func (d *dirt) servicesChanged(hosts map[string]struct{}) {
+	d.forget(string(tableNames), allNames)
+	d.forget(string(tableScope), allNames)
+	d.forget(string(tableListen), allNames)
+	d.touch(wire.NameTableType, nameTableName)
+	d.clusters(hosts)
+	d.send(wire.ListenerType, allNames)
+	d.send(wire.RouteType, allNames)
+	ports := make(map[int]struct{})
+	for host := range hosts {
+		for _, svc := range d.versions(host) {
+			if svc.Resolution == registry.Alias {
+				// Rules anywhere may lead to it.
+				d.touch(wire.RouteType, allNames)
+				d.touch(wire.VirtualHostType, allNames)
+				d.forget(string(tableRoutes), allNames)
+			}
+			for _, p := range svc.Ports {
+				ports[p.Number] = struct{}{}
+			}
+		}
+		d.related(host)
+	}
+	d.relatedByRules(hosts)
+	d.relatedByAddress(hosts)
+	d.routesOf(ports)
+	d.listenersOf(ports)
+	// Gateways lead to the only port of a service.
+	d.gatewayRoutes()
+}
+
+// related adds hosts whose domains may clash with a host's: short forms are
+// cut off at a dot.
+func (d *dirt) related(host string) { d.hosts[host] = struct{}{} }
+
+// relatedByRules adds the hosts that stand beside one of the hosts in a rule:
+// such a rule's other hosts come and go with the services of the first.
+func (d *dirt) relatedByRules(hosts map[string]struct{}) {
+	for _, s := range []*model.Snapshot{d.prev.snap, d.t.snap} {
+		seen := make(map[*model.Rules]struct{})
+		for ns := range s.Namespaces() {
+			for _, x := range s.MeshRules(ns) {
+				if _, dup := seen[x]; dup {
+					continue
+				}
+				seen[x] = struct{}{}
+				if slices.ContainsFunc(x.Hosts, func(rh string) bool {
+					for h := range hosts {
+						if match.HostsOverlap(rh, h) {
+							return true
+						}
+					}
+					return false
+				}) {
+					for _, rh := range x.Hosts {
+						d.related(rh)
+					}
+				}
+			}
+		}
+	}
+}
+
+// relatedByAddress adds the hosts that share an address with one of the hosts.
+func (d *dirt) relatedByAddress(hosts map[string]struct{}) {
+	taken := make(map[netip.Addr]struct{})
+	addresses := func(svc *registry.Service) []netip.Addr {
+		out := []netip.Addr{svc.AutoAddress}
+		for _, p := range svc.Addresses {
+			out = append(out, p.Addr())
+		}
+		return out
+	}
+	for h := range hosts {
+		for _, svc := range d.versions(h) {
+			for _, a := range addresses(svc) {
+				taken[a] = struct{}{}
+			}
+		}
+	}
+	delete(taken, netip.Addr{})
+	if len(taken) == 0 {
+		return
+	}
+	for _, s := range []*model.Snapshot{d.prev.snap, d.t.snap} {
+		for _, svc := range s.Services() {
+			for _, a := range addresses(svc) {
+				if _, hit := taken[a]; hit {
+					d.related(svc.Hostname)
+				}
+			}
+		}
+	}
+}
+
+// clashes reports whether a virtual host's name belongs to a related host: the
+// host itself, a short form or long form of it, or a wildcard about it.
+func (d *dirt) clashes(host string) bool {
+	if _, hit := d.hosts[host]; hit {
+		return true
+	}
+	for h := range d.hosts {
+		if strings.HasPrefix(h, host+".") || strings.HasPrefix(host, h+".") || match.HostsOverlap(h, host) {
+			return true
+		}
+	}
+	return false
+}
+
+// routesOf marks the route configurations of ports and, in them, the virtual
+// hosts of related hosts: those that were, and those that are.
+func (d *dirt) routesOf(ports map[int]struct{}) {
+	ports[80] = struct{}{} // hosts without a service are on port 80
+	touched := func(rc string) bool {
+		if rc == httpProxyRoutes {
+			return true
+		}
+		_, port, _ := splitRouteName(rc)
+		if _, p, _, _, ok := wire.ParseClusterName(rc); ok {
+			port = p
+		}
+		_, hit := ports[port]
+		return hit
+	}
+	for _, tb := range []table{tableRoutes, table(wire.RouteType)} {
+		for _, rc := range d.prev.mem.names(tb) {
+			if touched(rc) {
+				d.forget(string(tableRoutes), rc)
+				d.touch(wire.RouteType, rc)
+			}
+		}
+	}
+	for p := range ports {
+		d.touch(wire.RouteType, strconv.Itoa(p))
+	}
+	d.touch(wire.RouteType, httpProxyRoutes)
+	for _, name := range d.prev.mem.names(table(wire.VirtualHostType)) {
+		rc, vh, _ := strings.Cut(name, "/")
+		if !touched(rc) {
+			continue
+		}
+		host, _, _ := splitRouteName(vh)
+		if host == "" || d.clashes(host) {
+			d.touch(wire.VirtualHostType, name)
+		}
+	}
+	for h := range d.hosts {
+		for p := range ports {
+			port := strconv.Itoa(p)
+			for _, rc := range []string{port, h + ":" + port, httpProxyRoutes} {
+				d.touch(wire.RouteType, rc)
+				d.touch(wire.VirtualHostType, wire.VirtualHostResourceName(rc, h+":"+port))
+			}
+		}
+	}
+}
+
+// listenersOf makes memory drop the listeners that any service of these ports
+// may share. Streams look at all of theirs.
+func (d *dirt) listenersOf(ports map[int]struct{}) {
+	for _, name := range d.prev.mem.names(table(wire.ListenerType)) {
+		bind, portText, ok := cutLast(name, '_')
+		port, err := strconv.Atoi(portText)
+		if !ok || err != nil {
+			continue
+		}
+		_, hit := ports[port]
+		a, err := netip.ParseAddr(bind)
+		// Listeners on the loopback have ports of their own choice.
+		if hit || err == nil && a.IsLoopback() {
+			d.forget(wire.ListenerType, name)
+		}
+	}
+	// Proxyless gRPC names listeners host:port.
+	for _, name := range d.prev.mem.names(table(wire.ListenerType)) {
+		if _, port, one := splitRouteName(name); one {
+			if _, hit := ports[port]; hit {
+				d.forget(wire.ListenerType, name)
+			}
+		}
+	}
+	for _, name := range d.gatewayListeners() {
+		d.forget(wire.ListenerType, name)
+	}
+}
+
+func cutLast(s string, sep byte) (before, after string, ok bool) {
+	i := strings.LastIndexByte(s, sep)
+	if i < 0 {
+		return "", "", false
+	}
+	return s[:i], s[i+1:], true
+}
+
+func (d *dirt) endpointsChanged(hosts map[string]struct{}) {
+	d.clusters(hosts)
+	headless := make(map[int]struct{})
+	for h := range hosts {
+		for _, svc := range d.versions(h) {
+			if svc.Resolution == registry.Passthrough {
+				for _, p := range svc.Ports {
+					headless[p.Number] = struct{}{}
+				}
+			}
+		}
+	}
+	if len(headless) == 0 {
+		return
+	}
+	// Their endpoints have listeners and names of their own.
+	d.forget(string(tableNames), allNames)
+	d.forget(string(tableListen), allNames)
+	d.touch(wire.NameTableType, nameTableName)
+	d.send(wire.ListenerType, allNames)
+	d.listenersOf(headless)
+}
+
+// rulesChanged follows changed rules to the services of their hosts.
+func (d *dirt) rulesChanged() {
+	d.forget(string(tableNames), allNames)
+	d.forget(string(tableScope), allNames)
+	ports := make(map[int]struct{})
+	for h := range d.servicesMatching(d.changes.RuleHosts) {
+		d.related(h)
+		for _, svc := range d.versions(h) {
+			for _, p := range svc.Ports {
+				ports[p.Number] = struct{}{}
+			}
+		}
+	}
+	d.relatedByRules(d.changes.RuleHosts)
+	// The names of listeners do not depend on rules, but the plans hold them.
+	d.forget(string(tableListen), allNames)
+	for _, name := range d.prev.mem.names(table(wire.ListenerType)) {
+		_, portText, _ := cutLast(name, '_')
+		port, _ := strconv.Atoi(portText)
+		a, err := netip.ParseAddr(strings.TrimSuffix(name, "_"+portText))
+		if _, hit := ports[port]; hit || err == nil && a.IsLoopback() {
+			d.touch(wire.ListenerType, name)
+		}
+	}
+	d.routesOf(ports)
+}
+
+// gatewaysChanged marks what gateways have. New listeners of a changed Gateway
+// have names that nobody held, so there streams look at all of theirs.
+func (d *dirt) gatewaysChanged() {
+	d.forget(string(tableGateway), allNames)
+	d.forget(string(tableNames), allNames)
+	if len(d.changes.Gateways) > 0 {
+		d.send(wire.ListenerType, allNames)
+		d.send(wire.ClusterType, allNames)
+		d.touch(wire.SecretType, allNames)
+		for _, u := range []string{wire.ClusterType, wire.EndpointType} {
+			for _, name := range d.prev.mem.names(table(u)) {
+				if isSNI(name) {
+					d.touch(u, name)
+				}
+			}
+		}
+	}
+	for _, name := range d.gatewayListeners() {
+		d.touch(wire.ListenerType, name)
+	}
+	d.gatewayRoutes()
+}
+
+// gatewayListeners are the listeners that some gateway asked for.
+func (d *dirt) gatewayListeners() []string {
+	return d.prev.mem.namesWith(table(wire.ListenerType), question{kind: askRole}, RoleGateway)
+}
+
+func (d *dirt) gatewayRoutes() {
+	isGateway := func(name string) bool { return strings.HasPrefix(name, "http.") || strings.HasPrefix(name, "https.") }
+	for _, tb := range []table{tableRoutes, table(wire.RouteType)} {
+		for _, name := range d.prev.mem.names(tb) {
+			if isGateway(name) {
+				d.forget(string(tableRoutes), name)
+				d.touch(wire.RouteType, name)
+			}
+		}
+	}
+	for _, name := range d.prev.mem.names(table(wire.VirtualHostType)) {
+		if isGateway(name) {
+			d.touch(wire.VirtualHostType, name)
+		}
+	}
+	if len(d.changes.Gateways) > 0 || len(d.changes.GatewayRules) > 0 {
+		// Virtual hosts that did not exist before, for those who take them
+		// one by one.
+		d.send(wire.VirtualHostType, allNames)
+	}
+}
+
+// peersChanged: only whether a namespace switches mutual TLS off reaches the
+// callers' clusters; the inbound side is a part of the View.
+func (d *dirt) peersChanged() {
+	hosts := make(map[string]struct{})
+	off := make(map[string]bool)
+	for _, s := range []*model.Snapshot{d.prev.snap, d.t.snap} {
+		for _, svc := range s.Services() {
+			changed, known := off[svc.Namespace]
+			if !known {
+				before := d.prev.snap.PeerAuth(svc.Namespace, nil).Mode == model.MTLSDisable
+				after := d.t.snap.PeerAuth(svc.Namespace, nil).Mode == model.MTLSDisable
+				changed = before != after
+				off[svc.Namespace] = changed
+			}
+			if changed {
+				hosts[svc.Hostname] = struct{}{}
+			}
+		}
+	}
+	if len(hosts) > 0 {
+		d.clusters(hosts)
+	}
+}

@@ -1,0 +1,413 @@
+package translate
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
+	originalsrcv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_src/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/tullemesh/tulle/internal/control/model"
+	"github.com/tullemesh/tulle/internal/control/registry"
+	"github.com/tullemesh/tulle/internal/wire"
+)
+
+// servedPort is a port of the workload that services lead to.
+type servedPort struct {
+	target   int // port of the workload
+	port     int // of the service
+	protocol registry.Protocol
+	host     string // of the service
+	services []*registry.Service
+	// Without interception: where the proxy listens for it, and the app's own
+	// address behind it.
+	bind string
+	app  netip.AddrPort
+}
+
+// inboundPorts lists the ports that the workload serves, by number. Where
+// several services share one, the first decides on the protocol (Istio: the
+// oldest). Without interception only ports whose app address is known count.
+func (t *Translator) inboundPorts(r *reader) []servedPort {
+	instances, _ := r.inbound()
+	intercept := r.intercept()
+	byTarget := make(map[int]*servedPort)
+	for _, in := range oldestInstances(instances) {
+		if in.Port.Protocol == registry.UDP || in.Service.Resolution == registry.Alias {
+			continue
+		}
+		if p := byTarget[in.TargetPort]; p != nil {
+			if !slices.Contains(p.services, in.Service) {
+				p.services = append(p.services, in.Service)
+			}
+			continue
+		}
+		p := &servedPort{
+			target: in.TargetPort, port: in.Port.Number, protocol: in.Port.Protocol,
+			host: in.Service.Hostname, services: []*registry.Service{in.Service},
+		}
+		if intercept == InterceptNone {
+			app, err := netip.ParseAddrPort(r.appAddress(strconv.Itoa(in.TargetPort)))
+			if err != nil || len(r.v.addrs) == 0 {
+				continue
+			}
+			// The workload's address is part of askInbound here.
+			p.app, p.bind = app, r.v.addrs[0].String()
+		}
+		byTarget[in.TargetPort] = p
+	}
+	out := make([]servedPort, 0, len(byTarget))
+	for _, n := range sortedKeys(byTarget) {
+		out = append(out, *byTarget[n])
+	}
+	return out
+}
+
+func oldestInstances(in []model.Instance) []model.Instance {
+	out := slices.Clone(in)
+	slices.SortStableFunc(out, func(a, b model.Instance) int {
+		return cmp.Or(a.Service.Created.Compare(b.Service.Created), cmp.Compare(a.Service.Hostname, b.Service.Hostname),
+			cmp.Compare(a.Service.Namespace, b.Service.Namespace), cmp.Compare(a.Port.Number, b.Port.Number))
+	})
+	return out
+}
+
+// inboundCluster leads to the app.
+func (t *Translator) inboundCluster(r *reader, name string, target int) *clusterv3.Cluster {
+	ports := t.inboundPorts(r)
+	i := slices.IndexFunc(ports, func(p servedPort) bool { return p.target == target })
+	if i < 0 {
+		return nil
+	}
+	p := ports[i]
+	c := &clusterv3.Cluster{
+		Name: name, AltStatName: name + ";", ConnectTimeout: t.connectTimeout(),
+		Metadata:                      &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{istioMetadata: object("services", servicesValue(p.services))}},
+		TypedExtensionProtocolOptions: protocolOptions(p.protocol),
+	}
+	if r.intercept() == InterceptNone {
+		c.ClusterDiscoveryType = kindOf(clusterv3.Cluster_STATIC)
+		c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{{
+			LbEndpoints: []*endpointv3.LbEndpoint{{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
+				Endpoint: &endpointv3.Endpoint{Address: socketAddress(p.app.Addr().String(), int(p.app.Port()))},
+			}}},
+		}}}
+		return c
+	}
+	c.ClusterDiscoveryType, c.LbPolicy = kindOf(clusterv3.Cluster_ORIGINAL_DST), clusterv3.Cluster_CLUSTER_PROVIDED
+	c.CleanupInterval = durationpb.New(inboundCleanup)
+	c.UpstreamBindConfig = t.inboundBind(r)
+	return c
+}
+
+func servicesValue(services []*registry.Service) *structpb.Value {
+	list := &structpb.ListValue{}
+	for _, svc := range services {
+		list.Values = append(list.Values, serviceValue(svc))
+	}
+	return structpb.NewListValue(list)
+}
+
+// inboundBind makes calls to the app come from an address that capture rules
+// exempt, so that they do not loop.
+func (t *Translator) inboundBind(r *reader) *corev3.BindConfig {
+	from := "127.0.0.6"
+	if f := r.families(); f.v6 && !f.v4 {
+		from = "::6"
+	}
+	return &corev3.BindConfig{SourceAddress: &corev3.SocketAddress{
+		Address: from, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 0},
+	}}
+}
+
+// inboundMatch is one kind of connection that a served port takes.
+type inboundMatch struct {
+	alpn      []string
+	transport string
+	http      bool
+	mutual    bool
+}
+
+func istioHTTP() []string { return []string{"istio-http/1.0", "istio-http/1.1", "istio-h2"} }
+func istioTCP() []string  { return []string{"istio-peer-exchange", "istio"} }
+func istioAll() []string  { return append([]string{"istio", "istio-peer-exchange"}, istioHTTP()...) }
+
+// inboundMatches are the kinds of connections that a port of this protocol
+// takes in this mode (PeerAuthentication.mtls.mode), as Istio tells them apart.
+func inboundMatches(mode model.MTLSMode, p registry.Protocol) []inboundMatch {
+	http, sniffed := p.IsHTTP(), p == registry.Unsupported
+	mutual := func(alpn []string, http bool) inboundMatch {
+		return inboundMatch{alpn: alpn, transport: "tls", http: http, mutual: true}
+	}
+	plain := func(alpn []string, http bool) inboundMatch {
+		return inboundMatch{alpn: alpn, transport: "raw_buffer", http: http}
+	}
+	switch mode {
+	case model.MTLSStrict:
+		if sniffed {
+			return []inboundMatch{mutual(istioHTTP(), true), mutual(nil, false)}
+		}
+		return []inboundMatch{mutual(nil, http)}
+	case model.MTLSDisable:
+		if sniffed {
+			return []inboundMatch{plain(plaintextHTTP(), true), plain(nil, false)}
+		}
+		return []inboundMatch{plain(nil, http)}
+	}
+	opaque := inboundMatch{transport: "tls"} // TLS of the app's own
+	switch {
+	case sniffed:
+		return []inboundMatch{mutual(istioHTTP(), true), plain(plaintextHTTP(), true), mutual(istioTCP(), false), plain(nil, false), opaque}
+	case http:
+		return []inboundMatch{mutual(istioAll(), true), plain(nil, true)}
+	}
+	return []inboundMatch{mutual(istioAll(), false), opaque, plain(nil, false)}
+}
+
+// modeOf is the mode of a port: its own where it has one.
+func modeOf(pa *model.PeerAuth, target int) model.MTLSMode {
+	if m, ok := pa.Ports[target]; ok {
+		return m
+	}
+	return pa.Mode
+}
+
+// virtualInbound takes all redirected inbound connections: those to served
+// ports by what the services say, all others as they come, within the limits
+// of peer authentication.
+func (t *Translator) virtualInbound(r *reader) *listenerv3.Listener {
+	_, pa := r.inbound()
+	ports := t.inboundPorts(r)
+	chains := []*listenerv3.FilterChain{{
+		Name:             "virtualInbound-blackhole",
+		FilterChainMatch: &listenerv3.FilterChainMatch{DestinationPort: wrapperspb.UInt32(inboundPort)},
+		Filters:          []*listenerv3.Filter{blackHole(wire.BlackHoleCluster)},
+	}}
+	chains = append(chains, t.passthroughChains(pa, ports)...)
+	for _, p := range ports {
+		for _, m := range inboundMatches(modeOf(pa, p.target), p.protocol) {
+			chains = append(chains, t.inboundChain(p, m, pa, p.target))
+		}
+	}
+	l := t.inboundListener(r, virtualInboundName, (&planner{families: r.families()}).anyAddress(), inboundPort, chains)
+	l.ListenerFilters = append(originalDestination(r.intercept()), inspectors(chains)...)
+	if r.intercept() == InterceptTPROXY {
+		l.Transparent = wrapperspb.Bool(true)
+	}
+	return l
+}
+
+func (t *Translator) inboundListener(r *reader, name, bind string, port int, chains []*listenerv3.FilterChain) *listenerv3.Listener {
+	return &listenerv3.Listener{
+		Name: name, Address: socketAddress(bind, port), TrafficDirection: corev3.TrafficDirection_INBOUND,
+		ContinueOnListenerFiltersTimeout:     true,
+		ListenerFiltersTimeout:               durationpb.New(t.snap.Mesh().ProtocolDetectionTimeout),
+		MaxConnectionsToAcceptPerSocketEvent: wrapperspb.UInt32(1),
+		AccessLog:                            t.listenerAccessLog(),
+		FilterChains:                         chains,
+	}
+}
+
+// boundInbound listens at the workload's own address for one served port,
+// where no traffic is redirected.
+func (t *Translator) boundInbound(r *reader, name string, p servedPort) *listenerv3.Listener {
+	_, pa := r.inbound()
+	var chains []*listenerv3.FilterChain
+	for _, m := range inboundMatches(modeOf(pa, p.target), p.protocol) {
+		chains = append(chains, t.inboundChain(p, m, pa, 0))
+	}
+	l := t.inboundListener(r, name, p.bind, p.target, chains)
+	l.ListenerFilters = inspectors(chains)
+	return l
+}
+
+// inboundChain builds the chain of one served port for one kind of connection;
+// port 0 leaves the destination port out of the match.
+func (t *Translator) inboundChain(p servedPort, m inboundMatch, pa *model.PeerAuth, port int) *listenerv3.FilterChain {
+	bind := cmp.Or(p.bind, "0.0.0.0")
+	cluster := wire.ClusterName(wire.Inbound, p.target, "", "")
+	fc := t.inboundShell(m, pa, port)
+	fc.Name = listenerName(bind, p.target)
+	if m.http {
+		rc := inboundRoutes(cluster, p.port, p.host+":"+strconv.Itoa(p.port)+"/*", p.protocol)
+		fc.Filters = append(fc.Filters, httpFilter(t.inboundManager("inbound_"+fc.Name, rc)))
+	} else {
+		fc.Filters = append(fc.Filters, t.tcpProxy(cluster))
+	}
+	return fc
+}
+
+// inboundShell is a chain without its last filter: match, TLS, and the refusal
+// of everything where a security object could not be read.
+func (t *Translator) inboundShell(m inboundMatch, pa *model.PeerAuth, port int) *listenerv3.FilterChain {
+	fc := &listenerv3.FilterChain{FilterChainMatch: &listenerv3.FilterChainMatch{
+		ApplicationProtocols: m.alpn, TransportProtocol: m.transport,
+	}}
+	if port != 0 {
+		fc.FilterChainMatch.DestinationPort = wrapperspb.UInt32(uint32(port))
+	}
+	if m.mutual {
+		fc.TransportSocket = socket(tlsSocket, t.downstreamMutual())
+	}
+	if pa.Deny {
+		fc.Filters = []*listenerv3.Filter{denyAll(pa.DenyOrigin)}
+	}
+	return fc
+}
+
+// passthroughChains take connections to ports that no service names. Ports
+// with a mode of their own get chains of their own.
+func (t *Translator) passthroughChains(pa *model.PeerAuth, served []servedPort) []*listenerv3.FilterChain {
+	var out []*listenerv3.FilterChain
+	add := func(mode model.MTLSMode, port int) {
+		for _, m := range inboundMatches(mode, registry.Unsupported) {
+			fc := t.inboundShell(m, pa, port)
+			if m.http {
+				fc.Name = "virtualInbound-catchall-http"
+				rc := inboundRoutes(wire.InboundPassthroughCluster, 0, ":0/*", registry.Unsupported)
+				fc.Filters = append(fc.Filters, httpFilter(t.inboundManager(wire.InboundPassthroughCluster, rc)))
+			} else {
+				fc.Name = virtualInboundName
+				fc.Filters = append(fc.Filters, t.tcpProxy(wire.InboundPassthroughCluster))
+			}
+			out = append(out, fc)
+		}
+	}
+	add(pa.Mode, 0)
+	for _, port := range sortedKeys(pa.Ports) {
+		if !slices.ContainsFunc(served, func(p servedPort) bool { return p.target == port }) {
+			add(pa.Ports[port], port)
+		}
+	}
+	return out
+}
+
+// inboundRoutes leads every request to the app, without a timeout of ours.
+// Requests that were reset before they began are repeated, except for gRPC,
+// whose streams such a repetition could break (Istio).
+func inboundRoutes(cluster string, port int, operation string, p registry.Protocol) *routev3.RouteConfiguration {
+	a := &routev3.RouteAction{
+		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster},
+		Timeout:          durationpb.New(0),
+		MaxStreamDuration: &routev3.RouteAction_MaxStreamDuration{
+			MaxStreamDuration: durationpb.New(0), GrpcTimeoutHeaderMax: durationpb.New(0),
+		},
+	}
+	if p != registry.GRPC && p != registry.GRPCWeb {
+		a.RetryPolicy = &routev3.RetryPolicy{RetryOn: "reset-before-request", NumRetries: wrapperspb.UInt32(2)}
+	}
+	return &routev3.RouteConfiguration{
+		Name: cluster, ValidateClusters: wrapperspb.Bool(false),
+		VirtualHosts: []*routev3.VirtualHost{{
+			Name: "inbound|http|" + strconv.Itoa(port), Domains: []string{"*"},
+			Routes: []*routev3.Route{{
+				Name: "default", Match: routeMatch(nil), Decorator: &routev3.Decorator{Operation: operation},
+				Action: &routev3.Route_Route{Route: a},
+			}},
+		}},
+	}
+}
+
+// denyAll refuses every connection; the policy's name says why.
+func denyAll(o model.Origin) *listenerv3.Filter {
+	return networkFilter("envoy.filters.network.rbac", &rbacv3.RBAC{
+		StatPrefix: "tcp.",
+		Rules: &rbacconfigv3.RBAC{Action: rbacconfigv3.RBAC_DENY, Policies: map[string]*rbacconfigv3.Policy{
+			wireOrigin(o).Encode(): {
+				Permissions: []*rbacconfigv3.Permission{{Rule: &rbacconfigv3.Permission_Any{Any: true}}},
+				Principals:  []*rbacconfigv3.Principal{{Identifier: &rbacconfigv3.Principal_Any{Any: true}}},
+			},
+		}},
+	})
+}
+
+func originalDestination(i Interception) []*listenerv3.ListenerFilter {
+	out := []*listenerv3.ListenerFilter{{
+		Name:       "envoy.filters.listener.original_dst",
+		ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&originaldstv3.OriginalDst{})},
+	}}
+	if i == InterceptTPROXY {
+		const mark = 1337 // Istio's packet mark of inbound connections
+		out = append(out, &listenerv3.ListenerFilter{
+			Name:       "envoy.filters.listener.original_src",
+			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&originalsrcv3.OriginalSrc{Mark: mark})},
+		})
+	}
+	return out
+}
+
+// inspectors are the listener filters that the chains need, switched off for
+// the ports on which no chain asks: waiting for bytes there would stall
+// protocols in which the server begins.
+func inspectors(chains []*listenerv3.FilterChain) []*listenerv3.ListenerFilter {
+	type need struct{ tls, http bool }
+	needs := make(map[int]need)
+	for _, fc := range chains {
+		m := fc.GetFilterChainMatch()
+		port := int(m.GetDestinationPort().GetValue())
+		n := needs[port]
+		n.tls = n.tls || m.GetTransportProtocol() == "tls"
+		n.http = n.http || slices.Contains(m.GetApplicationProtocols(), "http/1.1")
+		needs[port] = n
+	}
+	// on reports for each port whether an inspector is needed; port 0 is all
+	// ports without a chain of their own.
+	build := func(on func(need) bool, make func(*listenerv3.ListenerFilterChainMatchPredicate) *listenerv3.ListenerFilter) []*listenerv3.ListenerFilter {
+		var with, without []int
+		for _, port := range sortedKeys(needs) {
+			switch {
+			case port == 0:
+			case on(needs[port]):
+				with = append(with, port)
+			default:
+				without = append(without, port)
+			}
+		}
+		switch {
+		case on(needs[0]):
+			return []*listenerv3.ListenerFilter{make(portsPredicate(without))}
+		case len(with) > 0:
+			p := portsPredicate(with)
+			return []*listenerv3.ListenerFilter{make(&listenerv3.ListenerFilterChainMatchPredicate{
+				Rule: &listenerv3.ListenerFilterChainMatchPredicate_NotMatch{NotMatch: p},
+			})}
+		}
+		return nil
+	}
+	out := build(func(n need) bool { return n.tls }, tlsInspector)
+	return append(out, build(func(n need) bool { return n.http }, httpInspector)...)
+}
+
+// portsPredicate holds for connections to one of the ports; nil for none.
+func portsPredicate(ports []int) *listenerv3.ListenerFilterChainMatchPredicate {
+	var rules []*listenerv3.ListenerFilterChainMatchPredicate
+	for _, p := range ports {
+		rules = append(rules, &listenerv3.ListenerFilterChainMatchPredicate{
+			Rule: &listenerv3.ListenerFilterChainMatchPredicate_DestinationPortRange{
+				DestinationPortRange: &typev3.Int32Range{Start: int32(p), End: int32(p) + 1},
+			},
+		})
+	}
+	switch len(rules) {
+	case 0:
+		return nil
+	case 1:
+		return rules[0]
+	}
+	return &listenerv3.ListenerFilterChainMatchPredicate{Rule: &listenerv3.ListenerFilterChainMatchPredicate_OrMatch{
+		OrMatch: &listenerv3.ListenerFilterChainMatchPredicate_MatchSet{Rules: rules},
+	}}
+}

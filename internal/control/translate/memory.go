@@ -1,0 +1,222 @@
+package translate
+
+import (
+	"maps"
+	"sync"
+)
+
+// treeLeavesMax bounds the variants of one thing that are remembered. The most
+// varied thing is the inbound listener, one variant for each workload; a full
+// tree is forgotten as a whole and grows again.
+const treeLeavesMax = 8192
+
+// table is a kind of remembered thing: a type URL, or one of ours below.
+type table string
+
+// Tables of things that are not resources.
+const (
+	tableNames   table = "names"   // Names, by type URL
+	tableScope   table = "scope"   // scopeIndex, one
+	tableRoutes  table = "routes"  // routePlan, by route configuration
+	tableListen  table = "listen"  // listenerPlans, one
+	tableGateway table = "gateway" // gatewayPlan, one
+)
+
+// memory is everything that was built, by table and name. The lock order of
+// trees follows containment: names, listeners and route configurations before
+// virtual hosts before plans before scopes; a build holds its tree's lock, so
+// that a thing is built once however many streams ask for it at the same time.
+type memory struct {
+	mu    sync.RWMutex
+	trees map[table]map[string]*tree // guarded by mu
+}
+
+// allNames in a set of dirty names stands for every name.
+const allNames = "*"
+
+func newMemory() *memory { return &memory{trees: make(map[table]map[string]*tree)} }
+
+// tree holds the variants of one thing as a decision tree: an inner node is a
+// question that the build asked of the View, an edge its answer, a leaf what
+// was built. Equal answers lead to the same leaf because a build is a function
+// of the answers that it got: so the key of a variant is exactly what was read.
+type tree struct {
+	mu     sync.Mutex
+	root   *node // guarded by mu
+	leaves int   // guarded by mu
+}
+
+type node struct {
+	ask  question
+	next map[any]*node // by answer
+	leaf bool
+	made any
+	err  error
+}
+
+// get returns the tree of a thing, made if there is none.
+func (m *memory) get(tb table, name string) *tree {
+	m.mu.RLock()
+	tr := m.trees[tb][name]
+	m.mu.RUnlock()
+	if tr != nil {
+		return tr
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.trees[tb] == nil {
+		m.trees[tb] = make(map[string]*tree)
+	}
+	if tr = m.trees[tb][name]; tr == nil {
+		tr = &tree{}
+		m.trees[tb][name] = tr
+	}
+	return tr
+}
+
+// names lists what a table remembers, in no order.
+func (m *memory) names(tb table) []string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	out := make([]string, 0, len(m.trees[tb]))
+	for name := range m.trees[tb] {
+		out = append(out, name)
+	}
+	return out
+}
+
+// namesWith lists what a table remembers for Views that gave this answer to
+// the first question.
+func (m *memory) namesWith(tb table, q question, answer any) []string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var out []string
+	for name, tr := range m.trees[tb] {
+		tr.mu.Lock()
+		if tr.root != nil && tr.root.ask == q && tr.root.next[answer] != nil {
+			out = append(out, name)
+		}
+		tr.mu.Unlock()
+	}
+	return out
+}
+
+// inherit takes over the trees of an earlier memory that are not dirty. Trees
+// are shared: what the earlier Translator still adds is valid here as well.
+func (m *memory) inherit(prev *memory, dirty map[string]map[string]struct{}) {
+	prev.mu.RLock()
+	defer prev.mu.RUnlock()
+	for tb, trees := range prev.trees {
+		stale := dirty[string(tb)]
+		if _, all := stale[allNames]; all {
+			continue
+		}
+		if len(stale) == 0 {
+			m.trees[tb] = maps.Clone(trees)
+			continue
+		}
+		kept := make(map[string]*tree, len(trees))
+		for name, tr := range trees {
+			if _, drop := stale[name]; !drop {
+				kept[name] = tr
+			}
+		}
+		m.trees[tb] = kept
+	}
+}
+
+// reader is how a build asks a View. It writes down what was asked.
+type reader struct {
+	t    *Translator
+	v    *View
+	path []step
+	seen map[question]struct{}
+}
+
+// step is a question with the answer that was given.
+type step struct {
+	ask    question
+	answer any
+}
+
+func (r *reader) ask(k kind, arg string) any {
+	q := question{kind: k, arg: arg}
+	a := r.t.answer(r.v, q)
+	r.note(q, a)
+	return a
+}
+
+func (r *reader) note(q question, a any) {
+	if _, dup := r.seen[q]; dup {
+		return
+	}
+	if q.kind == askService {
+		// The scope decides which service a host means: once it was asked,
+		// this question has no second answer.
+		if _, known := r.seen[question{kind: askScope}]; known {
+			return
+		}
+	}
+	if r.seen == nil {
+		r.seen = make(map[question]struct{}, 8)
+	}
+	r.seen[q] = struct{}{}
+	r.path = append(r.path, step{q, a})
+}
+
+// remember returns a thing as the View sees it, built if it is not remembered.
+// outer, which may be nil, is the build that needs the thing: it inherits the
+// questions.
+func remember[T any](t *Translator, outer *reader, v *View, tb table, name string, build func(*reader) (T, error)) (T, error) {
+	tr := t.mem.get(tb, name)
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	n := tr.root
+	for n != nil && !n.leaf {
+		a := t.answer(v, n.ask)
+		if outer != nil {
+			outer.note(n.ask, a)
+		}
+		n = n.next[a]
+	}
+	if n == nil {
+		r := &reader{t: t, v: v}
+		made, err := build(r)
+		n = tr.insert(r.path, made, err)
+		if outer != nil {
+			for _, s := range r.path {
+				outer.note(s.ask, s.answer)
+			}
+		}
+	}
+	made, _ := n.made.(T)
+	return made, n.err
+}
+
+func (tr *tree) insert(path []step, made any, err error) *node {
+	if tr.leaves >= treeLeavesMax {
+		tr.root, tr.leaves = nil, 0
+	}
+	tr.leaves++
+	var parent *node
+	var answer any
+	put := func(n *node) {
+		if parent == nil {
+			tr.root = n
+			return
+		}
+		parent.next[answer] = n
+	}
+	at := tr.root
+	for _, s := range path {
+		if at == nil {
+			at = &node{ask: s.ask, next: make(map[any]*node, 1)}
+			put(at)
+		}
+		parent, answer = at, s.answer
+		at = parent.next[answer]
+	}
+	leaf := &node{leaf: true, made: made, err: err}
+	put(leaf)
+	return leaf
+}

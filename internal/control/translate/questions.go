@@ -1,0 +1,210 @@
+package translate
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/tullemesh/tulle/internal/control/model"
+	"github.com/tullemesh/tulle/internal/control/registry"
+)
+
+// kind is what may be asked of a View. A build asks nothing else, so that the
+// questions it asked are all that its result depends on.
+type kind uint8
+
+const (
+	askRole        kind = iota // Role
+	askNamespace               // string
+	askDomain                  // string
+	askScope                   // any: the SidecarScope, or the namespace for the default scope
+	askService                 // *registry.Service that a host means, nil: not in scope
+	askDestination             // *model.DestinationRule in effect for a host
+	askSelected                // bool: do the labels satisfy a selector
+	askIsNamespace             // bool
+	askOwnAddress              // bool: is it one of the workload's addresses
+	askFamilies                // families
+	askIntercept               // Interception
+	askProxyPort               // int
+	askDNSCapture              // bool
+	askVHDS                    // bool
+	askInbound                 // string: everything the inbound side depends on
+	askEgress                  // string: canonical egress addresses
+	askGateways                // string: the selected gateways' names
+	askIdentity                // string
+	askAppAddress              // string: the app's address behind a workload port
+)
+
+// question is one accessor of a View with its argument.
+type question struct {
+	kind kind
+	arg  string
+}
+
+// families are the address families that a proxy has.
+type families struct{ v4, v6 bool }
+
+// answer is the one place where a View is read. Answers are comparable.
+func (t *Translator) answer(v *View, q question) any {
+	switch q.kind {
+	case askRole:
+		return v.role
+	case askNamespace:
+		return v.namespace
+	case askDomain:
+		return v.domain
+	case askScope:
+		return v.scopeKey()
+	case askService:
+		return t.scopeOf(v).byHost[q.arg] // nil is an answer too
+	case askDestination:
+		return t.snap.DestinationRule(q.arg, v.namespace, v.labels)
+	case askSelected:
+		return selectedBy(q.arg, v.labels)
+	case askIsNamespace:
+		return v.namespace == q.arg
+	case askOwnAddress:
+		return v.isOwn(q.arg)
+	case askFamilies:
+		return v.families()
+	case askIntercept:
+		return v.intercept
+	case askProxyPort:
+		return v.httpProxyPort
+	case askDNSCapture:
+		return v.dnsCapture
+	case askVHDS:
+		return v.vhds
+	case askInbound:
+		return v.inboundText
+	case askEgress:
+		return v.egressText
+	case askGateways:
+		return v.gatewayText
+	case askIdentity:
+		return v.identity
+	case askAppAddress:
+		return v.appPorts[q.arg]
+	}
+	panic("unknown question " + strconv.Itoa(int(q.kind)))
+}
+
+func (r *reader) role() Role                 { return r.ask(askRole, "").(Role) }
+func (r *reader) namespace() string          { return r.ask(askNamespace, "").(string) }
+func (r *reader) domain() string             { return r.ask(askDomain, "").(string) }
+func (r *reader) selected(sel string) bool   { return r.ask(askSelected, sel).(bool) }
+func (r *reader) isNamespace(ns string) bool { return r.ask(askIsNamespace, ns).(bool) }
+func (r *reader) ownAddress(a string) bool   { return r.ask(askOwnAddress, a).(bool) }
+func (r *reader) families() families         { return r.ask(askFamilies, "").(families) }
+func (r *reader) intercept() Interception    { return r.ask(askIntercept, "").(Interception) }
+func (r *reader) httpProxyPort() int         { return r.ask(askProxyPort, "").(int) }
+func (r *reader) dnsCapture() bool           { return r.ask(askDNSCapture, "").(bool) }
+func (r *reader) takesVHDS() bool            { return r.ask(askVHDS, "").(bool) }
+func (r *reader) appAddress(p string) string { return r.ask(askAppAddress, p).(string) }
+
+// scope returns the index of everything that the proxy may call.
+func (r *reader) scope() *scopeIndex {
+	r.ask(askScope, "")
+	return r.t.scopeOf(r.v)
+}
+
+// service is what a host means to the proxy; nil: not in its scope.
+func (r *reader) service(host string) *registry.Service {
+	return r.ask(askService, host).(*registry.Service)
+}
+
+// destination is the destination rule in effect for a host; nil: none.
+func (r *reader) destination(host string) *model.DestinationRule {
+	return r.ask(askDestination, host).(*model.DestinationRule)
+}
+
+// egress are the listening addresses asked for by "host:port".
+func (r *reader) egress() map[string]string {
+	r.ask(askEgress, "")
+	return r.v.egress
+}
+
+func (r *reader) gateways() []*model.Gateway {
+	r.ask(askGateways, "")
+	return r.v.gateways
+}
+
+// inbound returns what the workload serves.
+func (r *reader) inbound() ([]model.Instance, *model.PeerAuth) {
+	r.ask(askInbound, "")
+	return r.v.instances, r.v.peerAuth
+}
+
+func (v *View) scopeKey() any {
+	if v.scope.Default {
+		return v.namespace
+	}
+	return v.scope
+}
+
+func (v *View) isOwn(addr string) bool {
+	a, err := netip.ParseAddr(addr)
+	if err != nil {
+		return false
+	}
+	for _, own := range v.addrs {
+		if own == a {
+			return true
+		}
+	}
+	return false
+}
+
+func (v *View) families() families {
+	return families{v4: v.hasFamily(netip.IPv4Unspecified()), v6: v.hasFamily(netip.IPv6Unspecified())}
+}
+
+func (v *View) gatewayKey() string {
+	var b strings.Builder
+	for _, g := range v.gateways {
+		b.WriteString(g.Namespace)
+		b.WriteByte('/')
+		b.WriteString(g.Name)
+		b.WriteByte(',')
+	}
+	for _, in := range v.instances {
+		b.WriteString(strconv.Itoa(in.Port.Number))
+		b.WriteByte(':')
+		b.WriteString(strconv.Itoa(in.TargetPort))
+		b.WriteByte(',')
+	}
+	return b.String()
+}
+
+// inboundKey writes down what the inbound side is made of: the served ports
+// with their services, the peer authentication, and the app's addresses.
+func (v *View) inboundKey() string {
+	var b strings.Builder
+	for _, in := range v.instances {
+		b.WriteString(in.Service.Hostname)
+		b.WriteByte('/')
+		b.WriteString(in.Service.Namespace)
+		b.WriteByte(':')
+		b.WriteString(strconv.Itoa(in.Port.Number))
+		b.WriteByte('/')
+		b.WriteString(string(in.Port.Protocol))
+		b.WriteByte('>')
+		b.WriteString(strconv.Itoa(in.TargetPort))
+		b.WriteByte(',')
+	}
+	pa := v.peerAuth
+	b.WriteString("|" + pa.Origin.Key.String() + pa.Origin.Path + "=" + strconv.Itoa(int(pa.Mode)))
+	if pa.Deny {
+		b.WriteString("!" + pa.DenyOrigin.Key.String())
+	}
+	for _, p := range sortedKeys(pa.Ports) {
+		b.WriteString("," + strconv.Itoa(p) + "=" + strconv.Itoa(int(pa.Ports[p])))
+	}
+	b.WriteString("|" + selectorText(v.appPorts))
+	if v.intercept == InterceptNone {
+		for _, a := range v.addrs {
+			b.WriteString("," + a.String())
+		}
+	}
+	return b.String()
+}

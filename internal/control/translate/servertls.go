@@ -1,0 +1,86 @@
+package translate
+
+import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/tullemesh/tulle/internal/control/registry"
+)
+
+const (
+	// credentialPrefix names a Kubernetes secret of the gateway's namespace in
+	// SDS; caSuffix the one that verifies callers (Istio, credentialName).
+	credentialPrefix = "kubernetes://"
+	caSuffix         = "-cacert"
+	// filePrefix and rootFilePrefix name files, which the agent reads.
+	filePrefix     = "file-cert:"
+	rootFilePrefix = "file-root:"
+	fileSeparator  = "~"
+)
+
+// serverTLS is the TLS of a gateway server that ends connections.
+func (t *Translator) serverTLS(s *gatewayServer) *corev3.TransportSocket {
+	if s.TLS.Mode == "ISTIO_MUTUAL" {
+		ctx := t.downstreamMutual()
+		ctx.CommonTlsContext.TlsParams = tlsParams(s.TLS.MinVersion, s.TLS.MaxVersion)
+		return socket(tlsSocket, ctx)
+	}
+	common := &tlsv3.CommonTlsContext{TlsParams: tlsParams(s.TLS.MinVersion, s.TLS.MaxVersion)}
+	if s.Protocol == registry.HTTPS {
+		common.AlpnProtocols = httpALPN()
+	}
+	var root *tlsv3.SdsSecretConfig
+	if len(s.TLS.CredentialNames) > 0 {
+		for _, name := range s.TLS.CredentialNames {
+			common.TlsCertificateSdsSecretConfigs = append(common.TlsCertificateSdsSecretConfigs, gatewaySecret(credentialPrefix+name))
+		}
+		root = gatewaySecret(credentialPrefix + s.TLS.CredentialNames[0] + caSuffix)
+	} else {
+		common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{
+			agentSecret(filePrefix + s.TLS.CertFile + fileSeparator + s.TLS.KeyFile),
+		}
+		root = agentSecret(rootFilePrefix + s.TLS.CAFile)
+	}
+	ctx := &tlsv3.DownstreamTlsContext{CommonTlsContext: common, RequireClientCertificate: wrapperspb.Bool(s.TLS.Mode == "MUTUAL")}
+	if s.TLS.Mode == "MUTUAL" || s.TLS.Mode == "OPTIONAL_MUTUAL" {
+		common.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
+			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+				DefaultValidationContext: &tlsv3.CertificateValidationContext{}, ValidationContextSdsSecretConfig: root,
+			},
+		}
+	}
+	return socket(tlsSocket, ctx)
+}
+
+// gatewaySecret says: ask the control plane.
+func gatewaySecret(name string) *tlsv3.SdsSecretConfig {
+	return &tlsv3.SdsSecretConfig{Name: name, SdsConfig: adsSource()}
+}
+
+// tlsParams are the versions that a server takes: 1.2 and newer where the
+// Gateway does not say otherwise (ServerTLSSettings.minProtocolVersion).
+func tlsParams(lowest, highest string) *tlsv3.TlsParameters {
+	out := &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2}
+	if v, ok := tlsVersion(lowest); ok {
+		out.TlsMinimumProtocolVersion = v
+	}
+	if v, ok := tlsVersion(highest); ok {
+		out.TlsMaximumProtocolVersion = v
+	}
+	return out
+}
+
+func tlsVersion(name string) (tlsv3.TlsParameters_TlsProtocol, bool) {
+	switch name {
+	case "TLSV1_0":
+		return tlsv3.TlsParameters_TLSv1_0, true
+	case "TLSV1_1":
+		return tlsv3.TlsParameters_TLSv1_1, true
+	case "TLSV1_2":
+		return tlsv3.TlsParameters_TLSv1_2, true
+	case "TLSV1_3":
+		return tlsv3.TlsParameters_TLSv1_3, true
+	}
+	return 0, false
+}

@@ -1,0 +1,197 @@
+package translate
+
+import (
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/tullemesh/tulle/internal/control/model"
+	"github.com/tullemesh/tulle/internal/control/registry"
+	"github.com/tullemesh/tulle/internal/identity"
+	"github.com/tullemesh/tulle/internal/wire"
+)
+
+// Names of Istio's workload certificate and root, which the agent beside the
+// proxy serves on the cluster sds-grpc of the bootstrap.
+const (
+	workloadSecret = "default"
+	rootSecret     = "ROOTCA"
+	sdsCluster     = "sds-grpc"
+)
+
+const (
+	tlsSocket = "envoy.transport_sockets.tls"
+	rawSocket = "envoy.transport_sockets.raw_buffer"
+	// tlsModeKey marks endpoints that take mutual TLS (Istio's label
+	// security.istio.io/tlsMode).
+	tlsModeKey      = "tlsMode"
+	socketMatchMeta = "envoy.transport_socket_match"
+	modeIstio       = "istio"
+)
+
+// secure gives a cluster its transport: what the destination rule says, else
+// mutual TLS to those endpoints that take it (MeshConfig.enableAutoMtls).
+func (t *Translator) secure(c *clusterv3.Cluster, g target, subset string, policy model.TrafficPolicy) {
+	mutual := func() *corev3.TransportSocket {
+		return socket(tlsSocket, t.upstreamTLS(g, wire.SNI(g.port.Number, subset, g.svc.Hostname)))
+	}
+	switch policy.TLSMode {
+	case "DISABLE":
+		return
+	case "ISTIO_MUTUAL":
+		c.TransportSocket = mutual()
+		return
+	}
+	if !t.snap.Mesh().AutoMTLS || g.svc.External ||
+		t.snap.PeerAuth(g.svc.Namespace, nil).Mode == model.MTLSDisable {
+		return
+	}
+	if c.GetType() == clusterv3.Cluster_ORIGINAL_DST {
+		// No endpoint metadata to choose by: all endpoints or none.
+		if t.allTakeMutualTLS(g) {
+			c.TransportSocket = mutual()
+		}
+		return
+	}
+	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{
+		{Name: "tlsMode-istio", Match: object(tlsModeKey, structpb.NewStringValue(modeIstio)), TransportSocket: mutual()},
+		{Name: "tlsMode-disabled", Match: &structpb.Struct{}, TransportSocket: socket(rawSocket, &rawbufferv3.RawBuffer{})},
+	}
+}
+
+func (t *Translator) allTakeMutualTLS(g target) bool {
+	endpoints := t.snap.Endpoints(g.svc, g.port.Number)
+	for _, e := range endpoints {
+		if e.TLSMode != modeIstio {
+			return false
+		}
+	}
+	return len(endpoints) > 0
+}
+
+// upstreamTLS is mutual TLS to a service: our certificate, the mesh's root,
+// and only the identities that run the service.
+func (t *Translator) upstreamTLS(g target, sni string) *tlsv3.UpstreamTlsContext {
+	alpn := []string{"istio"}
+	if g.port.Protocol.IsHTTP2() {
+		alpn = append(alpn, "h2")
+	}
+	validation := &tlsv3.CertificateValidationContext{}
+	for _, id := range t.accounts(g.svc) {
+		//nolint:staticcheck // match_subject_alt_names is what Istio sends
+		validation.MatchSubjectAltNames = append(validation.MatchSubjectAltNames, exactly(id))
+	}
+	return &tlsv3.UpstreamTlsContext{
+		Sni: sni,
+		CommonTlsContext: &tlsv3.CommonTlsContext{
+			AlpnProtocols: alpn,
+			TlsParams: &tlsv3.TlsParameters{
+				TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2,
+				TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
+			},
+			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{agentSecret(workloadSecret)},
+			ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{
+				CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+					DefaultValidationContext:         validation,
+					ValidationContextSdsSecretConfig: agentSecret(rootSecret),
+				},
+			},
+		},
+	}
+}
+
+// accounts are the identities that may answer for a service: those of its
+// endpoints, in every spelling of the trust domain, and those it declares.
+func (t *Translator) accounts(svc *registry.Service) []string {
+	mesh := t.snap.Mesh()
+	set := make(map[string]struct{})
+	for _, p := range svc.Ports {
+		for _, e := range t.snap.Endpoints(svc, p.Number) {
+			if e.Account == "" {
+				continue
+			}
+			id := identity.ID{TrustDomain: mesh.TrustDomain, Namespace: e.WorkloadNamespace, ServiceAccount: e.Account}
+			set[id.String()] = struct{}{}
+			for _, alias := range mesh.TrustDomainAliases {
+				id.TrustDomain = alias
+				set[id.String()] = struct{}{}
+			}
+		}
+	}
+	for _, a := range svc.Accounts {
+		set[a] = struct{}{}
+	}
+	return sortedKeys(set)
+}
+
+// downstreamMutual is what a sidecar's inbound side asks of its callers: a
+// certificate of the mesh.
+func (t *Translator) downstreamMutual() *tlsv3.DownstreamTlsContext {
+	mesh := t.snap.Mesh()
+	validation := &tlsv3.CertificateValidationContext{}
+	for _, td := range append([]string{mesh.TrustDomain}, mesh.TrustDomainAliases...) {
+		//nolint:staticcheck // match_subject_alt_names is what Istio sends
+		validation.MatchSubjectAltNames = append(validation.MatchSubjectAltNames, &matcherv3.StringMatcher{
+			MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "spiffe://" + td + "/"},
+		})
+	}
+	return &tlsv3.DownstreamTlsContext{
+		RequireClientCertificate: wrapperspb.Bool(true),
+		CommonTlsContext: &tlsv3.CommonTlsContext{
+			AlpnProtocols:                  httpALPN(),
+			TlsParams:                      meshTLSParams(),
+			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{agentSecret(workloadSecret)},
+			ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{
+				CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+					DefaultValidationContext:         validation,
+					ValidationContextSdsSecretConfig: agentSecret(rootSecret),
+				},
+			},
+		},
+	}
+}
+
+// meshTLSParams are Istio's for mutual TLS within the mesh.
+func meshTLSParams() *tlsv3.TlsParameters {
+	return &tlsv3.TlsParameters{
+		TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2,
+		TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
+		CipherSuites: []string{
+			"ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384",
+			"ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256",
+			"AES256-GCM-SHA384", "AES128-GCM-SHA256",
+		},
+	}
+}
+
+// agentSecret says: ask the agent beside the proxy. Keys never leave it.
+func agentSecret(name string) *tlsv3.SdsSecretConfig {
+	return &tlsv3.SdsSecretConfig{
+		Name: name,
+		SdsConfig: &corev3.ConfigSource{
+			ConfigSourceSpecifier: &corev3.ConfigSource_ApiConfigSource{ApiConfigSource: &corev3.ApiConfigSource{
+				ApiType:                   corev3.ApiConfigSource_GRPC,
+				TransportApiVersion:       corev3.ApiVersion_V3,
+				SetNodeOnFirstMessageOnly: true,
+				GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+					EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: sdsCluster},
+				}}},
+			}},
+			InitialFetchTimeout: durationpb.New(0),
+			ResourceApiVersion:  corev3.ApiVersion_V3,
+		},
+	}
+}
+
+func socket(name string, config proto.Message) *corev3.TransportSocket {
+	return &corev3.TransportSocket{Name: name, ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(config)}}
+}
+
+// httpALPN are the protocols that our HTTP servers speak inside TLS.
+func httpALPN() []string { return []string{"h2", "http/1.1"} }
