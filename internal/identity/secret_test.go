@@ -48,7 +48,7 @@ func TestSecretsPrintRedactedEverywhere(t *testing.T) {
 
 	var logged bytes.Buffer
 	for _, log := range []*slog.Logger{slog.New(slog.NewTextHandler(&logged, nil)), slog.New(slog.NewJSONHandler(&logged, nil))} {
-		log.Info("secrets", "key", key, "token", token, "holder", h, "bundle", bundle)
+		log.Info("secrets", slog.Any("key", key), slog.Any("token", token), slog.Any("holder", h), slog.Any("bundle", bundle))
 	}
 	texts := map[string]string{"slog": logged.String()}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {

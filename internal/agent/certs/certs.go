@@ -107,7 +107,7 @@ func New(options Options) (*Keeper, error) {
 	if options.Log == nil {
 		options.Log = slog.New(slog.DiscardHandler)
 	}
-	k := &Keeper{options: options, log: options.Log.With("identity", options.ID.String())}
+	k := &Keeper{options: options, log: options.Log.With(slog.String("identity", options.ID.String()))}
 	if options.Directory == "" {
 		return k, nil
 	}
@@ -123,12 +123,12 @@ func New(options Options) (*Keeper, error) {
 	switch {
 	case err == nil:
 		k.renewAt = renewal(earlier(s.obtained, time.Now()), s.bundle.NotAfter)
-		k.log.Info("certificate restored", "until", s.bundle.NotAfter)
+		k.log.Info("certificate restored", slog.Time("until", s.bundle.NotAfter))
 		k.Publish(s.bundle)
 	case errors.Is(err, keyfile.ErrExposed):
 		return nil, fmt.Errorf("workload certificate: %w", err)
 	case !errors.Is(err, fs.ErrNotExist):
-		k.log.Warn("kept certificate is not used", "directory", options.Directory, "error", err)
+		k.log.Warn("kept certificate is not used", slog.String("directory", options.Directory), slog.Any("error", err))
 	}
 	return k, nil
 }
@@ -167,14 +167,14 @@ func (k *Keeper) Run(ctx context.Context) error {
 }
 
 func (k *Keeper) logFailure(ctx context.Context, err error, failures int, delay time.Duration) {
-	log := k.log.With("error", err, "failures", failures, "retry_in", delay)
+	log := k.log.With(slog.Any("error", err), slog.Int("failures", failures), slog.Duration("retry_in", delay))
 	switch current := k.Current(); {
 	case current == nil:
 		log.WarnContext(ctx, "no certificate yet")
 	case time.Now().Before(current.NotAfter):
-		log.WarnContext(ctx, "certificate not renewed", "until", current.NotAfter)
+		log.WarnContext(ctx, "certificate not renewed", slog.Time("until", current.NotAfter))
 	default:
-		log.ErrorContext(ctx, "certificate has expired and is not renewed", "until", current.NotAfter)
+		log.ErrorContext(ctx, "certificate has expired and is not renewed", slog.Time("until", current.NotAfter))
 	}
 }
 
@@ -214,10 +214,10 @@ func (k *Keeper) renew(ctx context.Context, failures int) error {
 	if k.options.Directory != "" {
 		if err := save(k.options.Directory, state{bundle: b, obtained: now}); err != nil {
 			// The mesh works; only a restart without control plane would not.
-			k.log.ErrorContext(ctx, "certificate is not kept on disk", "directory", k.options.Directory, "error", err)
+			k.log.ErrorContext(ctx, "certificate is not kept on disk", slog.String("directory", k.options.Directory), slog.Any("error", err))
 		}
 	}
-	k.log.InfoContext(ctx, "certificate obtained", "until", b.NotAfter, "renewal", k.renewAt)
+	k.log.InfoContext(ctx, "certificate obtained", slog.Time("until", b.NotAfter), slog.Time("renewal", k.renewAt))
 	k.Publish(b)
 	return nil
 }

@@ -148,7 +148,7 @@ func (s *Server) serve(ctx context.Context, sub *subscription, receive func() er
 			}
 			secrets, err := build(s.source.Current())
 			if err != nil {
-				s.log.ErrorContext(ctx, "secrets not sent", "error", err)
+				s.log.ErrorContext(ctx, "secrets not sent", slog.Any("error", err))
 				continue
 			}
 			if u := sub.due(secrets); len(u.secrets) > 0 || len(u.unknown) > 0 {
@@ -179,13 +179,13 @@ func checkType(url string) error {
 
 func (s *Server) logRefusal(ctx context.Context, nonce, message string) {
 	if message != "" {
-		s.log.WarnContext(ctx, "secret refused by the proxy", "nonce", nonce, "error", message)
+		s.log.WarnContext(ctx, "secret refused by the proxy", slog.String("nonce", nonce), slog.String("error", message))
 	}
 }
 
 func (s *Server) logUnknown(ctx context.Context, names []string) {
 	if len(names) > 0 {
-		s.log.WarnContext(ctx, "unknown secret asked for", "names", names, "known", []string{Default, RootCA})
+		s.log.WarnContext(ctx, "unknown secret asked for", slog.Any("names", names), slog.Any("known", []string{Default, RootCA}))
 	}
 }
 

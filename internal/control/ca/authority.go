@@ -105,7 +105,7 @@ func (o Options) complete() (Options, error) {
 // root there when the directory is absent or empty. A directory with only a
 // part of the files is an error: a new root would cut off every workload.
 // Of several processes that generate at the same time one wins and the others
-// load its root.
+// load its root. Nobody else may be able to write to the directory.
 func LoadOrCreate(directory string, options Options) (*Authority, error) {
 	entries, err := os.ReadDir(directory)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -119,6 +119,9 @@ func LoadOrCreate(directory string, options Options) (*Authority, error) {
 		if err := create(directory, completed); err != nil {
 			return nil, fmt.Errorf("%w: create root in %s: %w", ErrAuthority, directory, err)
 		}
+	}
+	if err := keyfile.MakeDirectory(directory); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAuthority, err)
 	}
 	return Load(directory, options)
 }

@@ -122,6 +122,22 @@ func TestReadableKeyIsRefusedWithItsRemedy(t *testing.T) {
 	}
 }
 
+func TestDirectoryThatOthersMayChangeIsRefused(t *testing.T) {
+	directory := filepath.Join(t.TempDir(), "ca")
+	if _, err := ca.LoadOrCreate(directory, ca.Options{TrustDomains: domains(t)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(directory, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ca.LoadOrCreate(directory, ca.Options{TrustDomains: domains(t)}); !errors.Is(err, keyfile.ErrExposed) {
+		t.Errorf("authority: %v, want ErrExposed", err)
+	}
+	if _, err := ca.NewTokenIssuer(filepath.Join(directory, "token-key.pem"), nil); !errors.Is(err, keyfile.ErrExposed) {
+		t.Errorf("tokens: %v, want ErrExposed", err)
+	}
+}
+
 // An organization's own root signs an intermediate for the mesh, in the layout
 // of Istio's cacerts secret; a second root is trusted beside it.
 func TestPluggedIntermediateSignsBelowSeveralRoots(t *testing.T) {

@@ -78,17 +78,17 @@ func (s *Server) CreateCertificate(ctx context.Context, request *securityapi.Ist
 	id, err := s.authenticate(ctx)
 	if err != nil {
 		s.metrics.authentication.Inc()
-		s.log.WarnContext(ctx, "certificate request refused", "peer", peerAddress(ctx), "error", err)
+		s.log.WarnContext(ctx, "certificate request refused", slog.String("peer", peerAddress(ctx)), slog.Any("error", err))
 		// The reason stays here: it would help whoever tries credentials.
 		return nil, status.Error(codes.Unauthenticated, "the certificate authority accepts neither a client certificate nor a join token of this caller")
 	}
 	issued, err := s.sign(id, request)
 	if err != nil {
-		s.log.WarnContext(ctx, "certificate request refused", "identity", id.String(), "peer", peerAddress(ctx), "error", err)
+		s.log.WarnContext(ctx, "certificate request refused", slog.String("identity", id.String()), slog.String("peer", peerAddress(ctx)), slog.Any("error", err))
 		return nil, err
 	}
 	s.metrics.issued.Inc()
-	s.log.InfoContext(ctx, "certificate issued", "identity", id.String(), "serial", issued.Leaf.SerialNumber.Text(16), "until", issued.Leaf.NotAfter)
+	s.log.InfoContext(ctx, "certificate issued", slog.String("identity", id.String()), slog.String("serial", issued.Leaf.SerialNumber.Text(16)), slog.Time("until", issued.Leaf.NotAfter))
 	response := &securityapi.IstioCertificateResponse{}
 	response.CertChain = append(response.CertChain, string(identity.EncodeCertificates(issued.Leaf)))
 	for _, c := range slices.Concat(issued.chain, issued.roots) {

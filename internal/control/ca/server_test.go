@@ -52,7 +52,7 @@ func newService(t *testing.T, rates ca.Rates) *service {
 func (s *service) start(rates ca.Rates) *service {
 	s.t.Helper()
 	var err error
-	if s.tokens, err = ca.NewTokenIssuer(filepath.Join(s.t.TempDir(), "token-key.pem"), s.clock.now); err != nil {
+	if s.tokens, err = ca.NewTokenIssuer(filepath.Join(privateDirectory(s.t), "token-key.pem"), s.clock.now); err != nil {
 		s.t.Fatal(err)
 	}
 	if s.server, err = ca.NewServerCertificate(s.authority, []string{serverName, "127.0.0.1"}, 0); err != nil {
@@ -199,7 +199,7 @@ func TestAnswerHasOneCertificatePerElement(t *testing.T) {
 func TestCallersWithoutAGoodCredentialAreRefused(t *testing.T) {
 	s := newService(t, ca.Rates{})
 	foreign := newPair(t, "foreign root", nil, nil)
-	foreignTokens, err := ca.NewTokenIssuer(filepath.Join(t.TempDir(), "key"), s.clock.now)
+	foreignTokens, err := ca.NewTokenIssuer(filepath.Join(privateDirectory(t), "key"), s.clock.now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"io"
 	"io/fs"
 	"math/big"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -48,9 +49,13 @@ type TokenIssuer struct {
 	now    func() time.Time
 }
 
-// NewTokenIssuer loads the signing key from path, or generates it there. It
-// is a key of its own, never that of certificates.
+// NewTokenIssuer loads the signing key from path, or generates it there, in a
+// directory that only we can change. It is a key of its own, never that of
+// certificates. A nil clock means time.Now.
 func NewTokenIssuer(path string, now func() time.Time) (*TokenIssuer, error) {
+	if err := keyfile.MakeDirectory(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("token key: %w", err)
+	}
 	text, err := keyfile.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		text, err = newTokenKey(path)

@@ -2,6 +2,7 @@ package ca_test
 
 import (
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -74,7 +75,7 @@ func (f forge) with(t testing.TB, changes map[string]any) string {
 
 func newTokens(t testing.TB) (*ca.TokenIssuer, *clock, forge, string) {
 	t.Helper()
-	path, c := filepath.Join(t.TempDir(), "token-key.pem"), &clock{}
+	path, c := filepath.Join(t.TempDir(), "tokens", "token-key.pem"), &clock{}
 	issuer, err := ca.NewTokenIssuer(path, c.now)
 	if err != nil {
 		t.Fatal(err)
@@ -296,23 +297,45 @@ func TestTokenSizeIsLimitedBeforeParsing(t *testing.T) {
 	}
 }
 
+// privateDirectory is one that nobody else can write to, whatever the umask.
+func privateDirectory(t testing.TB) string {
+	t.Helper()
+	directory := filepath.Join(t.TempDir(), "private")
+	if err := keyfile.MakeDirectory(directory); err != nil {
+		t.Fatal(err)
+	}
+	return directory
+}
+
 func TestUnusableTokenKeysAreRefused(t *testing.T) {
-	exposed := filepath.Join(t.TempDir(), "key")
+	exposed := filepath.Join(privateDirectory(t), "key")
 	if err := os.WriteFile(exposed, newPair(t, "x", nil, nil).keyPEM(t), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := ca.NewTokenIssuer(exposed, nil); !errors.Is(err, keyfile.ErrExposed) {
 		t.Errorf("readable key: %v", err)
 	}
-	damaged := filepath.Join(t.TempDir(), "key")
+	damaged := filepath.Join(privateDirectory(t), "key")
 	if err := os.WriteFile(damaged, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := ca.NewTokenIssuer(damaged, nil); !errors.Is(err, identity.ErrKey) {
 		t.Errorf("damaged key: %v", err)
 	}
-	if _, err := ca.NewTokenIssuer(filepath.Join(t.TempDir(), "absent", "key"), nil); err == nil {
-		t.Error("key in a directory that doesn't exist was made")
+	other := newPair(t, "x", nil, nil)
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.key = p384
+	if err := os.WriteFile(damaged, other.keyPEM(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ca.NewTokenIssuer(damaged, nil); !errors.Is(err, identity.ErrKey) {
+		t.Errorf("key of another curve: %v", err)
+	}
+	if _, err := ca.NewTokenIssuer(filepath.Join(damaged, "key"), nil); err == nil {
+		t.Error("a file in place of the directory: accepted")
 	}
 }
 
