@@ -26,6 +26,24 @@ const (
 	// CodeProject is of tulle.yaml.
 	CodeProject = "TUL1301"
 
+	// TUL14xx are found by comparing objects: the registry, the model, and the files that they come from.
+	CodeHostTaken    = "TUL1401"
+	CodeDefinedTwice = "TUL1402"
+	CodeDelegate     = "TUL1411"
+	CodeSubsetTwice  = "TUL1412"
+	CodePeerHidden   = "TUL1413"
+	CodeNotConverted = "TUL1414"
+	CodeUnreadable   = "TUL1421"
+	CodeLink         = "TUL1422"
+
+	CodeNotFound         = "IST0101"
+	CodeHostConflict     = "IST0109"
+	CodeSidecarSelectors = "IST0110"
+	CodeSidecarDefaults  = "IST0111"
+	CodePortRequired     = "IST0112"
+	CodeHostNotInGateway = "IST0132"
+	CodeUnknownHost      = "IST0174"
+
 	CodeInvalid    = "IST0106"
 	CodeSuspicious = "IST0133"
 	CodeDeprecated = "IST0002"
@@ -74,6 +92,21 @@ func explanations() []Explained {
 		{CodeKindUnsupported, "Istio accepts objects of this kind; tulle does not enforce them yet, so the object is refused instead of being ignored."},
 		{CodeFieldUnsupported, "Istio accepts this field; tulle does not enforce it yet, so the object is refused instead of being half applied."},
 		{CodeValueUnsupported, "Istio accepts this value; tulle does not enforce it yet, so the object is refused instead of being half applied."},
+		{CodeHostTaken, "Several objects of a namespace define one host. A Kubernetes Service wins over a ServiceEntry, then the oldest wins."},
+		{CodeDefinedTwice, "Two files, or two sources, define the same object. One of them is used, and the message says which."},
+		{CodeDelegate, "A VirtualService that others delegate to can't be merged: it is not exported to them, or its conditions contradict theirs."},
+		{CodeSubsetTwice, "DestinationRules for one host are merged, and two of them define a subset of the same name. The older definition holds."},
+		{CodePeerHidden, "A PeerAuthentication never applies: another one holds for the same scope, or it has a selector in the root namespace."},
+		{CodeNotConverted, "An accepted object can't be put to use. This is a defect of tulle; the object counts as absent."},
+		{CodeUnreadable, "A file or a folder of the configuration can't be read. What was read of it before stays in force."},
+		{CodeLink, "A symbolic link leads out of the configuration folder, or in a circle. It is not followed."},
+		{CodeNotFound, "An object refers to a host, port, subset, gateway or delegate that nothing defines."},
+		{CodeHostConflict, "Several VirtualServices claim one host for sidecars. Sidecars use the oldest of them."},
+		{CodeSidecarSelectors, "Several Sidecars select one workload. The oldest of them applies."},
+		{CodeSidecarDefaults, "A namespace has several Sidecars without a selector. The oldest of them applies."},
+		{CodePortRequired, "A destination names no port, and its service has several."},
+		{CodeHostNotInGateway, "A VirtualService is bound to a Gateway that serves none of its hosts."},
+		{CodeUnknownHost, "A DestinationRule is for a host that no service has."},
 		{CodeMeshUnsupported, "Istio accepts this field of the mesh configuration; tulle does not enforce it yet. The field is ignored, the others hold."},
 	}
 }

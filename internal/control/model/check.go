@@ -7,29 +7,10 @@ import (
 	"strings"
 
 	"github.com/tullemesh/tulle/internal/apis"
+	"github.com/tullemesh/tulle/internal/apis/problem"
 	"github.com/tullemesh/tulle/internal/apis/schema"
 	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/match"
-)
-
-// Codes of the model's problems: Istio's where the check is Istio's.
-const (
-	codeNotFound         = "IST0101"
-	codeHostConflict     = "IST0109"
-	codeSidecarSelectors = "IST0110"
-	codeSidecarDefaults  = "IST0111"
-	codePortRequired     = "IST0112"
-	codeHostNotInGateway = "IST0132"
-	codeUnknownHost      = "IST0174"
-
-	// CodeDelegate: a delegate VirtualService can't be merged as written.
-	CodeDelegate = "TUL1311"
-	// CodeSubsetTwice: DestinationRules of one host define a subset twice.
-	CodeSubsetTwice = "TUL1312"
-	// CodePeerTwice: several PeerAuthentications for one scope.
-	CodePeerTwice = "TUL1313"
-	// CodeNotConverted: an accepted object that the model can't hold.
-	CodeNotConverted = "TUL1314"
 )
 
 // errSpec is a defect of ours: an object whose Spec is not of its kind's type.
@@ -84,7 +65,7 @@ func check(s, prev *Snapshot) checks {
 }
 
 func notConverted(key apis.Key, err error) finding {
-	return finding{Origin{Key: key, Path: "spec"}, CodeNotConverted, apis.LevelError, err.Error(), "", "the object counts as absent"}
+	return finding{Origin{Key: key, Path: "spec"}, problem.CodeNotConverted, apis.LevelError, err.Error(), "", "the object counts as absent"}
 }
 
 func checkVirtualService(s *Snapshot, vs *virtualService) []finding {
@@ -113,13 +94,13 @@ func checkDestinations(s *Snapshot, list []Destination, namespace string) []find
 		at := Origin{Key: d.Origin.Key, Path: d.Origin.Path + ".destination.host"}
 		svc := s.serviceFor(d.Host, namespace)
 		if svc == nil {
-			out = append(out, finding{at, codeNotFound, apis.LevelError, fmt.Sprintf("no service has the host %q", d.Host), s.nearHost(d.Host, namespace),
+			out = append(out, finding{at, problem.CodeNotFound, apis.LevelError, fmt.Sprintf("no service has the host %q", d.Host), s.nearHost(d.Host, namespace),
 				"requests that this rule takes are answered with 503"})
 			continue
 		}
 		out = append(out, checkPort(svc, d, at)...)
 		if d.Subset != "" && !s.hasSubset(d.Host, d.Subset, namespace) {
-			out = append(out, finding{Origin{Key: d.Origin.Key, Path: d.Origin.Path + ".destination.subset"}, codeNotFound, apis.LevelError,
+			out = append(out, finding{Origin{Key: d.Origin.Key, Path: d.Origin.Path + ".destination.subset"}, problem.CodeNotFound, apis.LevelError,
 				fmt.Sprintf("no DestinationRule defines subset %q of host %q", d.Subset, d.Host), s.nearSubset(d, namespace),
 				"requests that this rule takes are answered with 503"})
 		}
@@ -137,11 +118,11 @@ func checkPort(svc *registry.Service, d Destination, host Origin) []finding {
 	}
 	switch {
 	case d.Port != 0:
-		return []finding{{Origin{Key: d.Origin.Key, Path: d.Origin.Path + ".destination.port.number"}, codeNotFound, apis.LevelError,
+		return []finding{{Origin{Key: d.Origin.Key, Path: d.Origin.Path + ".destination.port.number"}, problem.CodeNotFound, apis.LevelError,
 			fmt.Sprintf("service %s has no port %d", svc.Hostname, d.Port), "its ports are " + strings.Join(numbers, ", "),
 			"requests that this rule takes are answered with 503"}}
 	case len(svc.Ports) > 1:
-		return []finding{{host, codePortRequired, apis.LevelError, fmt.Sprintf("service %s has %d ports, and the destination names none", svc.Hostname, len(svc.Ports)),
+		return []finding{{host, problem.CodePortRequired, apis.LevelError, fmt.Sprintf("service %s has %d ports, and the destination names none", svc.Hostname, len(svc.Ports)),
 			"add port.number, one of " + strings.Join(numbers, ", "), "the port that the client called is used; if the service lacks it, the answer is 503"}}
 	}
 	return nil
@@ -239,7 +220,7 @@ func checkGateway(s *Snapshot, r *Rules, name string) []finding {
 	}
 	g := s.gateways.byName[name]
 	if g == nil {
-		return []finding{{at, codeNotFound, apis.LevelError, fmt.Sprintf("there is no Gateway %q", name), s.nearGateway(name),
+		return []finding{{at, problem.CodeNotFound, apis.LevelError, fmt.Sprintf("there is no Gateway %q", name), s.nearGateway(name),
 			"the rules apply at no gateway of this name"}}
 	}
 	for _, server := range g.Servers {
@@ -252,7 +233,7 @@ func checkGateway(s *Snapshot, r *Rules, name string) []finding {
 			}
 		}
 	}
-	return []finding{{at, codeHostNotInGateway, apis.LevelWarning, fmt.Sprintf("Gateway %s serves none of the hosts %s", name, strings.Join(r.Hosts, ", ")),
+	return []finding{{at, problem.CodeHostNotInGateway, apis.LevelWarning, fmt.Sprintf("Gateway %s serves none of the hosts %s", name, strings.Join(r.Hosts, ", ")),
 		"add a host to the Gateway's servers, or correct spec.hosts", "the rules never apply at this gateway"}}
 }
 
@@ -274,16 +255,16 @@ func (s *Snapshot) nearGateway(name string) string {
 }
 
 func delegateMissing(at Origin, d delegateRef) finding {
-	return finding{at, codeNotFound, apis.LevelError, fmt.Sprintf("there is no VirtualService %s/%s without hosts to delegate to", d.namespace, d.name),
+	return finding{at, problem.CodeNotFound, apis.LevelError, fmt.Sprintf("there is no VirtualService %s/%s without hosts to delegate to", d.namespace, d.name),
 		"a delegate is a VirtualService without spec.hosts", "the route is left out: its requests meet the following ones"}
 }
 
 func delegateHidden(at Origin, d delegateRef, namespace string) finding {
-	return finding{at, CodeDelegate, apis.LevelError, fmt.Sprintf("VirtualService %s/%s is not exported to namespace %s", d.namespace, d.name, namespace),
+	return finding{at, problem.CodeDelegate, apis.LevelError, fmt.Sprintf("VirtualService %s/%s is not exported to namespace %s", d.namespace, d.name, namespace),
 		"add the namespace to exportTo of the delegate", "the route is left out: its requests meet the following ones"}
 }
 
 func delegateConflict(at Origin, root *Route) finding {
-	return finding{at, CodeDelegate, apis.LevelWarning, fmt.Sprintf("the conditions contradict those of the route that delegates, %s %s", root.Origin.Key, root.Origin.Path),
+	return finding{at, problem.CodeDelegate, apis.LevelWarning, fmt.Sprintf("the conditions contradict those of the route that delegates, %s %s", root.Origin.Key, root.Origin.Path),
 		"a delegate may narrow the conditions of its root, not leave them", "the route is left out of that root"}
 }

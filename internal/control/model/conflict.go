@@ -9,6 +9,7 @@ import (
 	networking "istio.io/api/networking/v1alpha3"
 
 	"github.com/tullemesh/tulle/internal/apis"
+	"github.com/tullemesh/tulle/internal/apis/problem"
 	"github.com/tullemesh/tulle/internal/match"
 )
 
@@ -77,7 +78,7 @@ func hostConflict(r *Rules, host string, list []*Rules) finding {
 			others = append(others, o.Origin.Key.String())
 		}
 	}
-	f := finding{Origin{Key: r.Origin.Key, Path: "spec.hosts"}, codeHostConflict, apis.LevelError,
+	f := finding{Origin{Key: r.Origin.Key, Path: "spec.hosts"}, problem.CodeHostConflict, apis.LevelError,
 		fmt.Sprintf("host %s is also claimed for sidecars by %s", host, strings.Join(slices.Compact(others), ", ")),
 		"put all rules of a host into one VirtualService, or delegate", "the older object applies; this one is ignored by sidecars for the host"}
 	for i, h := range r.Hosts {
@@ -104,7 +105,7 @@ func checkDestinationRules(s *Snapshot) []finding {
 		if match.Wildcard(d.Host) || s.services.choose(d.Host, d.Origin.Key.Namespace) != nil || s.serviceFor(d.Host, d.Origin.Key.Namespace) != nil {
 			continue
 		}
-		out = append(out, finding{Origin{Key: d.Origin.Key, Path: "spec.host"}, codeUnknownHost, apis.LevelWarning,
+		out = append(out, finding{Origin{Key: d.Origin.Key, Path: "spec.host"}, problem.CodeUnknownHost, apis.LevelWarning,
 			fmt.Sprintf("no service has the host %q", d.Host), s.nearHost(d.Host, d.Origin.Key.Namespace), "the rule applies to nothing"})
 	}
 	for _, t := range s.dests.local {
@@ -129,7 +130,7 @@ func subsetsTwice(d *DestinationRule) []finding {
 			if have == nil {
 				seen[x.Name] = p
 			} else if have != p {
-				out = append(out, finding{Origin{Key: x.Origin.Key, Path: x.Origin.Path + ".name"}, CodeSubsetTwice, apis.LevelWarning,
+				out = append(out, finding{Origin{Key: x.Origin.Key, Path: x.Origin.Path + ".name"}, problem.CodeSubsetTwice, apis.LevelWarning,
 					fmt.Sprintf("subset %q of host %s is already defined by %s", x.Name, d.Host, have.Origin.Key),
 					"give the subset another name, or remove one of the two", "the older definition holds"})
 			}
@@ -171,7 +172,7 @@ func checkSidecars(s *Snapshot) []finding {
 			if i > 0 {
 				effect = "it is ignored; " + defaults[0].origin.Key.String() + " applies"
 			}
-			out = append(out, finding{sc.origin, codeSidecarDefaults, apis.LevelError, fmt.Sprintf("namespace %s has %d Sidecars without a workloadSelector", ns, len(defaults)),
+			out = append(out, finding{sc.origin, problem.CodeSidecarDefaults, apis.LevelError, fmt.Sprintf("namespace %s has %d Sidecars without a workloadSelector", ns, len(defaults)),
 				"keep one, or add a workloadSelector", effect})
 		}
 		out = append(out, sidecarOverlaps(s, s.scopes.byNamespace[ns])...)
@@ -203,7 +204,7 @@ func sidecarOverlaps(s *Snapshot, list []*sidecar) []finding {
 			if i > 0 {
 				effect = "it does not apply to the workload; " + takers[0].origin.Key.String() + " does"
 			}
-			told[sc.origin.Key] = finding{Origin{Key: sc.origin.Key, Path: "spec.workloadSelector"}, codeSidecarSelectors, apis.LevelError,
+			told[sc.origin.Key] = finding{Origin{Key: sc.origin.Key, Path: "spec.workloadSelector"}, problem.CodeSidecarSelectors, apis.LevelError,
 				fmt.Sprintf("workload %s is selected by %d Sidecars", w.Name, len(takers)), "make the selectors disjoint", effect}
 		}
 	}
@@ -224,13 +225,13 @@ func checkPeers(s *Snapshot) []finding {
 			switch {
 			case len(p.selector) > 0:
 				if ns == s.mesh.RootNamespace {
-					out = append(out, finding{Origin{Key: p.origin.Key, Path: "spec.selector"}, CodePeerTwice, apis.LevelWarning,
+					out = append(out, finding{Origin{Key: p.origin.Key, Path: "spec.selector"}, problem.CodePeerHidden, apis.LevelWarning,
 						"a selector in the root namespace selects nothing", "move the object to the namespace of the workloads", "it applies to no workload"})
 				}
 			case winner == nil:
 				winner = p
 			default:
-				out = append(out, finding{Origin{Key: p.origin.Key, Path: "spec"}, CodePeerTwice, apis.LevelWarning,
+				out = append(out, finding{Origin{Key: p.origin.Key, Path: "spec"}, problem.CodePeerHidden, apis.LevelWarning,
 					fmt.Sprintf("namespace %s already has %s without a selector", ns, winner.origin.Key), "keep one of the two", "it is ignored: the oldest applies"})
 			}
 		}

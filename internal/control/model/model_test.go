@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tullemesh/tulle/internal/apis"
+	"github.com/tullemesh/tulle/internal/apis/problem"
 	"github.com/tullemesh/tulle/internal/control/model"
 	"github.com/tullemesh/tulle/internal/control/registry"
 )
@@ -259,9 +260,9 @@ func TestDelegatesAreMerged(t *testing.T) {
 		t.Error(diff)
 	}
 	wantProblem(t, problems, "IST0101", "VirtualService/x/root", "spec.http[1].delegate")
-	wantProblem(t, problems, model.CodeDelegate, "VirtualService/x/root", "spec.http[2].delegate")
+	wantProblem(t, problems, problem.CodeDelegate, "VirtualService/x/root", "spec.http[2].delegate")
 	// One alternative of the second route leaves the root's conditions, so all of it goes, as in Istio.
-	wantProblem(t, problems, model.CodeDelegate, "VirtualService/y/sub", "spec.http[1]")
+	wantProblem(t, problems, problem.CodeDelegate, "VirtualService/y/sub", "spec.http[1]")
 }
 
 func TestDestinationRuleLookup(t *testing.T) {
@@ -309,7 +310,7 @@ func TestDestinationRuleLookup(t *testing.T) {
 	if d.Policy.Balancer != "ROUND_ROBIN" || d.Ports[80].Balancer != "RANDOM" || len(d.Parts) != 2 {
 		t.Errorf("policy %+v ports %+v parts %v", d.Policy, d.Ports, d.Parts)
 	}
-	wantProblem(t, problems, model.CodeSubsetTwice, "DestinationRule/svc/a-2", "spec.subsets[1].name")
+	wantProblem(t, problems, problem.CodeSubsetTwice, "DestinationRule/svc/a-2", "spec.subsets[1].name")
 }
 
 func TestPeerAuthPrecedence(t *testing.T) {
@@ -343,8 +344,8 @@ func TestPeerAuthPrecedence(t *testing.T) {
 			}
 		})
 	}
-	wantProblem(t, problems, model.CodePeerTwice, "PeerAuthentication/b/ns-2", "spec")
-	wantProblem(t, problems, model.CodePeerTwice, "PeerAuthentication/istio-system/sel", "spec.selector")
+	wantProblem(t, problems, problem.CodePeerHidden, "PeerAuthentication/b/ns-2", "spec")
+	wantProblem(t, problems, problem.CodePeerHidden, "PeerAuthentication/istio-system/sel", "spec.selector")
 }
 
 func TestRefusedSecurityObjectDeniesWhatItSelects(t *testing.T) {

@@ -13,14 +13,6 @@ import (
 	"github.com/tullemesh/tulle/internal/apis"
 )
 
-// Codes of the registry's problems.
-const (
-	// CodeHostTaken: several objects of a namespace define one host.
-	CodeHostTaken = "TUL1301"
-	// CodeDefinedTwice: an object is defined in several places.
-	CodeDefinedTwice = "TUL1302"
-)
-
 // conflict is a problem of an object, whose position is not joined yet.
 type conflict struct {
 	key     apis.Key

@@ -178,7 +178,7 @@ func repeated(key apis.Key, offers []offer, winner *apis.Object) []apis.Problem 
 			continue
 		}
 		out = append(out, apis.Problem{
-			Code: CodeDefinedTwice, Level: apis.LevelWarning, Key: key, Path: "metadata.name", Position: o.object.Position("metadata.name"),
+			Code: problem.CodeDefinedTwice, Level: apis.LevelWarning, Key: key, Path: "metadata.name", Position: o.object.Position("metadata.name"),
 			Length: len(key.Name), Message: fmt.Sprintf("the object is also defined at %s", winner.Position("metadata.name")),
 			Hint: "remove one of the two, or rename it", Effect: "this definition is not used; the other one is",
 		})
@@ -262,7 +262,7 @@ func (s *Store) conflictsLocked() []apis.Problem {
 	for _, u := range s.conv.order {
 		for _, c := range u.problems {
 			out = append(out, apis.Problem{
-				Code: CodeHostTaken, Level: apis.LevelWarning, Key: c.key, Path: c.path, Position: s.accepted[c.key].Position(c.path),
+				Code: problem.CodeHostTaken, Level: apis.LevelWarning, Key: c.key, Path: c.path, Position: s.accepted[c.key].Position(c.path),
 				Message: c.message, Hint: c.hint, Effect: c.effect,
 			})
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tullemesh/tulle/internal/apis"
+	"github.com/tullemesh/tulle/internal/apis/problem"
 	"github.com/tullemesh/tulle/internal/control/registry"
 )
 
@@ -324,7 +325,7 @@ spec: {hosts: [%s], resolution: STATIC, ports: [%s], endpoints: [{address: %s}]}
 			var told []string
 			for _, p := range set.Problems {
 				told = append(told, p.Key.String())
-				if p.Code != registry.CodeHostTaken || !p.Position.Known() || p.Effect == "" {
+				if p.Code != problem.CodeHostTaken || !p.Position.Known() || p.Effect == "" {
 					t.Errorf("problem is incomplete: %+v", p)
 				}
 			}
@@ -436,7 +437,7 @@ func TestObjectInTwoSources(t *testing.T) {
 		if got := set.Workloads[0].Addresses[0].String(); got != "10.0.0.1" {
 			t.Errorf("order %v: %s won", order, got)
 		}
-		if len(set.Problems) != 1 || set.Problems[0].Code != registry.CodeDefinedTwice || set.Problems[0].Position.File != "b.yaml" {
+		if len(set.Problems) != 1 || set.Problems[0].Code != problem.CodeDefinedTwice || set.Problems[0].Position.File != "b.yaml" {
 			t.Errorf("order %v: %v", order, set.Problems)
 		}
 		s.Put(input(t, "a", strings.Replace(entry("10.0.0.3"), "address", "adress", 1)))
