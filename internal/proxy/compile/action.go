@@ -92,11 +92,24 @@ func (v *conv) weighted(m *routev3.WeightedCluster_ClusterWeight, path string) r
 
 // Istio's default retry policy. It stands on nearly every route of istiod, and
 // nobody asked for it; the engine repeats only what is safe instead (DESIGN,
-// Retries). A policy that asks for anything else is refused.
+// Retries). So it does for policies that ask for nothing but safe repetition.
+// A policy that asks for anything else is refused.
 const (
 	defaultRetryOn = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 	defaultRetries = 2
 )
+
+// safeRetryOn are the conditions under which the engine repeats by itself.
+func safeRetryOn(on string) bool {
+	for condition := range strings.SplitSeq(on, ",") {
+		switch strings.TrimSpace(condition) {
+		case "connect-failure", "refused-stream", "reset-before-request":
+		default:
+			return false
+		}
+	}
+	return true
+}
 
 func (v *conv) retry(m *routev3.RetryPolicy, path string) {
 	if m == nil || m.GetRetryOn() == "" {
@@ -106,9 +119,10 @@ func (v *conv) retry(m *routev3.RetryPolicy, path string) {
 	if n := m.GetNumRetries(); n != nil {
 		retries = n.GetValue()
 	}
-	if retries != 0 && (m.GetRetryOn() != defaultRetryOn || retries != defaultRetries) {
-		v.report.refuse(path, fmt.Sprintf("%d retries on %q: %s", retries, m.GetRetryOn(), retryReason))
+	if retries == 0 || safeRetryOn(m.GetRetryOn()) || (m.GetRetryOn() == defaultRetryOn && retries == defaultRetries) {
+		return
 	}
+	v.report.refuse(path, fmt.Sprintf("%d retries on %q: %s", retries, m.GetRetryOn(), retryReason))
 }
 
 // regexRewrite compiles a substitution; Envoy's \1 becomes Go's ${1}.

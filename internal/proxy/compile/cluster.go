@@ -14,6 +14,7 @@ import (
 	"github.com/tullemesh/tulle/internal/match"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/tls"
+	"github.com/tullemesh/tulle/internal/wire"
 )
 
 // Defaults of Envoy's clusters, by the documentation of the field that each
@@ -86,6 +87,8 @@ func (v *conv) discovery(s *cluster.Spec, m *clusterv3.Cluster) {
 		v.wantADS(m.GetEdsClusterConfig().GetEdsConfig(), "eds_cluster_config.eds_config")
 	case clusterv3.Cluster_ORIGINAL_DST:
 		s.Kind = cluster.OriginalDst
+		_, _, _, _, known := wire.ParseClusterName(s.Name)
+		s.Catchall = !known
 		if m.GetLbPolicy() != clusterv3.Cluster_CLUSTER_PROVIDED {
 			v.report.invalid("lb_policy", "ORIGINAL_DST goes with CLUSTER_PROVIDED")
 		}

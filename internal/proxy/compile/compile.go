@@ -1,7 +1,9 @@
 package compile
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,6 +57,7 @@ func (r *Report) Refused() bool { return len(r.Problems) > 0 }
 
 // Error joins the problems, for a NACK.
 func (r *Report) Error() string {
+	r.sort()
 	parts := make([]string, len(r.Problems))
 	for i, p := range r.Problems {
 		parts[i] = p.String()
@@ -68,6 +71,13 @@ func (r *Report) refuse(path, message string) {
 
 func (r *Report) invalid(path, message string) {
 	r.Problems = append(r.Problems, Problem{Path: path, Message: message, Invalid: true})
+}
+
+// sort orders the problems by place: fields and maps are walked in no order.
+func (r *Report) sort() {
+	slices.SortStableFunc(r.Problems, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Message, b.Message))
+	})
 }
 
 // Compiler compiles resources. It is immutable and safe for any number of
@@ -89,6 +99,7 @@ type conv struct {
 func (c *Compiler) begin(owner string, m proto.Message, report *Report) *conv {
 	v := &conv{owner: owner, checker: checker{surface: c.surface, report: report, unpacked: map[*anypb.Any]proto.Message{}}}
 	v.message(m.ProtoReflect(), "")
+	report.sort()
 	return v
 }
 

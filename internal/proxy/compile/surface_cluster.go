@@ -83,6 +83,7 @@ func coreSurface() map[protoreflect.FullName]fields {
 		core + "Pipe":                   all("path"),
 		core + "CidrRange":              all("address_prefix prefix_len"),
 		core + "Metadata":               all("filter_metadata").inert("no reader in the engine", "typed_filter_metadata"),
+		core + "TypedExtensionConfig":   all("name typed_config"),
 		core + "DataSource":             all("filename inline_bytes inline_string").inert("the store watches the files themselves", "watched_directory"),
 		core + "Locality":               all("region zone sub_zone"),
 		core + "RuntimeUInt32":          all("default_value").inert("tulle reads no runtime keys", "runtime_key"),

@@ -88,7 +88,6 @@ func bootstrapSurface() map[protoreflect.FullName]fields {
 		bootstrap + "Bootstrap": all("node admin static_resources dynamic_resources").
 			inert(statsReason, "stats_config stats_sinks stats_flush_interval").
 			inert("settings of the Envoy process; tulle reads no runtime keys", "layered_runtime").
-			inert("describes how Envoy's processes share a machine", "use_dynamic_base_id header_prefix").
 			inert(dnsReason, "typed_dns_resolver_config"),
 		bootstrap + "Bootstrap.StaticResources":  all("listeners clusters secrets"),
 		bootstrap + "Bootstrap.DynamicResources": all("lds_config cds_config ads_config"),

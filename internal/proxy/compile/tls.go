@@ -126,10 +126,13 @@ func beginsAsURI(m *matcherv3.StringMatcher) bool {
 	return strings.Contains(m.GetExact(), "://") || strings.Contains(m.GetPrefix(), "://")
 }
 
+// inlinePrefix begins the names of inline secrets; SDS never asks for them.
+const inlinePrefix = "inline:"
+
 // inline keeps a secret that stands in the configuration under a name that its
 // place gives it.
 func (v *conv) inline(s *engtls.Secret, path string) string {
-	s.Name = "inline:" + v.owner + "#" + path
+	s.Name = inlinePrefix + v.owner + "#" + path
 	v.secrets = append(v.secrets, s)
 	return s.Name
 }

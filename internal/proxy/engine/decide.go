@@ -301,12 +301,12 @@ func (d *Decision) toCluster(cfg *Config, name string, notFound int, tr *fact.Tr
 	}
 }
 
-// Goes says what sending traffic to a cluster means: Passthrough to the
-// original destination, Blackhole when it can never have endpoints, else
+// Goes says what sending traffic to a cluster means: Passthrough when nobody
+// registered its destination, Blackhole when it can never have endpoints, else
 // Forward.
 func Goes(spec *cluster.Spec) Outcome {
 	switch {
-	case spec.Kind == cluster.OriginalDst:
+	case spec.Catchall:
 		return Passthrough
 	case spec.Kind == cluster.Static && (spec.Endpoints == nil || spec.Endpoints.Count() == 0):
 		return Blackhole

@@ -86,6 +86,9 @@ type Spec struct {
 	ProxyProtocol                                       uint8 // 0 off, 1, 2
 	// AutoSNI takes the SNI from the request's authority where TLS names none.
 	AutoSNI bool
+	// Catchall says that the cluster takes what nobody registered to its original
+	// destination, unlike an OriginalDst cluster of a known service.
+	Catchall bool
 	// Labels for telemetry, from Istio's metadata.
 	Service Service
 	Origin  string

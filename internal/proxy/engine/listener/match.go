@@ -63,6 +63,18 @@ func (m *ChainMatch) Combinations() int {
 	return n
 }
 
+// AllChains yields every chain, the default one last.
+func (s *Spec) AllChains(yield func(*Chain) bool) {
+	for _, c := range s.Chains {
+		if !yield(c) {
+			return
+		}
+	}
+	if s.Default != nil {
+		yield(s.Default)
+	}
+}
+
 // String says the criteria in words.
 func (m *ChainMatch) String() string {
 	var parts []string

@@ -112,6 +112,23 @@ func withoutPort(authority []byte) []byte {
 	return authority[:i]
 }
 
+// Clusters yields the name of every cluster that a route may forward to; a name
+// may come several times.
+func (t *Table) Clusters(yield func(string) bool) {
+	for _, h := range t.hosts {
+		for _, r := range h.Routes {
+			if r.Forward == nil {
+				continue
+			}
+			for i := range r.Forward.Clusters {
+				if !yield(r.Forward.Clusters[i].Cluster) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // Result is what a table says about a request.
 type Result struct {
 	// Host is nil when no virtual host has the authority.
