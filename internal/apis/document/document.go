@@ -109,7 +109,7 @@ func badText(c chunk) (problem.Problem, bool) {
 		switch {
 		case r == utf8.RuneError && n == 1:
 			return fault(line, column, problem.CodeSyntax, fmt.Sprintf("byte 0x%02X is not UTF-8", c.text[i]), "save the file as UTF-8"), true
-		case r < 0x20 && r != '\n' && r != '\r' && r != '\t' || r == 0x7F:
+		case r < 0x20 && r != '\n' && r != '\r' && r != '\t', r >= 0x7F && r < 0xA0 && r != 0x85, r == 0xFFFE, r == 0xFFFF: // YAML 1.2 §5.1
 			return fault(line, column, problem.CodeSyntax, fmt.Sprintf("control character U+%04X", r), `remove it, or write it as an escape in double quotes`), true
 		}
 		column++
@@ -144,8 +144,18 @@ func syntaxProblem(c chunk, err error) problem.Problem {
 	lines := strings.Split(c.text, "\n")
 	line = max(1, min(line, len(lines)))
 	hint := ""
+	if strings.Contains(message, "tab character") { // the parser tells where the block began
+		for n := line; n <= len(lines); n++ {
+			if rest := strings.TrimLeft(lines[n-1], " "); strings.HasPrefix(rest, "\t") {
+				line = n
+				break
+			}
+		}
+	}
 	written := strings.TrimRight(lines[line-1], "\r")
 	switch {
+	case strings.Contains(message, "tab character"):
+		hint = "indent with spaces"
 	case strings.HasPrefix(strings.TrimLeft(written, " "), "\t") || strings.Contains(message, "cannot start any token"):
 		hint = "indent with spaces: YAML allows no tabs there, and text that begins with @ or ` needs quotes"
 	case strings.Contains(message, "mapping values are not allowed"):
