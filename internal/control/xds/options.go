@@ -63,7 +63,7 @@ type Options struct {
 
 // Identity is the proven side of a Client.
 type Identity struct {
-	Peer      identity.URI
+	Peer      string
 	Plaintext bool
 }
 
@@ -86,7 +86,7 @@ func identifyTLS(ctx context.Context) (Identity, error) {
 		return Identity{}, errNoCertificate
 	}
 	uri, err := identity.FromCertificate(chains[0][0])
-	return Identity{Peer: uri}, err
+	return Identity{Peer: string(uri)}, err
 }
 
 // ServerOptions are the options that a grpc.Server needs to carry this

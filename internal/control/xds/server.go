@@ -174,7 +174,7 @@ func (s *Server) newStream(delta bool) (*stream, error) {
 // admit counts the stream and gives it the newest generation.
 func (s *Server) admit(st *stream, c *Client) error {
 	st.client = c
-	st.key = string(c.Peer) + "|" + c.Node.ID
+	st.key = c.Peer + "|" + c.Node.ID
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.streams) >= s.opts.Limits.Streams {

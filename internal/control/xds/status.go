@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tullemesh/tulle/internal/identity"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -13,7 +12,7 @@ import (
 type ProxyStatus struct {
 	// Node holds the client's claims, Peer its proven SPIFFE URI.
 	Node *wire.Node
-	Peer identity.URI
+	Peer string
 	// Stream numbers the streams of this server.
 	Stream    uint64
 	Delta     bool

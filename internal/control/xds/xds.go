@@ -26,7 +26,6 @@
 package xds
 
 import (
-	"github.com/tullemesh/tulle/internal/identity"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -37,7 +36,7 @@ type Client struct {
 	Node *wire.Node
 	// Peer is the SPIFFE URI of the verified client certificate; empty only on
 	// plaintext (TLS without a client certificate is refused).
-	Peer identity.URI
+	Peer string
 	// Plaintext says that the connection has no TLS at all.
 	Plaintext bool
 }

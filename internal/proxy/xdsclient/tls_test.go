@@ -25,7 +25,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/tullemesh/tulle/internal/control/xds"
-	"github.com/tullemesh/tulle/internal/identity"
 	"github.com/tullemesh/tulle/internal/proxy/xdsclient"
 	"github.com/tullemesh/tulle/internal/testkit/xdsworld"
 	"github.com/tullemesh/tulle/internal/wire"
@@ -128,7 +127,7 @@ func runClient(t *testing.T, opts xdsclient.Options, prepare func(*xdsclient.Cli
 func TestMutualTLS(t *testing.T) {
 	ca := newAuthority(t)
 	world := xdsworld.New()
-	peers := make(chan identity.URI, 10)
+	peers := make(chan string, 10)
 	world.Views = func(c *xds.Client) (xds.View, error) {
 		peers <- c.Peer
 		return xdsworld.View(c.Peer), nil
