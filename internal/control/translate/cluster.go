@@ -75,7 +75,7 @@ func (t *Translator) clusterNames(r *reader) []string {
 func (t *Translator) cluster(r *reader, name string) (*clusterv3.Cluster, error) {
 	role := r.role()
 	if role != RoleGRPC && name == wire.BlackHoleCluster {
-		return &clusterv3.Cluster{Name: name, ConnectTimeout: t.connectTimeout(), ClusterDiscoveryType: kindOf(clusterv3.Cluster_STATIC)}, nil
+		return &clusterv3.Cluster{Name: name, AltStatName: name + ";", ConnectTimeout: t.connectTimeout(), ClusterDiscoveryType: kindOf(clusterv3.Cluster_STATIC)}, nil
 	}
 	if role == RoleSidecar {
 		switch name {
@@ -199,7 +199,9 @@ func (t *Translator) outboundCluster(r *reader, name, host, subset string, port 
 			MaxConnections: wrapperspb.UInt32(math.MaxUint32), MaxPendingRequests: wrapperspb.UInt32(math.MaxUint32),
 			MaxRequests: wrapperspb.UInt32(math.MaxUint32), MaxRetries: wrapperspb.UInt32(math.MaxUint32),
 		}}},
-		TypedExtensionProtocolOptions: protocolOptions(g.port.Protocol),
+	}
+	if r.role() != RoleGateway || g.port.Protocol != registry.Unsupported {
+		c.TypedExtensionProtocolOptions = protocolOptions(g.port.Protocol)
 	}
 	policy := g.policy()
 	t.discovery(r, c, g, policy)
@@ -337,7 +339,7 @@ func downstreamProtocol() *upstreamsv3.HttpProtocolOptions_UseDownstreamProtocol
 // passthroughCluster forwards to where the connection was going.
 func (t *Translator) passthroughCluster(name string) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
-		Name: name, ConnectTimeout: t.connectTimeout(),
+		Name: name, AltStatName: wire.PassthroughCluster + ";", ConnectTimeout: t.connectTimeout(),
 		ClusterDiscoveryType: kindOf(clusterv3.Cluster_ORIGINAL_DST), LbPolicy: clusterv3.Cluster_CLUSTER_PROVIDED,
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{protocolOptionsName: pack(&upstreamsv3.HttpProtocolOptions{
 			CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(passthroughIdle)},

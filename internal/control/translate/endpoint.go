@@ -63,13 +63,14 @@ func (t *Translator) assignment(r *reader, name string) (*endpointv3.ClusterLoad
 // localities groups the endpoints of a target by where they run, sorted.
 func (t *Translator) localities(r *reader, g target) []*endpointv3.LocalityLbEndpoints {
 	f := r.families()
+	plain := g.policy().TLSMode == "DISABLE"
 	byPlace := make(map[registry.Locality]*endpointv3.LocalityLbEndpoints)
 	var places []registry.Locality
 	for _, e := range t.snap.Endpoints(g.svc, g.port.Number) {
 		if g.subset != nil && !subsetOf(g.subset.Labels, e.Labels) {
 			continue
 		}
-		le := endpoint(e, f)
+		le := endpoint(e, f, plain)
 		if le == nil || g.mutualOnly && e.TLSMode != modeIstio {
 			continue
 		}
@@ -96,8 +97,9 @@ func (t *Translator) localities(r *reader, g target) []*endpointv3.LocalityLbEnd
 }
 
 // endpoint writes one endpoint; nil: the proxy is not to call it, because it
-// is not ready or has no address of a family that the proxy has.
-func endpoint(e *registry.Endpoint, f families) *endpointv3.LbEndpoint {
+// is not ready or has no address of a family that the proxy has. plain leaves
+// out that it takes mutual TLS.
+func endpoint(e *registry.Endpoint, f families, plain bool) *endpointv3.LbEndpoint {
 	if !e.Ready && !e.Draining {
 		return nil
 	}
@@ -120,7 +122,7 @@ func endpoint(e *registry.Endpoint, f families) *endpointv3.LbEndpoint {
 	if e.Draining {
 		out.HealthStatus = corev3.HealthStatus_DRAINING
 	}
-	if e.TLSMode == modeIstio {
+	if e.TLSMode == modeIstio && !plain {
 		out.Metadata.FilterMetadata[socketMatchMeta] = object(tlsModeKey, structpb.NewStringValue(modeIstio))
 	}
 	return out

@@ -96,6 +96,7 @@ func (t *Translator) inboundCluster(r *reader, name string, target int) *cluster
 	c := &clusterv3.Cluster{
 		Name: name, AltStatName: name + ";", ConnectTimeout: t.connectTimeout(),
 		Metadata:                      &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{istioMetadata: object("services", servicesValue(p.services))}},
+		CommonLbConfig:                &clusterv3.Cluster_CommonLbConfig{},
 		TypedExtensionProtocolOptions: protocolOptions(p.protocol),
 	}
 	if r.intercept() == InterceptNone {
