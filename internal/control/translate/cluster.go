@@ -195,10 +195,7 @@ func (t *Translator) outboundCluster(r *reader, name, host, subset string, port 
 		ConnectTimeout: t.connectTimeout(),
 		Metadata:       clusterMetadata(g, subset),
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
-		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
-			MaxConnections: wrapperspb.UInt32(math.MaxUint32), MaxPendingRequests: wrapperspb.UInt32(math.MaxUint32),
-			MaxRequests: wrapperspb.UInt32(math.MaxUint32), MaxRetries: wrapperspb.UInt32(math.MaxUint32),
-		}}},
+		CircuitBreakers: unbroken(),
 	}
 	if r.role() != RoleGateway || g.port.Protocol != registry.Unsupported {
 		c.TypedExtensionProtocolOptions = protocolOptions(g.port.Protocol)
@@ -214,6 +211,15 @@ func (t *Translator) outboundCluster(r *reader, name, host, subset string, port 
 	}
 	t.secure(c, g, subset, policy)
 	return c
+}
+
+// unbroken lifts Envoy's default limits of 1024 (Istio: no limit unless a
+// connection pool asks for one).
+func unbroken() *clusterv3.CircuitBreakers {
+	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+		MaxConnections: wrapperspb.UInt32(math.MaxUint32), MaxPendingRequests: wrapperspb.UInt32(math.MaxUint32),
+		MaxRequests: wrapperspb.UInt32(math.MaxUint32), MaxRetries: wrapperspb.UInt32(math.MaxUint32),
+	}}}
 }
 
 // discovery says where the endpoints come from and how one is chosen.
@@ -341,6 +347,7 @@ func (t *Translator) passthroughCluster(name string) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name: name, AltStatName: wire.PassthroughCluster + ";", ConnectTimeout: t.connectTimeout(),
 		ClusterDiscoveryType: kindOf(clusterv3.Cluster_ORIGINAL_DST), LbPolicy: clusterv3.Cluster_CLUSTER_PROVIDED,
+		CircuitBreakers: unbroken(),
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{protocolOptionsName: pack(&upstreamsv3.HttpProtocolOptions{
 			CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(passthroughIdle)},
 			UpstreamProtocolOptions:   downstreamProtocol(),

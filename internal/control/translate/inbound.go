@@ -97,6 +97,7 @@ func (t *Translator) inboundCluster(r *reader, name string, target int) *cluster
 		Name: name, AltStatName: name + ";", ConnectTimeout: t.connectTimeout(),
 		Metadata:                      &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{istioMetadata: object("services", servicesValue(p.services))}},
 		CommonLbConfig:                &clusterv3.Cluster_CommonLbConfig{},
+		CircuitBreakers:               unbroken(),
 		TypedExtensionProtocolOptions: protocolOptions(p.protocol),
 	}
 	if r.intercept() == InterceptNone {
