@@ -15,6 +15,7 @@ import (
 	"github.com/tullemesh/tulle/internal/apis/ledger"
 	"github.com/tullemesh/tulle/internal/apis/problem"
 	"github.com/tullemesh/tulle/internal/apis/schema"
+	"github.com/tullemesh/tulle/internal/apis/validate"
 )
 
 const (
@@ -64,6 +65,11 @@ func DecodeMeshConfig(file string, data []byte) (*meshconfig.MeshConfig, []Probl
 func applyMesh(config *meshconfig.MeshConfig, root *document.Node) []Problem {
 	written := &meshconfig.MeshConfig{}
 	problems := schema.Proto(root, written, "")
+	for _, p := range validate.MeshConfig(written) {
+		if !slices.ContainsFunc(problems, func(u Problem) bool { return holds(u.Path, p.Path) }) {
+			problems = append(problems, p)
+		}
+	}
 	problems = append(problems, ledger.New().Check(meshKind, written.ProtoReflect(), "")...)
 	misfits := func(base string) func(document.Field) bool {
 		return func(f document.Field) bool {

@@ -82,6 +82,29 @@ defaultConfig: {concurrency: 2, proxyAdminPort: x}
 	}
 }
 
+func TestNonsenseInTheMeshConfigIsRefused(t *testing.T) {
+	for text, path := range map[string]string{
+		"trustDomain: a_b\n":                           "trustDomain",
+		"rootNamespace: a.b\n":                         "rootNamespace",
+		"connectTimeout: 2h\n":                         "connectTimeout",
+		"connectTimeout: 0s\n":                         "connectTimeout",
+		"protocolDetectionTimeout: 1us\n":              "protocolDetectionTimeout",
+		"defaultServiceExportTo: ['*', a]\n":           "defaultServiceExportTo",
+		"defaultVirtualServiceExportTo: [a_b]\n":       "defaultVirtualServiceExportTo[0]",
+		"defaultConfig: {discoveryAddress: istiod}\n":  "defaultConfig.discoveryAddress",
+		"defaultConfig: {discoveryAddress: 'a_b:1'}\n": "defaultConfig.discoveryAddress",
+		"defaultConfig: {statusPort: 70000}\n":         "defaultConfig.statusPort",
+	} {
+		c, problems := apis.DecodeMeshConfig("mesh.yaml", []byte(text))
+		if len(problems) != 1 || problems[0].Path != path || problems[0].Level != apis.LevelError || problems[0].Position.Line != 1 || problems[0].Position.Column == 0 {
+			t.Errorf("%q: %v", text, problems)
+		}
+		if !proto.Equal(c, apis.DefaultMeshConfig()) {
+			t.Errorf("%q is used: %v", text, c)
+		}
+	}
+}
+
 func TestBrokenMeshConfigsLeaveTheDefault(t *testing.T) {
 	for _, text := range []string{"- a list\n", "a: [\n", "trustDomain: a\n---\ntrustDomain: b\n", "apiVersion: v1\nkind: ConfigMap\n"} {
 		c, problems := apis.DecodeMeshConfig("mesh.yaml", []byte(text))
