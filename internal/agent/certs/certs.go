@@ -45,6 +45,10 @@ const (
 	retryMin = 200 * time.Millisecond
 	retryMax = 30 * time.Second
 
+	// clockCheckMax is how often the wall clock is asked whether a renewal is
+	// due: timers stand still while a machine sleeps, certificates age.
+	clockCheckMax = 30 * time.Second
+
 	// requestTimeoutMax bounds one request.
 	requestTimeoutMax = 10 * time.Second
 )
@@ -76,6 +80,8 @@ type Options struct {
 	Directory string
 	// TTL is the lifetime to ask for; zero leaves it to the authority.
 	TTL time.Duration
+	// Now is the wall clock; nil means time.Now.
+	Now func() time.Time
 	Log *slog.Logger // nil discards
 }
 
@@ -107,6 +113,9 @@ func New(options Options) (*Keeper, error) {
 	if options.Log == nil {
 		options.Log = slog.New(slog.DiscardHandler)
 	}
+	if options.Now == nil {
+		options.Now = time.Now
+	}
 	k := &Keeper{options: options, log: options.Log.With(slog.String("identity", options.ID.String()))}
 	if options.Directory == "" {
 		return k, nil
@@ -118,11 +127,11 @@ func New(options Options) (*Keeper, error) {
 	}
 	s, err := load(options.Directory)
 	if err == nil {
-		err = k.accept(s.bundle, time.Now())
+		err = k.accept(s.bundle, k.now())
 	}
 	switch {
 	case err == nil:
-		k.renewAt = renewal(earlier(s.obtained, time.Now()), s.bundle.NotAfter)
+		k.renewAt = renewal(earlier(s.obtained, k.now()), s.bundle.NotAfter)
 		k.log.Info("certificate restored", slog.Time("until", s.bundle.NotAfter))
 		k.Publish(s.bundle)
 	case errors.Is(err, keyfile.ErrExposed):
@@ -138,11 +147,7 @@ func New(options Options) (*Keeper, error) {
 // certificate that could not be renewed stays published even past its end:
 // peers refuse it then, by their own clocks.
 func (k *Keeper) Run(ctx context.Context) error {
-	var wait time.Duration
-	if k.Current() != nil {
-		wait = time.Until(k.renewAt)
-	}
-	timer := time.NewTimer(wait)
+	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for failures := 0; ; {
 		select {
@@ -150,13 +155,17 @@ func (k *Keeper) Run(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		}
+		if wait := k.renewAt.Sub(k.now()); k.Current() != nil && wait > 0 {
+			timer.Reset(min(wait, clockCheckMax))
+			continue
+		}
 		err := k.renew(ctx, failures)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err == nil {
 			failures = 0
-			timer.Reset(time.Until(k.renewAt))
+			timer.Reset(0)
 			continue
 		}
 		delay := k.retryDelay(failures)
@@ -166,12 +175,15 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 }
 
+// now is the wall clock without the monotonic one, which stops in sleep.
+func (k *Keeper) now() time.Time { return k.options.Now().Round(0) }
+
 func (k *Keeper) logFailure(ctx context.Context, err error, failures int, delay time.Duration) {
 	log := k.log.With(slog.Any("error", err), slog.Int("failures", failures), slog.Duration("retry_in", delay))
 	switch current := k.Current(); {
 	case current == nil:
 		log.WarnContext(ctx, "no certificate yet")
-	case time.Now().Before(current.NotAfter):
+	case k.now().Before(current.NotAfter):
 		log.WarnContext(ctx, "certificate not renewed", slog.Time("until", current.NotAfter))
 	default:
 		log.ErrorContext(ctx, "certificate has expired and is not renewed", slog.Time("until", current.NotAfter))
@@ -206,7 +218,7 @@ func (k *Keeper) renew(ctx context.Context, failures int) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrIssued, err)
 	}
-	now := time.Now()
+	now := k.now()
 	if err := k.accept(b, now); err != nil {
 		return fmt.Errorf("%w: %w", ErrIssued, err)
 	}
@@ -235,7 +247,7 @@ func (k *Keeper) accept(b *identity.Bundle, now time.Time) error {
 // either may have become worthless (a new root, a token of an old issuer).
 func (k *Keeper) credential(ctx context.Context, failures int) (Credential, error) {
 	current := k.Current()
-	holds := current != nil && time.Now().Before(current.NotAfter)
+	holds := current != nil && k.now().Before(current.NotAfter)
 	if holds && failures%2 == 0 {
 		return Credential{Certificate: current}, nil
 	}
@@ -262,7 +274,7 @@ func (k *Keeper) requestTimeout() time.Duration {
 	if current == nil {
 		return requestTimeoutMax
 	}
-	return max(time.Second, min(requestTimeoutMax, time.Until(current.NotAfter)/4))
+	return max(time.Second, min(requestTimeoutMax, current.NotAfter.Sub(k.now())/4))
 }
 
 func (k *Keeper) retryDelay(failures int) time.Duration {

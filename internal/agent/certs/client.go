@@ -34,6 +34,9 @@ type ClientOptions struct {
 	// must lead to, asked anew for each request so that a file may change.
 	// The system's roots are never used.
 	Roots func() ([]byte, error)
+	// Now is the clock that the server's certificate is judged by; nil means
+	// time.Now.
+	Now func() time.Time
 	// Dial opens connections; nil means TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 }
@@ -96,7 +99,7 @@ func (c *Client) config(credential Credential) (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("roots of the certificate authority: %w", err)
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.options.ServerName, NextProtos: []string{"h2"}}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.options.ServerName, NextProtos: []string{"h2"}, Time: c.options.Now}
 	if b := credential.Certificate; b != nil {
 		// Roots that came with our certificate, from an authority that had
 		// proven itself, may be newer than those we joined with.

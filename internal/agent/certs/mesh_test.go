@@ -27,7 +27,8 @@ func cart() identity.ID {
 // mesh is a real certificate authority behind a real gRPC server with TLS, on
 // a listener in memory, so that it also runs under virtual time.
 type mesh struct {
-	t         *testing.T
+	t         testing.TB
+	now       func() time.Time
 	authority *ca.Authority
 	tokens    *ca.TokenIssuer
 	service   *ca.Server
@@ -38,22 +39,28 @@ type mesh struct {
 
 // newMesh makes an authority whose certificates live for ttl and serves it
 // until the test calls stop.
-func newMesh(t *testing.T, ttl time.Duration) *mesh {
+func newMesh(t testing.TB, ttl time.Duration) *mesh {
+	t.Helper()
+	return newMeshAt(t, ttl, time.Now)
+}
+
+// newMeshAt is newMesh with a clock.
+func newMeshAt(t testing.TB, ttl time.Duration, now func() time.Time) *mesh {
 	t.Helper()
 	domains, err := identity.NewTrustDomains("cluster.local")
 	if err != nil {
 		t.Fatal(err)
 	}
 	directory := filepath.Join(t.TempDir(), "ca")
-	authority, err := ca.LoadOrCreate(directory, ca.Options{TrustDomains: domains, TTLDefault: ttl})
+	authority, err := ca.LoadOrCreate(directory, ca.Options{TrustDomains: domains, TTLDefault: ttl, Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
-	tokens, err := ca.NewTokenIssuer(filepath.Join(directory, "token-key.pem"), nil)
+	tokens, err := ca.NewTokenIssuer(filepath.Join(directory, "token-key.pem"), now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &mesh{t: t, authority: authority, tokens: tokens}
+	m := &mesh{t: t, now: now, authority: authority, tokens: tokens}
 	m.service = ca.NewServer(authority, ca.ServerOptions{Authenticators: []ca.Authenticator{
 		ca.NewCertificateAuthenticator(authority), ca.NewTokenAuthenticator(tokens),
 	}})
@@ -81,6 +88,7 @@ func (m *mesh) client(roots []byte) *certs.Client {
 	m.t.Helper()
 	c, err := certs.NewClient(certs.ClientOptions{
 		Address: serverName + ":15012",
+		Now:     m.now,
 		Roots:   func() ([]byte, error) { return roots, nil },
 		Dial:    func(ctx context.Context, _ string) (net.Conn, error) { return m.listener.DialContext(ctx) },
 	})
@@ -94,7 +102,7 @@ func (m *mesh) client(roots []byte) *certs.Client {
 func (m *mesh) options() certs.Options {
 	m.t.Helper()
 	return certs.Options{
-		ID: cart(), Authority: m.client(m.authority.Roots()),
+		ID: cart(), Authority: m.client(m.authority.Roots()), Now: m.now,
 		Token: func(context.Context) (identity.Token, error) { return m.tokens.Issue(cart(), 0) },
 	}
 }

@@ -337,6 +337,45 @@ func TestTamperedStateIsNotUsed(t *testing.T) {
 	})
 }
 
+func FuzzKeptState(f *testing.F) {
+	m := newMesh(f, time.Hour)
+	m.stop()
+	b, err := m.authority.Issue(cart(), nil, nil, 0)
+	if err != nil {
+		f.Fatal(err)
+	}
+	good, err := json.Marshal(map[string]any{
+		"version": 1, "obtained": time.Now(), "chain": string(b.Chain), "key": string(b.Key.PEM()), "roots": string(b.Roots),
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte(`{"version":1}`))
+	f.Add([]byte("{"))
+	options := m.options()
+	options.Directory = filepath.Join(f.TempDir(), "cart")
+	if err := keyfile.MakeDirectory(options.Directory); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if err := os.WriteFile(filepath.Join(options.Directory, "workload.json"), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		k, err := certs.New(options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := k.Current()
+		if got != nil && (got.ID != cart() || got.Verify(time.Now()) != nil || !got.Key.Matches(got.Certificate().Leaf.PublicKey)) {
+			t.Fatalf("an unusable certificate was restored: %s", got)
+		}
+		if bytes.Equal(data, good) && got == nil {
+			t.Fatal("the good state is not used")
+		}
+	})
+}
+
 func TestExposedStateIsAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMesh(t, time.Hour)

@@ -205,6 +205,29 @@ func TestNewRootIsJoinedByToken(t *testing.T) {
 	})
 }
 
+// A laptop sleeps: timers stand still, the wall clock does not. Soon after it
+// wakes the certificate, aged or expired, is renewed.
+func TestSleepOfTheMachineIsNoticed(t *testing.T) {
+	for name, slept := range map[string]time.Duration{"half of the life": 35 * time.Minute, "beyond the end": 5 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var sleep atomic.Int64
+				m := newMeshAt(t, time.Hour, func() time.Time { return time.Now().Add(time.Duration(sleep.Load())) })
+				defer func() { m.stop() }()
+				k, stop := run(t, m.options())
+				defer stop()
+				synctest.Wait()
+				first := k.Current()
+				sleep.Store(int64(slept))
+				pass(31 * time.Second)
+				if b := k.Current(); b == first || b.Verify(m.now()) != nil {
+					t.Errorf("31 seconds after the machine woke the certificate is %s", k.Current())
+				}
+			})
+		})
+	}
+}
+
 func TestRefusedTokenIsTriedAgainWithBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMesh(t, time.Hour)

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/tullemesh/tulle/internal/agent/sds"
@@ -404,6 +405,28 @@ func TestSubscribedNamesAreLimited(t *testing.T) {
 				t.Errorf("delta: error %v, want refused: %t", err, c.refused)
 			}
 		})
+	}
+}
+
+func TestRequestsAreLimitedInBytes(t *testing.T) {
+	for _, c := range []struct {
+		bytes   int
+		refused bool
+	}{{limit.SecretRequestBytesMax - 1, false}, {limit.SecretRequestBytesMax, false}, {limit.SecretRequestBytesMax + 1, true}} {
+		var source identity.Publisher
+		source.Publish(newIssuer(t).bundle(t))
+		stream := open(t, serve(t, &source))
+		r := &discoveryv3.DiscoveryRequest{TypeUrl: wire.SecretType, ResourceNames: []string{sds.Default}, VersionInfo: strings.Repeat("x", c.bytes)}
+		r.VersionInfo = r.GetVersionInfo()[proto.Size(r)-c.bytes:]
+		if proto.Size(r) != c.bytes {
+			t.Fatalf("request of %d bytes, want %d", proto.Size(r), c.bytes)
+		}
+		if err := stream.stream.Send(r); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.stream.Recv(); (status.Code(err) == codes.ResourceExhausted) != c.refused || (err != nil) != c.refused {
+			t.Errorf("%d bytes: %v, want refused: %t", c.bytes, err, c.refused)
+		}
 	}
 }
 

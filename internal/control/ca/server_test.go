@@ -297,9 +297,12 @@ func TestRequestsThatAskForMoreAreRefusedByName(t *testing.T) {
 	s := newService(t, ca.Rates{})
 	client := s.dial(nil)
 	good, _ := request(t, nil)
-	many := map[string]any{}
-	for i := range limit.CertificateAttributesMax + 1 {
-		many[strings.Repeat("x", i+1)] = ""
+	many := func(n int) map[string]any {
+		fields := map[string]any{}
+		for len(fields) < n {
+			fields["x"+strconv.Itoa(len(fields))] = ""
+		}
+		return fields
 	}
 	for _, c := range []struct {
 		name     string
@@ -322,7 +325,9 @@ func TestRequestsThatAskForMoreAreRefusedByName(t *testing.T) {
 		{"another signer", string(good), 0, map[string]any{"CertSigner": "clusterissuers.cert-manager.io/x"}, codes.InvalidArgument, "CertSigner"},
 		{"a signer that is no text", string(good), 0, map[string]any{"CertSigner": true}, codes.InvalidArgument, "CertSigner"},
 		{"an unknown wish", string(good), 0, map[string]any{"IsCA": true}, codes.InvalidArgument, "IsCA"},
-		{"too many wishes", string(good), 0, many, codes.InvalidArgument, "17 fields"},
+		{"one wish less than are looked at", string(good), 0, many(limit.CertificateAttributesMax - 1), codes.InvalidArgument, "x0"},
+		{"as many wishes as are looked at", string(good), 0, many(limit.CertificateAttributesMax), codes.InvalidArgument, "x0"},
+		{"one wish more than are looked at", string(good), 0, many(limit.CertificateAttributesMax + 1), codes.InvalidArgument, "17 fields"},
 	} {
 		fields, err := structpb.NewStruct(c.metadata)
 		if err != nil {
@@ -334,7 +339,7 @@ func TestRequestsThatAskForMoreAreRefusedByName(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]float64{
-		ca.MetricRequests: 14, ca.MetricIssued: 4, ca.MetricParsing: 2, ca.MetricSigning: 2, ca.MetricAuthentication: 2,
+		ca.MetricRequests: 16, ca.MetricIssued: 4, ca.MetricParsing: 2, ca.MetricSigning: 2, ca.MetricAuthentication: 2,
 	} {
 		if got := s.metric(name); got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)

@@ -110,7 +110,8 @@ func (a *Authority) issue(public crypto.PublicKey, template *x509.Certificate, t
 	}
 	template.SerialNumber = serial
 	template.NotBefore = later(now.Add(-clockSkewMax), a.signer.NotBefore)
-	template.NotAfter = earlier(now.Add(ttl), a.signer.NotAfter)
+	// X.509 counts seconds; rounded up, or a short life could be none.
+	template.NotAfter = earlier(now.Add(ttl+time.Second-1).Truncate(time.Second), a.signer.NotAfter)
 	template.BasicConstraintsValid = true
 	// Key encipherment is for TLS 1.2 with RSA keys; Istio sets both.
 	template.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment
