@@ -15,8 +15,9 @@ func newGroup(hosts []Member, weight uint64) group {
 }
 
 // schedule is a smooth weighted round robin: every host has as many places as
-// its weight says, spread evenly over the whole (earliest deadline first). It
-// is nil when all weights are equal.
+// its weight says, spread evenly over the whole (earliest deadline first). Each
+// begins at another phase, so that light hosts don't come all at once. It is nil
+// when all weights are equal.
 func schedule(hosts []Member) []uint32 {
 	weights := scaled(hosts)
 	if weights == nil {
@@ -28,8 +29,9 @@ func schedule(hosts []Member) []uint32 {
 	}
 	var places []place
 	for i, w := range weights {
+		phase := (float64(i) + 0.5) / float64(len(weights))
 		for j := range w {
-			places = append(places, place{(float64(j) + 0.5) / float64(w), uint32(i)})
+			places = append(places, place{(float64(j) + phase) / float64(w), uint32(i)})
 		}
 	}
 	slices.SortStableFunc(places, func(a, b place) int { return cmp.Compare(a.deadline, b.deadline) })
