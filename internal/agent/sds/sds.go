@@ -91,9 +91,9 @@ func (s *Server) StreamSecrets(stream grpc.BidiStreamingServer[discoveryv3.Disco
 	send := func(u update) error {
 		response := &discoveryv3.DiscoveryResponse{TypeUrl: wire.SecretType, Nonce: u.nonce}
 		for _, x := range u.secrets {
-			response.Resources = append(response.Resources, x.body)
+			response.Resources = append(response.Resources, x.Body)
 			// One version for the response: it names all that is in it.
-			response.VersionInfo += x.version
+			response.VersionInfo += x.Version
 		}
 		return stream.Send(response)
 	}
@@ -119,8 +119,8 @@ func (s *Server) DeltaSecrets(stream grpc.BidiStreamingServer[discoveryv3.DeltaD
 	send := func(u update) error {
 		response := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: wire.SecretType, Nonce: u.nonce, RemovedResources: u.unknown}
 		for _, x := range u.secrets {
-			response.Resources = append(response.Resources, &discoveryv3.Resource{Name: x.name, Version: x.version, Resource: x.body})
-			response.SystemVersionInfo += x.version
+			response.Resources = append(response.Resources, &discoveryv3.Resource{Name: x.Name, Version: x.Version, Resource: x.Body})
+			response.SystemVersionInfo += x.Version
 		}
 		return stream.Send(response)
 	}
@@ -146,7 +146,7 @@ func (s *Server) serve(ctx context.Context, sub *subscription, receive func() er
 			case <-changed:
 			case <-sub.wake:
 			}
-			secrets, err := build(s.source.Current())
+			secrets, err := Resources(s.source.Current())
 			if err != nil {
 				s.log.ErrorContext(ctx, "secrets not sent", slog.Any("error", err))
 				continue
@@ -192,7 +192,7 @@ func (s *Server) logUnknown(ctx context.Context, names []string) {
 // update is one response.
 type update struct {
 	nonce   string
-	secrets []secret
+	secrets []*wire.Resource
 	unknown []string
 }
 
@@ -274,14 +274,14 @@ func (u *subscription) setLocked(held map[string]string) error {
 
 // due returns what the client lacks and takes it as sent: a version that the
 // client refuses is not sent again, the next one is.
-func (u *subscription) due(secrets []secret) update {
+func (u *subscription) due(secrets []*wire.Resource) update {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	out := update{unknown: u.unknown}
 	u.unknown = nil
 	for _, x := range secrets {
-		if version, ok := u.held[x.name]; ok && version != x.version {
-			u.held[x.name] = x.version
+		if version, ok := u.held[x.Name]; ok && version != x.Version {
+			u.held[x.Name] = x.Version
 			out.secrets = append(out.secrets, x)
 		}
 	}

@@ -159,6 +159,31 @@ func TestStreamGetsCertificateKeyAndRoots(t *testing.T) {
 	}
 }
 
+// Versions follow the certificates: the same for the same bundle, another one
+// after a rotation, and the roots' only with the roots.
+func TestVersionsFollowTheCertificates(t *testing.T) {
+	i := newIssuer(t)
+	versions := func(b *identity.Bundle) (certificate, roots string) {
+		t.Helper()
+		resources, err := sds.Resources(b)
+		if err != nil || len(resources) != 2 || resources[0].Name != sds.Default || resources[1].Name != sds.RootCA {
+			t.Fatalf("resources %v, %v", resources, err)
+		}
+		return resources[0].Version, resources[1].Version
+	}
+	b := i.bundle(t)
+	c1, r1 := versions(b)
+	c2, r2 := versions(b)
+	c3, r3 := versions(i.bundle(t))
+	_, r4 := versions(newIssuer(t).bundle(t))
+	if c1 != c2 || r1 != r2 || c1 == c3 || r1 != r3 || r1 == r4 {
+		t.Errorf("versions %s %s, again %s %s, rotated %s %s, other roots %s", c1, r1, c2, r2, c3, r3, r4)
+	}
+	if resources, err := sds.Resources(nil); len(resources) != 0 || err != nil {
+		t.Errorf("of no bundle: %v, %v", resources, err)
+	}
+}
+
 func TestStreamWaitsForTheFirstCertificate(t *testing.T) {
 	var source identity.Publisher
 	stream := open(t, serve(t, &source))

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/tullemesh/tulle/internal/identity"
+	"github.com/tullemesh/tulle/internal/wire"
 )
 
 // The secrets' names, as Istio's agent has them.
@@ -22,24 +23,18 @@ const (
 
 func known(name string) bool { return name == Default || name == RootCA }
 
-// secret is a resource to send.
-type secret struct {
-	name    string
-	version string
-	body    *anypb.Any
-}
-
-// build returns the secrets of a bundle, none for nil. A version is a hash of
-// the certificates only, so that it tells nothing of the key: no two chains
-// share a key.
-func build(b *identity.Bundle) ([]secret, error) {
+// Resources are the secrets of a bundle, none for nil: what the socket serves,
+// and what a proxy in the agent's own process takes directly. A version is a
+// hash of the certificates only, so that it tells nothing of the key; no two
+// chains share a key.
+func Resources(b *identity.Bundle) ([]*wire.Resource, error) {
 	if b == nil {
 		return nil, nil
 	}
 	inline := func(data []byte) *corev3.DataSource {
 		return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: data}}
 	}
-	var out []secret
+	var out []*wire.Resource
 	for _, x := range []struct {
 		message *tlsv3.Secret
 		hashed  []byte
@@ -56,7 +51,7 @@ func build(b *identity.Bundle) ([]secret, error) {
 			return nil, fmt.Errorf("encode secret %s: %w", x.message.GetName(), err)
 		}
 		sum := sha256.Sum256(x.hashed)
-		out = append(out, secret{name: x.message.GetName(), version: hex.EncodeToString(sum[:8]), body: body})
+		out = append(out, &wire.Resource{Name: x.message.GetName(), Version: hex.EncodeToString(sum[:8]), Body: body})
 	}
 	return out, nil
 }
