@@ -84,3 +84,13 @@ func (x *ruleIndex) bound(gateway, ns string) []*Rules {
 	}
 	return gr.public
 }
+
+// special reports whether rules of a gateway are exported to a namespace by name.
+func (x *ruleIndex) special(gateway, ns string) bool {
+	gr := x.byGateway[gateway]
+	if gr == nil {
+		return false
+	}
+	_, ok := gr.special[ns]
+	return ok
+}

@@ -48,6 +48,7 @@ func buildScopes(list []*sidecar, namespaces []string, services *serviceIndex, r
 			x.add(sc, ns, old)
 		}
 	}
+	x.add(nil, "", old)
 	for _, ns := range namespaces {
 		own := x.byNamespace[ns]
 		if len(own) == 0 || own[len(own)-1].selector != nil {
@@ -57,15 +58,23 @@ func buildScopes(list []*sidecar, namespaces []string, services *serviceIndex, r
 	return x
 }
 
-func idOf(sc *sidecar, client string) scopeID {
-	if sc == nil {
+// idOf names the scope of a client. Without a Sidecar all namespaces to which
+// nothing is exported by name share one.
+func (x *scopeIndex) idOf(sc *sidecar, client string) scopeID {
+	switch {
+	case sc != nil:
+		return scopeID{sc.origin.Key, client}
+	case x.services.special(client) || x.rules.special(MeshGateway, client):
 		return scopeID{client: client}
 	}
-	return scopeID{sc.origin.Key, client}
+	return scopeID{}
 }
 
 func (x *scopeIndex) add(sc *sidecar, client string, old *scopeIndex) {
-	id := idOf(sc, client)
+	id := x.idOf(sc, client)
+	if x.made[id] != nil {
+		return
+	}
 	fresh := x.scope(sc, client)
 	if old != nil {
 		if was := old.made[id]; was != nil && sameScope(was, fresh) {
@@ -85,7 +94,7 @@ func (x *scopeIndex) lookup(namespace string, labels map[string]string) *Sidecar
 			break
 		}
 	}
-	if s := x.made[idOf(sc, namespace)]; s != nil {
+	if s := x.made[x.idOf(sc, namespace)]; s != nil {
 		return s
 	}
 	// A namespace that no object names: nothing to share.

@@ -134,6 +134,9 @@ func (x *serviceIndex) view(ns string) *serviceView {
 	return x.views[""]
 }
 
+// special reports whether a namespace sees services of its own.
+func (x *serviceIndex) special(ns string) bool { return ns != "" && x.views[ns] != nil }
+
 func (x *serviceIndex) visible(ns string) []*registry.Service { return x.view(ns).list }
 
 // choose prefers a namespace, then Kubernetes, then age.

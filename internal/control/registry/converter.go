@@ -286,7 +286,7 @@ func compareWorkloads(a, b *Workload) int {
 // patch gives a new sorted slice: old without those to drop, and with fresh.
 func patch[T any](old, fresh []T, compare func(a, b T) int, drop func(T) bool) []T {
 	slices.SortFunc(fresh, compare)
-	out := make([]T, 0, len(old)+len(fresh))
+	out := slices.Grow([]T(nil), len(old)+len(fresh))
 	for _, o := range old {
 		if drop(o) {
 			continue
