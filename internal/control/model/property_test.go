@@ -214,7 +214,7 @@ func difference(a, b any) string {
 }
 
 func runs(t *testing.T) int {
-	if s := os.Getenv("TULLE_MODEL_runs(t)"); s != "" {
+	if s := os.Getenv("TULLE_MODEL_RUNS"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil {
 			t.Fatal(err)
@@ -227,14 +227,13 @@ func runs(t *testing.T) int {
 // checkRuns runs a property on as many random cases as asked for.
 func checkRuns(t *testing.T, n int, property func(*rapid.T)) {
 	t.Helper()
-
 	for range (n + 99) / 100 { // rapid's own count is a flag of the whole run
 		rapid.Check(t, property)
 	}
 }
 
 func TestIncrementalBuildEqualsFullBuild(t *testing.T) {
-	checkRuns(t, runs(t)/4, func(t *rapid.T) {
+	checkRuns(t, runs(t), func(t *rapid.T) {
 		w := newWorld()
 		store := registry.NewStore(registry.Options{})
 		conf := model.MeshFrom(nil)
@@ -349,7 +348,7 @@ func checkRuleChanges(t *rapid.T, c model.Changes, old, fresh []*model.Rules) {
 }
 
 func TestOrderOfInputDoesNotMatter(t *testing.T) {
-	checkRuns(t, RUNS, func(t *rapid.T) {
+	checkRuns(t, runs(t)/4, func(t *rapid.T) {
 		w := newWorld()
 		for range rapid.IntRange(1, 20).Draw(t, "edits") {
 			w.edit(t)
