@@ -11,6 +11,8 @@ type Host struct {
 	Key string
 	// Active counts requests in flight (connections for TCP).
 	Active atomic.Int64
+	// up is the live endpoint that the host belongs to; nil outside Live.
+	up *Upstream
 }
 
 // Cursor is the position of round robin. It outlives HostSets, so that an

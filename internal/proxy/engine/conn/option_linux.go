@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,4 +72,16 @@ func lateBind(_, _ string, c syscall.RawConn) error {
 		return nil // an old kernel: the port is chosen early
 	}
 	return failed
+}
+
+// QuietFor is how long no data has moved on the socket in either direction,
+// as far as the kernel knows (TCP_INFO, milliseconds).
+func (s *Socket) QuietFor() time.Duration {
+	var quiet time.Duration
+	_ = s.raw.Control(func(fd uintptr) { // a closed socket is not quiet: its user is awake
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			quiet = time.Duration(min(info.Last_data_recv, info.Last_data_sent)) * time.Millisecond
+		}
+	})
+	return quiet
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"syscall"
+	"time"
 )
 
 // OriginalDst is not known on this platform.
@@ -14,3 +15,7 @@ func (s *Socket) OriginalDst() (netip.AddrPort, error) {
 }
 
 func lateBind(_, _ string, _ syscall.RawConn) error { return nil }
+
+// QuietFor is not known on this platform: every look finds the connection in
+// use, so only its owner's deadlines end it.
+func (s *Socket) QuietFor() time.Duration { return 0 }

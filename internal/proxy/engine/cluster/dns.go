@@ -1,0 +1,142 @@
+package cluster
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+const (
+	// dnsRefresh is how often a name is asked for when a cluster does not say
+	// (Envoy: dns_refresh_rate, 5 s).
+	dnsRefresh = 5 * time.Second
+	// dnsRefreshMin bounds how often a short TTL may make us ask.
+	dnsRefreshMin = time.Second
+	// dnsTimeout bounds one question.
+	dnsTimeout = 5 * time.Second
+	// dnsAnswersMax bounds the addresses taken of one answer.
+	dnsAnswersMax = 256
+)
+
+// Resolver asks DNS. ttl is zero when it is not known.
+type Resolver interface {
+	Lookup(ctx context.Context, host string, family DNSFamily) (addrs []netip.Addr, ttl time.Duration, err error)
+}
+
+// SystemResolver is Go's resolver; it knows no TTL.
+type SystemResolver struct{}
+
+// Lookup implements Resolver.
+func (SystemResolver) Lookup(ctx context.Context, host string, family DNSFamily) ([]netip.Addr, time.Duration, error) {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{a}, 0, nil
+	}
+	networks := []string{"ip4", "ip6"}
+	switch family {
+	case DNSV4Only:
+		networks = networks[:1]
+	case DNSV6Only:
+		networks = networks[1:]
+	case DNSAll:
+		networks = []string{"ip"}
+	case DNSAuto:
+		slices.Reverse(networks)
+	case DNSV4Preferred:
+	}
+	var err error
+	for _, network := range networks {
+		var addrs []netip.Addr
+		addrs, err = net.DefaultResolver.LookupNetIP(ctx, network, host)
+		if err == nil && len(addrs) > 0 {
+			for i := range addrs {
+				addrs[i] = addrs[i].Unmap()
+			}
+			return addrs, 0, nil
+		}
+	}
+	return nil, 0, err
+}
+
+// resolveLocked starts the questions for an assignment's names, and ends those
+// of the one before. Answers are kept: a name's last good answer serves until
+// there is a better one.
+func (c *Cluster) resolveLocked(a *Assignment) {
+	if c.resolving != nil {
+		c.resolving()
+		c.resolving = nil
+	}
+	names := map[string]bool{}
+	if a != nil && !c.removed {
+		for _, loc := range a.Localities {
+			for _, ep := range loc.Endpoints {
+				if ep.Host != "" {
+					names[ep.Host] = true
+				}
+			}
+		}
+	}
+	for name := range c.answers {
+		if !names[name] {
+			delete(c.answers, name)
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background()) // remove ends it
+	c.resolving = cancel
+	for name := range names {
+		c.live.work.Go(func() { c.resolve(ctx, name) })
+	}
+}
+
+// resolve asks for one name until ctx ends.
+func (c *Cluster) resolve(ctx context.Context, name string) {
+	for {
+		spec := c.spec.Load()
+		asked, cancel := context.WithTimeout(ctx, dnsTimeout)
+		addrs, ttl, err := c.live.opts.Resolver.Lookup(asked, name, spec.DNSFamily)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			c.live.opts.Log.Warn("name not resolved, the last answer stays", "cluster", c.Name, "host", name, "error", err)
+		} else if len(addrs) > 0 {
+			c.answered(ctx, name, addrs)
+		}
+		wait := spec.DNSRefresh
+		if wait <= 0 {
+			wait = dnsRefresh
+		}
+		if spec.RespectDNSTTL && err == nil && ttl > 0 {
+			wait = ttl
+		}
+		t := time.NewTimer(max(wait, dnsRefreshMin))
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		}
+	}
+}
+
+func (c *Cluster) answered(ctx context.Context, name string, addrs []netip.Addr) {
+	if len(addrs) > dnsAnswersMax {
+		addrs = addrs[:dnsAnswersMax]
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old := c.answers[name]
+	if ctx.Err() != nil || c.removed || slices.Equal(old, addrs) {
+		return
+	}
+	if c.spec.Load().Kind == LogicalDNS && len(old) > 0 && slices.Contains(addrs, old[0]) {
+		return // a rotated answer is no change of the one address in use
+	}
+	c.answers[name] = addrs
+	c.rebuildLocked()
+}

@@ -1,0 +1,283 @@
+package engine
+
+import (
+	"context"
+	"crypto/x509"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
+)
+
+type netConn = net.Conn
+
+// The deadlines of a downstream connection, by slot of its guard.
+const (
+	slotIdle     = iota // between requests, or of a TCP connection
+	slotHead            // the request's head
+	slotRequest         // the whole request
+	slotRoute           // the response, from the complete request
+	slotStream          // anything moving on the stream
+	slotWatch           // not a deadline: when to begin to watch for the client's leave
+	slotDuration        // the connection's life
+	slotDrain           // a drain's patience
+)
+
+// watchAfter is how long a response may take before somebody watches whether
+// the client is still there. Most requests are faster and cost no watcher.
+const watchAfter = time.Second
+
+// transportTimeout bounds inspectors and handshakes that have no bound of
+// their own.
+const transportTimeout = 15 * time.Second
+
+// state of a downstream connection, for draining: an idle one may be closed
+// under the goroutine that waits.
+const (
+	stateBusy int32 = iota
+	stateIdle
+	stateEnding
+)
+
+// downstream is one accepted connection. Its serve goroutine owns it; the
+// guard's timer and the engine touch only what is atomic.
+type downstream struct {
+	// Fixed at creation.
+	e          *Engine
+	sock       *conn.Socket
+	acceptedAt netip.AddrPort
+	guard      *conn.Guard
+	begun      int64
+
+	// Owned by the serve goroutine; read by judgeAgain after known is set.
+	stream      conn.Stream
+	facts       fact.Conn
+	chain       atomic.Pointer[listener.Chain] // judgeAgain puts the newest generation's here
+	spec        *listener.Spec
+	series      seriesCache
+	peer        Workload
+	id          uint64
+	peerEncoded string // what peer was decoded from
+	peerCert    *x509.Certificate
+	xfcc        []byte // made by xfccElement
+
+	known    atomic.Bool // facts and chain are complete
+	state    atomic.Int32
+	draining atomic.Bool
+
+	// What the timer may interrupt.
+	upstream   atomic.Pointer[conn.Socket]
+	cancel     atomic.Pointer[context.CancelFunc]
+	responding atomic.Bool
+	left       atomic.Bool
+	side       sync.WaitGroup
+	sideOn     atomic.Bool
+}
+
+func past() time.Time { return time.Unix(1, 0) }
+
+// serve handles a connection from its first byte to its last.
+func (e *Engine) serve(c netConn, at netip.AddrPort) {
+	sock, err := conn.New(c)
+	if err != nil {
+		c.Close()
+		return
+	}
+	d := &downstream{e: e, sock: sock, stream: sock, acceptedAt: at, begun: e.clock.Now(), id: e.telemetry.nextConn()}
+	d.guard = conn.NewGuard(e.clock, d.expire)
+	defer func() {
+		d.guard.Stop()
+		d.stream.Close()
+		d.side.Wait()
+		e.remove(d)
+	}()
+	if !e.add(d) || !d.open() {
+		return
+	}
+	switch chain := d.chain.Load(); {
+	case chain.HTTP != nil:
+		d.serveHTTP()
+	case chain.TCP != nil:
+		d.serveTCP(chain.TCP)
+	}
+}
+
+// open finds the chain and does what comes before the application's bytes.
+func (d *downstream) open() bool {
+	cfg := d.e.Config()
+	accepts := d.learnAddresses(cfg)
+	if accepts == nil {
+		return false
+	}
+	d.spec = accepts.Spec()
+	timeout := d.spec.SniffTimeout
+	if timeout <= 0 {
+		timeout = transportTimeout
+	}
+	d.guard.Set(slotHead, d.begun+int64(timeout))
+	if !d.inspect() {
+		return false
+	}
+	chain := accepts.Match(&d.facts, nil)
+	if chain == nil {
+		d.refuse(&Failure{Kind: NoChain})
+		return false
+	}
+	d.chain.Store(chain)
+	if chain.TLS != nil && !d.handshake(chain) {
+		return false
+	}
+	d.guard.Clear(slotHead)
+	if kind := CheckTransport(chain, &d.facts, true); kind != "" {
+		d.refuse(&Failure{Kind: BadRequest, Detail: string(kind)})
+		return false
+	}
+	if v := AdmitConn(chain, &d.facts, nil); !v.Allowed {
+		d.refuse(&Failure{Kind: Denied, Detail: v.Policy})
+		return false
+	}
+	d.peer = d.e.telemetry.peerOf(&d.facts)
+	d.known.Store(true)
+	return true
+}
+
+// learnAddresses fills in the addresses and returns the listener that judges.
+func (d *downstream) learnAddresses(cfg *Config) *listener.Matcher {
+	f := &d.facts
+	f.Direct = conn.AddrPort(d.sock.LocalAddr())
+	f.Remote = conn.AddrPort(d.sock.RemoteAddr())
+	f.Local = f.Direct
+	l := cfg.At(d.acceptedAt)
+	if l == nil {
+		return nil // removed in this moment
+	}
+	if l.Spec().OriginalDst || l.Spec().UseOriginalDst {
+		if to, err := d.sock.OriginalDst(); err == nil {
+			f.Local = to
+		}
+	}
+	return cfg.HandOver(l, f.Local)
+}
+
+// expire runs on the guard's timer: it wakes whoever waits for what is late.
+func (d *downstream) expire(slot int) {
+	switch slot {
+	case slotWatch:
+		d.startSide(d.watch)
+		return
+	case slotIdle, slotHead:
+		_ = d.sock.SetReadDeadline(past())
+		return
+	case slotRequest:
+		_ = d.sock.SetReadDeadline(past())
+	case slotDrain:
+		_ = d.sock.SetDeadline(past())
+	case slotDuration:
+		d.drain()
+		return
+	}
+	d.interruptUpstream()
+	if d.responding.Load() {
+		_ = d.sock.SetWriteDeadline(past())
+	}
+}
+
+// interruptUpstream wakes the goroutine that waits for the upstream.
+func (d *downstream) interruptUpstream() {
+	if cancel := d.cancel.Load(); cancel != nil {
+		(*cancel)()
+	}
+	if up := d.upstream.Load(); up != nil {
+		_ = up.SetDeadline(past())
+	}
+}
+
+// startSide runs f on the connection's one side goroutine.
+func (d *downstream) startSide(f func()) {
+	d.sideOn.Store(true)
+	d.side.Go(f)
+}
+
+// stopSide ends the side goroutine's waiting for the client and joins it.
+func (d *downstream) stopSide() {
+	d.guard.Clear(slotWatch)
+	if !d.sideOn.Load() {
+		return
+	}
+	_ = d.sock.SetReadDeadline(past())
+	d.side.Wait()
+	d.sideOn.Store(false)
+	_ = d.sock.SetReadDeadline(time.Time{})
+}
+
+// watch waits for the client's leave and then cancels the upstream's work.
+func (d *downstream) watch() {
+	if err := d.sock.AwaitEnd(); err != nil {
+		return // stopped, or the connection failed, which the writer will see
+	}
+	d.left.Store(true)
+	d.interruptUpstream()
+}
+
+// drain asks the connection to end: an idle one now, others after what they
+// are doing.
+func (d *downstream) drain() {
+	d.draining.Store(true)
+	if d.state.CompareAndSwap(stateIdle, stateEnding) {
+		_ = d.sock.SetReadDeadline(past())
+	}
+}
+
+// abort ends the connection at once.
+func (d *downstream) abort() {
+	d.draining.Store(true)
+	d.state.Store(stateEnding)
+	d.interruptUpstream()
+	d.sock.Close()
+}
+
+// judgeAgain re-matches an open connection against a new generation. What is
+// still admitted is left alone; what is now refused drains.
+func (d *downstream) judgeAgain(cfg *Config) {
+	if !d.known.Load() || d.draining.Load() {
+		return
+	}
+	l := cfg.At(d.acceptedAt)
+	if l == nil {
+		return // its socket is closed: bindLocked drains it
+	}
+	chain := cfg.HandOver(l, d.facts.Local).Match(&d.facts, nil)
+	old := d.chain.Load()
+	if chain != nil && (chain.HTTP != nil) == (old.HTTP != nil) &&
+		(chain.TLS != nil) == (old.TLS != nil) &&
+		CheckTransport(chain, &d.facts, true) == "" && AdmitConn(chain, &d.facts, nil).Allowed {
+		d.chain.Store(chain)
+		return
+	}
+	d.drain()
+	patience := drainPatience(old)
+	d.guard.Set(slotDrain, d.e.clock.Now()+int64(patience))
+}
+
+// drainPatience is how long a refused connection may finish what it does.
+func drainPatience(c *listener.Chain) time.Duration {
+	if c.HTTP != nil && c.HTTP.DrainTimeout > 0 {
+		return c.HTTP.DrainTimeout
+	}
+	return 5 * time.Second // Envoy: HttpConnectionManager.drain_timeout
+}
+
+// refuse records a connection that ends before it is served.
+func (d *downstream) refuse(f *Failure) {
+	d.e.telemetry.connRefused(d, f)
+	logs := d.spec.AccessLog
+	if c := d.chain.Load(); c != nil && c.TCP != nil {
+		logs = c.TCP.AccessLog
+	}
+	d.logConn(logs, f, nil)
+}

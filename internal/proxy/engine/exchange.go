@@ -1,0 +1,254 @@
+package engine
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
+	"github.com/tullemesh/tulle/internal/proxy/engine/message"
+	"github.com/tullemesh/tulle/internal/proxy/engine/router"
+)
+
+// exchange is one request and its response: explicit state, changed by steps
+// that do no I/O and know no protocol version. A driver (serve_http1.go) reads
+// and writes between the steps, in this order:
+//
+//	begin     the head of the request is in req
+//	admit     sanitizes, routes and authorizes; says whether to answer or to forward
+//	choose    picks an endpoint (again for each repetition)
+//	toUpstream   turns req into what the upstream gets
+//	toDownstream turns res into what the client gets
+//	local     fills res with an answer of ours
+//	finish    counts and logs
+//
+// It pins the chain, the route and the cluster of its request, not the Config.
+type exchange struct {
+	d       *downstream
+	manager *listener.HTTPManager
+
+	// The messages. Their bytes belong to the driver's buffers.
+	req, res message.Head
+	facts    fact.Request
+
+	// Set by admit.
+	table    *router.Table
+	result   router.Result
+	weighted *router.Weighted
+	cluster  *cluster.Cluster
+	action   action
+	body     []byte // of a local answer
+	location []byte
+	policy   string
+
+	// Set by choose.
+	upstream *cluster.Upstream
+	attempts int
+
+	// Times of the clock; 0: not reached.
+	start, sent, headAt, end int64
+
+	failure   Failure // Kind NoFailure: none
+	bytesIn   int64   // body bytes from the client
+	bytesOut  int64   // body bytes to the client
+	wireIn    int64   // with heads
+	wireOut   int64
+	requestID []byte
+	source    Workload
+	scratch   []byte
+	counted   bool
+}
+
+// action is what admit decided.
+type action uint8
+
+const (
+	actForward action = iota
+	actAnswer         // with a status and a body
+)
+
+// begin resets the exchange for a request whose head the driver will parse.
+func (x *exchange) begin(d *downstream, now int64) {
+	scratch := x.scratch[:0]
+	req, res := x.req, x.res
+	*x = exchange{d: d, manager: d.chain.Load().HTTP, req: req, res: res, scratch: scratch, start: now}
+	x.req.Reset()
+	x.res.Reset()
+}
+
+// admit decides by the generation in force what becomes of the request.
+func (x *exchange) admit() action {
+	d := x.d
+	cfg := d.e.Config()
+	if f := x.sanitize(); f != nil {
+		return x.fail(*f)
+	}
+	if x.location != nil {
+		return x.answer(http.StatusTemporaryRedirect, nil)
+	}
+	x.facts = fact.Request{
+		Conn: &d.facts, Protocol: x.req.Protocol, Method: x.req.Method, Scheme: x.req.Scheme,
+		Authority: x.req.Authority, Path: x.req.Path, Headers: &x.req, Remote: x.facts.Remote, Random: rand.Uint64(),
+	}
+	if x.table = cfg.RouteTable(x.manager); x.table != nil {
+		x.result = x.table.Match(&x.facts, nil)
+	}
+	r := x.result.Route
+	if r != nil && r.Forward != nil {
+		x.weighted = r.Forward.Choose(x.facts.Random)
+	}
+	if v := AdmitRequest(x.manager, x.result.Host, r, x.weighted, &x.facts, nil); !v.Allowed {
+		return x.fail(Failure{Kind: Denied, Detail: v.Policy})
+	}
+	switch {
+	case x.result.Host == nil:
+		return x.fail(Failure{Kind: NoRouteFound, Detail: string(NoVirtualHost)})
+	case x.result.RequireTLS:
+		x.location = router.AppendTLSLocation(nil, &x.facts)
+		return x.answer(http.StatusMovedPermanently, nil)
+	case r == nil:
+		return x.fail(Failure{Kind: NoRouteFound})
+	case r.Redirect != nil:
+		x.location = r.Redirect.AppendLocation(nil, &r.Match, &x.facts)
+		return x.answer(r.Redirect.Status, nil)
+	case r.Direct != nil:
+		return x.answer(r.Direct.Status, r.Direct.Body)
+	case r.Forward == nil:
+		return x.fail(Failure{Kind: NoRouteFound, Detail: "the route is for servers, not for proxies"})
+	}
+	return x.admitForward(r.Forward)
+}
+
+func (x *exchange) admitForward(f *router.Forward) action {
+	name, ok := f.ClusterName(x.weighted, &x.facts)
+	if ok {
+		x.cluster = x.d.e.live.Get(name)
+	}
+	if x.cluster == nil {
+		act := x.fail(Failure{Kind: NoClusterFound, Detail: name})
+		if f.ClusterNotFound != 0 {
+			x.res.Status = f.ClusterNotFound
+		}
+		return act
+	}
+	if x.cluster.Spec().Protocol == cluster.HTTP2 {
+		return x.fail(Failure{Kind: NotSupported, Detail: "HTTP/2 upstream"})
+	}
+	return actForward
+}
+
+// fail makes the exchange end with an answer for a failure.
+func (x *exchange) fail(f Failure) action {
+	x.failure = f
+	a := f.Answer()
+	return x.answer(a.Status, []byte(a.Body))
+}
+
+// answer makes the exchange end with an answer of ours.
+func (x *exchange) answer(status int, body []byte) action {
+	x.action = actAnswer
+	x.res.Reset()
+	x.res.Status = status
+	x.body = body
+	return actAnswer
+}
+
+// local fills the response with the answer that fail or answer decided.
+func (x *exchange) local() {
+	h := &x.res
+	if len(x.location) > 0 {
+		h.Set("location", x.location)
+	}
+	if bodyAllowed(h.Status) {
+		var digits [20]byte
+		h.Set("content-length", strconv.AppendInt(digits[:0], int64(len(x.body)), 10))
+		if len(x.body) > 0 {
+			h.SetString("content-type", "text/plain")
+		}
+	} else {
+		x.body = nil
+	}
+	x.responseHeaders()
+}
+
+// bodyAllowed reports whether a response with this status may have a body
+// (RFC 9110 §6.4.1).
+func bodyAllowed(status int) bool { return status >= 200 && status != 204 && status != 304 }
+
+// choose picks the endpoint for the next attempt.
+func (x *exchange) choose() *Failure {
+	random := x.facts.Random
+	if x.attempts > 0 {
+		random = rand.Uint64()
+	}
+	x.attempts++
+	u, err := x.cluster.Pick(random, x.d.facts.Local)
+	if err != nil {
+		return connectFailure(err)
+	}
+	x.upstream = u
+	return nil
+}
+
+// routeTimeout is how long the response may take; 0: no bound.
+func (x *exchange) routeTimeout() time.Duration {
+	if r := x.result.Route; r != nil && r.Forward != nil {
+		return r.Forward.Timeout
+	}
+	return 0
+}
+
+// idleTimeout is how long nothing may move; 0: no bound.
+func (x *exchange) idleTimeout() time.Duration {
+	if r := x.result.Route; r != nil && r.Forward != nil && r.Forward.IdleTimeout > 0 {
+		return r.Forward.IdleTimeout
+	}
+	return x.manager.StreamIdleTimeout
+}
+
+// streamMax is how long the stream may live; 0: no bound.
+func (x *exchange) streamMax() time.Duration {
+	if r := x.result.Route; r != nil && r.Forward != nil && r.Forward.MaxStreamDuration > 0 {
+		return r.Forward.MaxStreamDuration
+	}
+	return x.manager.MaxStreamDuration
+}
+
+// idempotent reports whether the method may be repeated when we can't know
+// whether it was carried out (RFC 9110 §9.2.2).
+func (x *exchange) idempotent() bool {
+	switch string(x.req.Method) {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return true
+	}
+	return false
+}
+
+// attemptsMax bounds how often a request is tried: safe repetition only
+// (DESIGN, Retries).
+const attemptsMax = 3
+
+// mayRepeat reports whether a failed attempt may be repeated: nothing was
+// written, or the method is idempotent and the whole request is at hand. In
+// both cases no byte of a response was seen.
+func (x *exchange) mayRepeat(f *Failure, wrote, replayable, sawResponse bool) bool {
+	if x.attempts >= attemptsMax || sawResponse {
+		return false
+	}
+	switch f.Kind {
+	case ConnectFailed, Reset:
+		return !wrote || replayable && x.idempotent()
+	default:
+		return false
+	}
+}
+
+// finish ends the exchange: counts and logs.
+func (x *exchange) finish(now int64) {
+	x.end = now
+	x.d.e.telemetry.request(x)
+	x.logRequest()
+}

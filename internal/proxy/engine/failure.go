@@ -1,0 +1,171 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"syscall"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
+)
+
+// Side says who a Failure is about.
+type Side uint8
+
+// The sides.
+const (
+	Ours Side = iota
+	Downstream
+	Upstream
+)
+
+// Kind is what went wrong with a request or a connection.
+type Kind uint8
+
+// The kinds of failure.
+const (
+	NoFailure Kind = iota
+	// BadRequest: the client broke a rule of HTTP; Cause is *http1.Error.
+	BadRequest
+	// Denied by authorization; Detail names the policy.
+	Denied
+	NoRouteFound
+	NoClusterFound
+	NoHealthyHost
+	// Overflow: a threshold of the cluster is reached.
+	Overflow
+	// ConnectFailed: refused, unreachable, or the TLS handshake failed.
+	ConnectFailed
+	// ConnectTimeout: the upstream did not accept in time.
+	ConnectTimeout
+	// Reset: the upstream closed before a complete response.
+	Reset
+	// BadResponse: the upstream broke a rule of HTTP.
+	BadResponse
+	// RouteTimeout: the response took longer than the route allows.
+	RouteTimeout
+	// RequestTimeout: the client's request took too long to come.
+	RequestTimeout
+	// StreamIdle: nothing moved on the stream for too long.
+	StreamIdle
+	// DurationTimeout: the stream or connection lived as long as it may.
+	DurationTimeout
+	// ClientLeft: the downstream connection ended before the response did.
+	ClientLeft
+	// NotSupported: the request asks for what we refuse (an upgrade that is
+	// not allowed, HTTP/2 upstream for HTTP/1.1).
+	NotSupported
+	// TooLarge: a buffer that the route needs is full.
+	TooLarge
+	// NoChain: no filter chain took the connection.
+	NoChain
+	kindCount
+)
+
+// Failure is why a request or connection did not succeed.
+type Failure struct {
+	Kind Kind
+	// Detail is more for the log: a policy's name, a rule.
+	Detail string
+	Cause  error
+}
+
+// Error implements error.
+func (f *Failure) Error() string {
+	a := f.Answer()
+	if f.Cause != nil {
+		return a.Detail + ": " + f.Cause.Error()
+	}
+	return a.Detail
+}
+
+// Unwrap returns the cause.
+func (f *Failure) Unwrap() error { return f.Cause }
+
+// Answer is what a Failure means to everybody who hears of it.
+type Answer struct {
+	Side Side
+	// Status answers the request; 0: there is nobody to answer, or no more.
+	Status int
+	// Flag is Envoy's response flag, or "".
+	Flag string
+	// Detail is Envoy's response code detail.
+	Detail string
+	// Body is the answer's text in Envoy's words.
+	Body string
+}
+
+// answers is the one table from failures to statuses, flags and texts
+// (Envoy: "Access logging", response flags and response code details).
+func answers() [kindCount]Answer {
+	const before = "upstream connect error or disconnect/reset before headers. "
+	return [kindCount]Answer{
+		NoFailure:       {Ours, http.StatusOK, "", "via_upstream", ""},
+		BadRequest:      {Downstream, http.StatusBadRequest, "DPE", "http1.codec_error", "Bad Request"},
+		Denied:          {Ours, http.StatusForbidden, "", "rbac_access_denied", "RBAC: access denied"},
+		NoRouteFound:    {Ours, http.StatusNotFound, "NR", "route_not_found", ""},
+		NoClusterFound:  {Ours, http.StatusServiceUnavailable, "NC", "cluster_not_found", ""},
+		NoHealthyHost:   {Upstream, http.StatusServiceUnavailable, "UH", "no_healthy_upstream", "no healthy upstream"},
+		Overflow:        {Upstream, http.StatusServiceUnavailable, "UO", "upstream_reset_before_response_started{overflow}", before + "reset reason: overflow"},
+		ConnectFailed:   {Upstream, http.StatusServiceUnavailable, "UF", "upstream_reset_before_response_started{remote_connection_failure}", before + "reset reason: remote connection failure, transport failure reason: "},
+		ConnectTimeout:  {Upstream, http.StatusServiceUnavailable, "UF", "upstream_reset_before_response_started{connection_timeout}", before + "reset reason: connection timeout"},
+		Reset:           {Upstream, http.StatusServiceUnavailable, "UC", "upstream_reset_before_response_started{connection_termination}", before + "reset reason: connection termination"},
+		BadResponse:     {Upstream, http.StatusBadGateway, "UPE", "upstream_reset_before_response_started{protocol_error}", before + "reset reason: protocol error"},
+		RouteTimeout:    {Upstream, http.StatusGatewayTimeout, "UT", "response_timeout", "upstream request timeout"},
+		RequestTimeout:  {Downstream, http.StatusRequestTimeout, "DT", "request_overall_timeout", "request timeout"},
+		StreamIdle:      {Upstream, http.StatusGatewayTimeout, "SI", "stream_idle_timeout", "stream timeout"},
+		DurationTimeout: {Ours, http.StatusRequestTimeout, "DT", "max_duration_timeout", "downstream duration timeout"},
+		ClientLeft:      {Downstream, 0, "DC", "downstream_remote_disconnect", ""},
+		NotSupported:    {Ours, http.StatusForbidden, "", "upgrade_failed", ""},
+		TooLarge:        {Downstream, http.StatusRequestEntityTooLarge, "", "request_payload_too_large", "Payload Too Large"},
+		NoChain:         {Ours, 0, "NR", "filter_chain_not_found", ""},
+	}
+}
+
+// Answer is the one function that turns a failure into status, flag and text.
+func (f *Failure) Answer() Answer {
+	a := answers()[f.Kind]
+	var codec *http1.Error
+	switch {
+	case f.Kind == BadRequest && errors.As(f.Cause, &codec):
+		a.Status, a.Body = codec.Status, http.StatusText(codec.Status)
+	case f.Kind == Denied:
+		a.Detail += "_matched_policy[" + policyOrNone(f.Detail) + "]"
+	case f.Kind == ConnectFailed && f.Cause != nil:
+		a.Body += transportReasonOf(f.Cause)
+	}
+	return a
+}
+
+func policyOrNone(name string) string {
+	if name == "" {
+		return "none"
+	}
+	return name
+}
+
+// transportReasonOf is the last cause of a failed connect, without addresses:
+// answers must not tell clients about endpoints.
+func transportReasonOf(err error) string {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return "delayed connect error: " + errno.Error()
+	}
+	return "TLS or connection error"
+}
+
+// connectFailure tells why there is no connection to an endpoint.
+func connectFailure(err error) *Failure {
+	switch {
+	case errors.Is(err, cluster.ErrNoHost):
+		return &Failure{Kind: NoHealthyHost, Cause: err}
+	case errors.Is(err, cluster.ErrOverflow):
+		return &Failure{Kind: Overflow, Cause: err}
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), conn.IsTimeout(err):
+		return &Failure{Kind: ConnectTimeout, Cause: err}
+	}
+	return &Failure{Kind: ConnectFailed, Cause: err}
+}

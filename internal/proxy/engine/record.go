@@ -1,0 +1,132 @@
+package engine
+
+import (
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/access"
+	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
+	"github.com/tullemesh/tulle/internal/proxy/engine/tcp"
+)
+
+// logRequest writes the access log lines of a finished request.
+func (x *exchange) logRequest() {
+	logs := x.manager.AccessLog
+	if len(logs) == 0 {
+		return
+	}
+	var r access.Record
+	x.record(&r)
+	for i := range logs {
+		x.d.e.logs.Get(&logs[i]).Write(&r)
+	}
+}
+
+// record fills in what is known of the request now.
+func (x *exchange) record(r *access.Record) {
+	d := x.d
+	end := x.end
+	if end == 0 {
+		end = d.e.clock.Now()
+	}
+	*r = access.Record{
+		Start: d.e.clock.Time(x.start), Protocol: x.req.Protocol, Request: &x.req, Response: &x.res, Status: x.res.Status,
+		BytesReceived: x.bytesIn, BytesSent: x.bytesOut, Duration: time.Duration(end - x.start), ToUpstream: -1, ToHead: -1,
+		Conn: &d.facts, ConnID: d.id, Remote: x.facts.Remote, Attempts: x.attempts, Details: "via_upstream",
+	}
+	if x.sent > 0 {
+		r.ToUpstream = time.Duration(x.sent - x.start)
+	}
+	if x.headAt > 0 {
+		r.ToHead = time.Duration(x.headAt - x.start)
+	}
+	if c := d.chain.Load(); c != nil {
+		r.Chain = c.Name
+	}
+	if x.result.Route != nil {
+		r.Route = x.result.Route.Name
+	}
+	if x.cluster != nil {
+		r.UpstreamCluster = x.cluster.Name
+	}
+	if x.upstream != nil {
+		r.UpstreamHost = x.upstream.Host.Key
+	}
+	switch {
+	case x.failure.Kind != NoFailure:
+		a := x.failure.Answer()
+		r.Flag, r.Details = a.Flag, a.Detail
+		if a.Side == Upstream && x.failure.Cause != nil {
+			r.TransportFailure = transportReasonOf(x.failure.Cause)
+		}
+		if x.failure.Kind == ClientLeft {
+			r.Status = 0
+		}
+	case x.action == actAnswer:
+		r.Details = "direct_response"
+	}
+}
+
+// AppendValue implements router.Values for header templates.
+func (x *exchange) AppendValue(dst []byte, operator, arg string) []byte {
+	var r access.Record
+	x.record(&r)
+	dst, _ = access.AppendOperator(dst, operator, arg, &r) // the compiler refuses others
+	return dst
+}
+
+// tcpRecord is what a relay did.
+type tcpRecord struct {
+	tcp.Result
+	upstream *cluster.Upstream
+}
+
+// logConn writes the access log lines of a connection.
+func (d *downstream) logConn(logs []listener.AccessLog, f *Failure, t *tcpRecord) {
+	if len(logs) == 0 {
+		return
+	}
+	r := access.Record{
+		Start: d.e.clock.Time(d.begun), Duration: time.Duration(d.e.clock.Now() - d.begun), ToUpstream: -1, ToHead: -1,
+		Conn: &d.facts, ConnID: d.id,
+	}
+	if c := d.chain.Load(); c != nil {
+		r.Chain = c.Name
+	}
+	if f != nil {
+		a := f.Answer()
+		r.Flag, r.Details = a.Flag, a.Detail
+	}
+	if t != nil {
+		r.BytesReceived, r.BytesSent = t.Sent, t.Received
+		r.UpstreamHost, r.UpstreamCluster = t.upstream.Host.Key, t.upstream.Cluster().Name
+	}
+	for i := range logs {
+		d.e.logs.Get(&logs[i]).Write(&r)
+	}
+}
+
+// dateCache is the Date header's value of the current second.
+type dateCache struct {
+	value atomic.Pointer[date]
+}
+
+type date struct {
+	until int64 // of the clock
+	text  string
+}
+
+func (c *dateCache) now(clock conn.Clock) string {
+	now := clock.Now()
+	if d := c.value.Load(); d != nil && now < d.until {
+		return d.text
+	}
+	t := time.Now()
+	left := time.Second - time.Duration(t.Nanosecond())
+	d := &date{now + int64(left), t.UTC().Format(http.TimeFormat)}
+	c.value.Store(d)
+	return d.text
+}

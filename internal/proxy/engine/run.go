@@ -1,0 +1,325 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tullemesh/tulle/internal/observe"
+	"github.com/tullemesh/tulle/internal/proxy/engine/access"
+	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
+	"github.com/tullemesh/tulle/internal/proxy/engine/tls"
+)
+
+// drainTimeout bounds a drain when neither ctx nor the listener says
+// (Istio: terminationDrainDuration, 5 s; Envoy's drain time for listeners is
+// longer, but its connections are told at once, as ours are).
+const drainTimeout = 45 * time.Second
+
+// Options are what an Engine needs from its surroundings.
+type Options struct {
+	Registry *observe.Registry
+	Log      *slog.Logger
+	// Self is this workload, for the labels of metrics.
+	Self Workload
+	// Peers reads and writes Istio's peer metadata headers; nil: peers are
+	// known by identity and endpoint metadata alone.
+	Peers PeerCodec
+	// Resolver of DNS clusters; nil is the system's.
+	Resolver cluster.Resolver
+	// OpenLog opens an access log's path; nil opens files and /dev/std*.
+	OpenLog func(path string) (io.WriteCloser, error)
+	// ConnectionsMax bounds the connections of one listening address; 0 is
+	// listener.ConnectionsMax.
+	ConnectionsMax int
+}
+
+// Engine runs configurations: it owns the sockets, the live state of clusters,
+// the certificates and everything that counts.
+type Engine struct {
+	// Fixed at creation.
+	opts      Options
+	clock     conn.Clock
+	live      *cluster.Live
+	store     *tls.Store
+	logs      *access.Logs
+	telemetry *telemetry
+
+	config    atomic.Pointer[Config]
+	draining  atomic.Bool
+	buffers   conn.Buffers
+	exchanges sync.Pool
+	dates     dateCache
+
+	// Guarded by mu.
+	mu        sync.Mutex
+	closed    bool
+	acceptors map[netip.AddrPort]*acceptor
+	retired   []*listener.Acceptor
+	conns     map[*downstream]struct{}
+	idle      chan struct{} // closed when conns becomes empty while draining
+}
+
+// acceptor is a bound address with the listener that it accepts for.
+type acceptor struct {
+	*listener.Acceptor
+	name string
+}
+
+// New returns an engine without configuration.
+func New(o Options) *Engine {
+	if o.Registry == nil {
+		o.Registry = observe.NewRegistry()
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.ConnectionsMax == 0 {
+		o.ConnectionsMax = listener.ConnectionsMax
+	}
+	e := &Engine{
+		opts: o, clock: conn.NewClock(), store: tls.NewStore(),
+		acceptors: map[netip.AddrPort]*acceptor{}, conns: map[*downstream]struct{}{},
+	}
+	e.live = cluster.NewLive(cluster.LiveOptions{Clock: e.clock, TLS: e.store, Resolver: o.Resolver, Log: o.Log})
+	e.logs = access.NewLogs(o.OpenLog, o.Registry)
+	e.telemetry = newTelemetry(o.Registry, o.Self)
+	e.config.Store(NewConfig(Parts{}))
+	return e
+}
+
+// Config returns the generation in force.
+func (e *Engine) Config() *Config { return e.config.Load() }
+
+// Live returns the live state of the clusters, for status pages.
+func (e *Engine) Live() *cluster.Live { return e.live }
+
+// Secrets returns the live certificates, for status pages.
+func (e *Engine) Secrets() *tls.Store { return e.store }
+
+// Apply makes cfg the generation in force. Endpoints, routes, certificates and
+// policies take effect at once; listeners are bound, kept or closed; open
+// connections that the new generation refuses drain. The error tells what
+// could not be done (an address in use, an unusable secret); all else is done.
+func (e *Engine) Apply(cfg *Config) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return errors.New("the engine has ended")
+	}
+	errs := []error{e.store.Update(cfg.Secrets())}
+	e.live.Update(cfg.Clusters(), cfg.Assignment)
+	errs = append(errs, e.logs.Prepare(logsOf(cfg)))
+	e.config.Store(cfg)
+	errs = append(errs, e.bindLocked(cfg))
+	for d := range e.conns {
+		d.judgeAgain(cfg)
+	}
+	return errors.Join(errs...)
+}
+
+// logsOf are the access logs that a configuration uses, by their places in it.
+func logsOf(cfg *Config) []*listener.AccessLog {
+	var out []*listener.AccessLog
+	add := func(logs []listener.AccessLog) {
+		for i := range logs {
+			out = append(out, &logs[i])
+		}
+	}
+	for _, l := range cfg.Listeners() {
+		add(l.Spec().AccessLog)
+		chains := l.Spec().Chains
+		if l.Spec().Default != nil {
+			chains = append(chains[:len(chains):len(chains)], l.Spec().Default)
+		}
+		for _, c := range chains {
+			if c.HTTP != nil {
+				add(c.HTTP.AccessLog)
+			}
+			if c.TCP != nil {
+				add(c.TCP.AccessLog)
+			}
+		}
+	}
+	return out
+}
+
+// bindLocked opens and closes listening sockets. An address that stays keeps
+// its socket whatever else changes.
+func (e *Engine) bindLocked(cfg *Config) error {
+	want := map[netip.AddrPort]string{}
+	for _, l := range cfg.Listeners() {
+		if spec := l.Spec(); spec.BindToPort {
+			for _, a := range spec.Addresses {
+				want[a] = spec.Name
+			}
+		}
+	}
+	for at, a := range e.acceptors {
+		if want[at] == "" {
+			delete(e.acceptors, at)
+			a.Close()
+			e.retired = append(e.retired, a.Acceptor)
+			e.opts.Log.Info("listener closed", "listener", a.name, "address", at)
+			e.drainLocked(func(d *downstream) bool { return d.acceptedAt == at })
+		}
+	}
+	var errs []error
+	for at, name := range want {
+		if a := e.acceptors[at]; a != nil {
+			a.name = name
+			continue
+		}
+		if e.draining.Load() {
+			continue
+		}
+		if err := e.listenLocked(at, name); err != nil {
+			errs = append(errs, fmt.Errorf("listener %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (e *Engine) listenLocked(at netip.AddrPort, name string) error {
+	refused := e.telemetry.refused
+	l, err := listener.Listen(at, e.opts.ConnectionsMax, func(c netConn) { e.serve(c, at) }, refused.Inc)
+	if err != nil {
+		return err
+	}
+	e.acceptors[at] = &acceptor{l, name}
+	e.opts.Log.Info("listener bound", "listener", name, "address", l.Addr())
+	return nil
+}
+
+// Listening returns the bound address of each configured one: they differ when
+// port 0 was asked for.
+func (e *Engine) Listening() map[netip.AddrPort]netip.AddrPort {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := make(map[netip.AddrPort]netip.AddrPort, len(e.acceptors))
+	for at, a := range e.acceptors {
+		out[at] = a.Addr()
+	}
+	return out
+}
+
+// refreshEvery is how often certificate files are looked at.
+const refreshEvery = 5 * time.Second
+
+// Run keeps certificate files fresh until ctx ends, then closes every socket
+// and waits for all that the engine started. Drain comes first when
+// connections should end by themselves.
+func (e *Engine) Run(ctx context.Context) error {
+	t := time.NewTicker(refreshEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			e.close()
+			return nil
+		case <-t.C:
+			if err := e.store.Refresh(); err != nil {
+				e.opts.Log.Error("certificate files not usable, handshakes that need them fail", "error", err)
+			}
+		}
+	}
+}
+
+func (e *Engine) close() {
+	e.mu.Lock()
+	e.closed = true
+	all := e.retired
+	for _, a := range e.acceptors {
+		all = append(all, a.Acceptor)
+	}
+	e.acceptors = map[netip.AddrPort]*acceptor{}
+	e.mu.Unlock()
+	for _, a := range all {
+		a.Close()
+	}
+	e.mu.Lock()
+	for d := range e.conns {
+		d.abort()
+	}
+	e.mu.Unlock()
+	for _, a := range all {
+		a.Wait()
+	}
+	e.live.Close()
+	e.logs.Close()
+}
+
+// Drain stops accepting, tells HTTP clients to go elsewhere (Connection:
+// close), and returns when the last connection has ended or ctx does.
+func (e *Engine) Drain(ctx context.Context) error {
+	e.mu.Lock()
+	e.draining.Store(true)
+	e.idle = make(chan struct{})
+	idle := e.idle
+	for at, a := range e.acceptors {
+		delete(e.acceptors, at)
+		a.Close()
+		e.retired = append(e.retired, a.Acceptor)
+	}
+	e.drainLocked(func(*downstream) bool { return true })
+	if len(e.conns) == 0 {
+		close(e.idle)
+		e.idle = nil
+	}
+	e.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("drain: %d connections are still open: %w", e.Open(), ctx.Err())
+	}
+}
+
+// Open is the number of open downstream connections.
+func (e *Engine) Open() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.conns)
+}
+
+func (e *Engine) drainLocked(which func(*downstream) bool) {
+	for d := range e.conns {
+		if which(d) {
+			d.drain()
+		}
+	}
+}
+
+// add registers a connection; false: the engine is closing.
+func (e *Engine) add(d *downstream) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return false
+	}
+	e.conns[d] = struct{}{}
+	if e.draining.Load() {
+		d.drain()
+	}
+	return true
+}
+
+func (e *Engine) remove(d *downstream) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.conns, d)
+	if len(e.conns) == 0 && e.idle != nil {
+		close(e.idle)
+		e.idle = nil
+	}
+}

@@ -1,0 +1,570 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
+	"github.com/tullemesh/tulle/internal/proxy/engine/message"
+)
+
+// headTimeout bounds the wait for the rest of a request's head when the
+// listener has no bound: a head that comes byte by byte must end some day.
+const headTimeout = time.Minute
+
+// http1Conn drives a downstream connection in HTTP/1.x: its goroutine reads a
+// head, steps the exchange, forwards, and begins again.
+type http1Conn struct {
+	d        *downstream
+	left     *conn.Buffer // bytes behind the last message, or nil
+	nLeft    int
+	requests uint32
+}
+
+// http1Exchange is an exchange with what HTTP/1.x needs on both sides. It is
+// pooled with its memory.
+type http1Exchange struct {
+	exchange
+
+	h                  *http1Conn
+	reqFrame, resFrame http1.Framing
+	reqBody, resBody   http1.Body
+	trailers           message.Head
+	in, up             *conn.Buffer // request bytes; response bytes
+	nIn                int          // valid bytes of in
+	rest               []byte       // of in, behind the head
+	out                []byte       // the request as the upstream gets it
+	back               []byte       // what goes to the client
+	up1                *cluster.Conn
+	wrote              bool // some of the request went out
+	replayable         bool // out is the whole request
+	sawResponse        bool
+	headSent           bool // of the response, to the client
+	announcedClose     bool
+	pumpDone           atomic.Bool             // the side goroutine sent the whole request
+	pumpFailure        atomic.Pointer[Failure] // why it could not
+}
+
+// serveHTTP runs the protocol that the client speaks.
+func (d *downstream) serveHTTP() {
+	h := &http1Conn{d: d}
+	if max := d.chain.Load().HTTP.MaxConnectionDuration; max > 0 {
+		d.guard.Set(slotDuration, d.begun+int64(max))
+	}
+	d.e.telemetry.httpConns.Add(1)
+	defer d.e.telemetry.httpConns.Add(-1)
+	for h.awaitRequest() {
+		x, _ := d.e.exchanges.Get().(*http1Exchange)
+		if x == nil {
+			x = &http1Exchange{}
+		}
+		again := h.serve(x)
+		x.release()
+		d.e.exchanges.Put(x)
+		if !again {
+			break
+		}
+	}
+	if h.left != nil {
+		d.e.buffers.Put(h.left)
+	}
+}
+
+// awaitRequest waits without a buffer until a request begins.
+func (h *http1Conn) awaitRequest() bool {
+	d := h.d
+	if h.nLeft > 0 {
+		return !d.draining.Load()
+	}
+	idle := d.chain.Load().HTTP.IdleTimeout
+	if idle <= 0 {
+		idle = time.Hour // Envoy: common_http_protocol_options.idle_timeout
+	}
+	d.guard.Set(slotIdle, d.e.clock.Now()+int64(idle))
+	d.state.Store(stateIdle)
+	if d.draining.Load() && h.requests > 0 {
+		return false
+	}
+	err := d.stream.AwaitReadable()
+	if !d.state.CompareAndSwap(stateIdle, stateBusy) || d.guard.Clear(slotIdle) {
+		return false
+	}
+	return err == nil
+}
+
+// serve handles one request; false: the connection ends.
+func (h *http1Conn) serve(x *http1Exchange) bool {
+	d := h.d
+	h.requests++
+	x.h = h
+	x.begin(d, d.e.clock.Now())
+	if err := x.readHead(); err != nil {
+		return x.refuse(err)
+	}
+	x.reqBody.StartRequest(&x.reqFrame)
+	x.setDeadlines()
+	var ok bool
+	if f := x.cannot(); f != nil {
+		x.fail(*f)
+		ok = x.sendLocal()
+	} else if string(x.req.Method) == "CONNECT" {
+		return x.connect()
+	} else if x.admit() == actAnswer {
+		ok = x.sendLocal()
+	} else {
+		ok = x.forward()
+	}
+	expired := x.clearDeadlines()
+	x.finish(d.e.clock.Now())
+	return ok && !expired
+}
+
+// cannot tells what of HTTP/1.x we refuse by configuration.
+func (x *http1Exchange) cannot() *Failure {
+	if x.req.Protocol == fact.HTTP10 && !x.manager.AcceptHTTP10 {
+		return &Failure{Kind: BadRequest, Cause: errUpgradeRequired()}
+	}
+	return nil
+}
+
+// errUpgradeRequired is Envoy's answer to HTTP/1.0 unless accept_http_10.
+func errUpgradeRequired() error {
+	return &http1.Error{Status: 426, Reason: "HTTP/1.0 is not accepted", Source: "Envoy: accept_http_10"}
+}
+
+// readHead reads until the head is complete and parses it.
+func (x *http1Exchange) readHead() error {
+	h, d := x.h, x.d
+	if x.in, x.nIn = h.left, h.nLeft; x.in == nil {
+		x.in = d.e.buffers.Get()
+	}
+	h.left, h.nLeft = nil, 0
+	limits := http1.Limits{HeadBytesMax: int(x.manager.HeaderBytesMax) << 10, FieldsMax: int(x.manager.HeaderCountMax)}
+	var scan http1.Scan
+	timed := false
+	for {
+		end, err := scan.End(x.in.B[:x.nIn], limits)
+		if err == nil {
+			x.rest = x.in.B[end:x.nIn]
+			x.wireIn = int64(end)
+			return http1.ParseRequest(x.in.B[:end], limits, &x.req, &x.reqFrame)
+		}
+		if !errors.Is(err, http1.ErrMore) {
+			return err
+		}
+		if x.nIn > 0 && !timed {
+			timed = true
+			wait := x.manager.HeadersTimeout
+			if wait <= 0 {
+				wait = headTimeout
+			}
+			d.guard.Set(slotHead, x.start+int64(wait))
+		}
+		if x.nIn == len(x.in.B) {
+			grown := make([]byte, 2*len(x.in.B)) // Scan.End bounds it
+			copy(grown, x.in.B)
+			x.in.B = grown
+		}
+		n, err := d.stream.Read(x.in.B[x.nIn:])
+		if n == 0 && err != nil {
+			return err
+		}
+		x.nIn += n
+	}
+}
+
+// refuse ends the connection after a head that can't be served.
+func (x *http1Exchange) refuse(err error) bool {
+	var codec *http1.Error
+	switch {
+	case errors.As(err, &codec):
+		x.fail(Failure{Kind: BadRequest, Cause: err})
+	case x.d.guard.Clear(slotHead):
+		_ = x.d.sock.SetReadDeadline(time.Time{})
+		x.fail(Failure{Kind: RequestTimeout, Detail: "head"})
+	default:
+		return false // the client left between requests or within a head
+	}
+	x.reqFrame.Close = true
+	x.sendLocal()
+	x.finish(x.d.e.clock.Now())
+	return false
+}
+
+func (x *http1Exchange) setDeadlines() {
+	g, m := x.d.guard, x.manager
+	g.Clear(slotHead)
+	if m.RequestTimeout > 0 && x.reqBody.Kind() != http1.NoBody {
+		g.Set(slotRequest, x.start+int64(m.RequestTimeout))
+	}
+}
+
+// clearDeadlines ends the request's deadlines; true: one has expired, so the
+// sockets' state is not that of a clean exchange.
+func (x *http1Exchange) clearDeadlines() (expired bool) {
+	g := x.d.guard
+	for _, slot := range [...]int{slotHead, slotRequest, slotRoute, slotStream} {
+		expired = g.Clear(slot) || expired
+	}
+	return expired
+}
+
+// touch says that something moved on the stream.
+func (x *http1Exchange) touch() {
+	if idle := x.idleTimeout(); idle > 0 {
+		x.d.guard.Set(slotStream, x.d.e.clock.Now()+int64(idle))
+	}
+}
+
+// sendLocal answers by ourselves.
+func (x *http1Exchange) sendLocal() bool {
+	d := x.d
+	if x.res.Status == 0 {
+		return false
+	}
+	x.local()
+	// A request whose body has not been read leaves the connection unusable.
+	data, n, _ := x.reqBody.Next(x.rest)
+	_ = data
+	complete := x.reqBody.Done()
+	persistence := x.persistence(complete)
+	x.back = http1.AppendResponse(x.back[:0], &x.res, false, persistence)
+	if string(x.req.Method) != "HEAD" {
+		x.back = append(x.back, x.body...)
+		x.bytesOut = int64(len(x.body))
+	}
+	_ = d.sock.SetWriteDeadline(time.Time{})
+	x.wireOut += int64(len(x.back))
+	x.headSent = true
+	if _, err := d.stream.Write(x.back); err != nil {
+		return false
+	}
+	if persistence == http1.CloseAfter {
+		if !complete {
+			x.linger()
+		}
+		return false
+	}
+	x.keepRest(n)
+	return true
+}
+
+// persistence decides whether the connection goes on after this response.
+func (x *http1Exchange) persistence(requestComplete bool) http1.Persistence {
+	m := x.manager
+	if x.reqFrame.Close || !requestComplete || x.d.draining.Load() ||
+		m.MaxRequestsPerConnection > 0 && x.h.requests >= m.MaxRequestsPerConnection {
+		x.announcedClose = true
+		return http1.CloseAfter
+	}
+	if x.req.Protocol == fact.HTTP10 {
+		return http1.KeepOld
+	}
+	return http1.Keep
+}
+
+// keepRest keeps what came behind this request's body for the next one.
+func (x *http1Exchange) keepRest(used int) {
+	rest := x.rest[used:]
+	if len(rest) == 0 {
+		return
+	}
+	x.h.nLeft = copy(x.in.B, rest)
+	x.h.left, x.in = x.in, nil
+}
+
+// Limits of reading what a client still sends after our last answer, so that
+// the kernel does not reset the connection before the client has read it
+// (RFC 9112 §9.6).
+const (
+	lingerBytesMax = 256 << 10
+	lingerTime     = time.Second
+)
+
+func (x *http1Exchange) linger() {
+	d := x.d
+	if d.stream.CloseWrite() != nil {
+		return
+	}
+	_ = d.sock.SetReadDeadline(time.Now().Add(lingerTime))
+	b := d.e.buffers.Get()
+	defer d.e.buffers.Put(b)
+	for total := 0; total < lingerBytesMax; {
+		n, err := d.stream.Read(b.B)
+		if err != nil {
+			return
+		}
+		total += n
+	}
+}
+
+// release gives the buffers back and forgets the request.
+func (x *http1Exchange) release() {
+	buffers := &x.d.e.buffers
+	for _, b := range [...]*conn.Buffer{x.in, x.up} {
+		if b != nil {
+			buffers.Put(b)
+		}
+	}
+	if cap(x.out) > 4*conn.BufferBytes {
+		x.out = nil
+	}
+	if cap(x.back) > 4*conn.BufferBytes {
+		x.back = nil
+	}
+	req, res, scratch := x.req, x.res, x.scratch
+	req.Reset()
+	res.Reset()
+	*x = http1Exchange{
+		exchange: exchange{req: req, res: res, scratch: scratch}, out: x.out, back: x.back,
+		reqBody: x.reqBody, resBody: x.resBody, trailers: x.trailers,
+	}
+}
+
+// forward sends the request to an endpoint and the response to the client;
+// false: the connection ends.
+func (x *http1Exchange) forward() bool {
+	if len(x.reqFrame.Upgrade) > 0 && !x.upgradeAllowed() {
+		x.fail(Failure{Kind: NotSupported, Detail: "upgrade"})
+		return x.sendLocal()
+	}
+	if err := x.cluster.Begin(); err != nil {
+		x.fail(Failure{Kind: Overflow, Cause: err})
+		return x.sendLocal()
+	}
+	defer x.cluster.End()
+	for {
+		f := x.attempt()
+		if f == nil {
+			return x.complete()
+		}
+		x.dropUpstream()
+		x.d.stopSide()
+		if !x.headSent && x.mayRepeat(f, x.wrote, x.replayable, x.sawResponse) {
+			x.d.e.telemetry.repeats.Inc()
+			continue
+		}
+		return x.failed(f)
+	}
+}
+
+// failed answers for a failed attempt, if the client can still be told.
+func (x *http1Exchange) failed(f *Failure) bool {
+	x.failure = *f
+	if x.upstream != nil {
+		x.upstream.Counts.RequestErrors.Add(1)
+	}
+	if x.headSent {
+		// A response that broke off must not look complete.
+		_ = x.d.sock.Abort()
+		return false
+	}
+	if f.Kind == ClientLeft {
+		return false
+	}
+	x.clearDeadlines()
+	_ = x.d.sock.SetDeadline(time.Time{})
+	x.fail(*f)
+	if !x.reqBody.Done() {
+		x.reqFrame.Close = true
+	}
+	return x.sendLocal()
+}
+
+// attempt tries one endpoint. nil: the response went to the client as a whole.
+func (x *http1Exchange) attempt() *Failure {
+	d := x.d
+	if f := x.choose(); f != nil {
+		return f
+	}
+	if x.attempts == 1 {
+		x.toUpstream()
+		if f := x.buildRequest(); f != nil {
+			return f
+		}
+	}
+	if f := x.getConn(); f != nil {
+		return f
+	}
+	x.upstream.Host.Active.Add(1)
+	defer x.upstream.Host.Active.Add(-1)
+	x.upstream.Counts.Requests.Add(1)
+	x.sent = d.e.clock.Now()
+	n, err := x.up1.Write(x.out)
+	x.wrote = x.wrote || n > 0
+	if err != nil {
+		return x.upstreamFailure(err)
+	}
+	if x.reqBody.Done() {
+		x.startRouteTimeout()
+		d.guard.Set(slotWatch, x.sent+int64(watchAfter))
+	} else {
+		if x.reqFrame.Expect100 {
+			if _, err := d.stream.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
+				return &Failure{Kind: ClientLeft, Cause: err}
+			}
+		}
+		d.startSide(x.pump)
+	}
+	x.touch()
+	return x.response()
+}
+
+// startRouteTimeout starts the route's timeout, which runs from the complete
+// request (Envoy: RouteAction.timeout).
+func (x *http1Exchange) startRouteTimeout() {
+	if t := x.routeTimeout(); t > 0 {
+		x.d.guard.Set(slotRoute, x.d.e.clock.Now()+int64(t))
+	}
+}
+
+// buildRequest serializes the head and what is at hand of the body.
+func (x *http1Exchange) buildRequest() *Failure {
+	chunked := x.reqBody.Kind() == http1.ChunkedBody
+	x.out = http1.AppendRequest(x.out[:0], &x.req, chunked)
+	used := 0
+	for used < len(x.rest) && !x.reqBody.Done() {
+		data, n, err := x.reqBody.Next(x.rest[used:])
+		if err != nil {
+			x.reqFrame.Close = true
+			return &Failure{Kind: BadRequest, Cause: err}
+		}
+		used += n
+		x.bytesIn += int64(len(data))
+		if chunked {
+			x.out = http1.AppendChunk(x.out, data)
+		} else {
+			x.out = append(x.out, data...)
+		}
+	}
+	x.rest = x.rest[used:]
+	x.wireIn += int64(used)
+	if x.reqBody.Done() && chunked {
+		if err := x.reqBody.Trailers(http1.Limits{}, &x.trailers); err != nil {
+			x.reqFrame.Close = true
+			return &Failure{Kind: BadRequest, Cause: err}
+		}
+		x.out = http1.AppendLastChunk(x.out, &x.trailers)
+	}
+	x.replayable = x.reqBody.Done()
+	return nil
+}
+
+// getConn takes a pooled connection or makes one.
+func (x *http1Exchange) getConn() *Failure {
+	d, u := x.d, x.upstream
+	c := u.Reuse(!x.replayable || !x.idempotent(), d.e.clock.Now())
+	if c == nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		d.cancel.Store(&cancel)
+		x.startRouteTimeout()
+		d.guard.Set(slotWatch, d.e.clock.Now()+int64(watchAfter))
+		var err error
+		c, err = u.Connect(ctx, &cluster.Use{ServerName: string(withoutPort(x.req.Authority))})
+		d.cancel.Store(nil)
+		if f := x.interrupted(); f != nil {
+			if c != nil {
+				c.Close()
+			}
+			return f
+		}
+		d.stopSide()
+		if err != nil {
+			return connectFailure(err)
+		}
+	}
+	x.up1 = c
+	d.upstream.Store(c.Socket())
+	return nil
+}
+
+// interrupted tells which deadline or event of ours ended a wait for the
+// upstream, or nil.
+func (x *http1Exchange) interrupted() *Failure {
+	if f := x.pumpFailure.Load(); f != nil {
+		return f
+	}
+	g := x.d.guard
+	switch {
+	case x.d.left.Load():
+		return &Failure{Kind: ClientLeft}
+	case g.Clear(slotRoute):
+		x.upstream.Counts.RequestTimeouts.Add(1)
+		return &Failure{Kind: RouteTimeout}
+	case g.Clear(slotStream):
+		return &Failure{Kind: StreamIdle}
+	case g.Clear(slotRequest):
+		return &Failure{Kind: RequestTimeout}
+	case x.d.state.Load() == stateEnding:
+		return &Failure{Kind: ClientLeft, Detail: "the proxy ends"}
+	}
+	return nil
+}
+
+// upstreamFailure tells what an error of the upstream connection means.
+func (x *http1Exchange) upstreamFailure(err error) *Failure {
+	if f := x.interrupted(); f != nil {
+		return f
+	}
+	var codec *http1.Error
+	if errors.As(err, &codec) {
+		return &Failure{Kind: BadResponse, Cause: err}
+	}
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return &Failure{Kind: Reset, Cause: err}
+}
+
+// dropUpstream closes the upstream connection.
+func (x *http1Exchange) dropUpstream() {
+	if x.up1 == nil {
+		return
+	}
+	x.d.upstream.Store(nil)
+	x.up1.Close()
+	x.up1 = nil
+}
+
+// complete ends an exchange whose response is with the client.
+func (x *http1Exchange) complete() bool {
+	d := x.d
+	if d.sideOn.Load() && !x.pumpDone.Load() && !x.replayable {
+		// The response came before the end of the request: neither side's
+		// connection can be used again.
+		d.interruptUpstream()
+	}
+	d.stopSide()
+	requestDone := x.reqBody.Done()
+	d.responding.Store(false)
+	expired := x.clearDeadlines()
+	x.upstream.Counts.RequestOKs.Add(1)
+	if x.up1 != nil {
+		reusable := requestDone && !expired && x.resBody.Done() && x.resBody.Kind() != http1.CloseBody && !x.resFrame.Close && !d.left.Load()
+		d.upstream.Store(nil)
+		if reusable {
+			x.up1.Release(d.e.clock.Now())
+		} else {
+			x.up1.Close()
+		}
+		x.up1 = nil
+	}
+	switch {
+	case d.left.Load() || expired:
+		return false
+	case !requestDone:
+		x.linger()
+		return false
+	case x.announcedClose:
+		return false
+	}
+	x.keepRest(0)
+	return true
+}

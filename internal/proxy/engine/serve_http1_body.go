@@ -1,0 +1,378 @@
+package engine
+
+import (
+	"errors"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
+	"github.com/tullemesh/tulle/internal/proxy/engine/router"
+	"github.com/tullemesh/tulle/internal/proxy/engine/tcp"
+)
+
+// lastChunkRoom is the room behind a chunk for the end of the body.
+const lastChunkRoom = 16
+
+// pump sends the rest of the request's body while the response may already
+// come. It is the connection's side goroutine; when the body is complete it
+// goes on as the one who watches for the client's leave.
+func (x *http1Exchange) pump() {
+	d, up := x.d, x.up1
+	b := d.e.buffers.Get()
+	chunked := x.reqBody.Kind() == http1.ChunkedBody
+	for !x.reqBody.Done() {
+		n, err := d.stream.Read(b.B[http1.ChunkRoom : len(b.B)-lastChunkRoom])
+		if n == 0 && err != nil {
+			d.e.buffers.Put(b)
+			if !conn.IsTimeout(err) { // a timeout: stopped, or late and told so
+				d.left.Store(true)
+				d.interruptUpstream()
+			}
+			return
+		}
+		x.touch()
+		x.wireIn += int64(n)
+		out, rest, f := x.decodeRequest(b, n, chunked)
+		if f != nil {
+			d.e.buffers.Put(b)
+			x.pumpFailure.Store(f)
+			d.interruptUpstream()
+			return
+		}
+		if _, err := up.Write(out); err != nil {
+			d.e.buffers.Put(b)
+			return // the reader of the response finds out why
+		}
+		if x.reqBody.Done() && rest > 0 {
+			x.h.left, x.h.nLeft = b, rest
+			b = nil
+		}
+	}
+	if b != nil {
+		d.e.buffers.Put(b)
+	}
+	x.pumpDone.Store(true)
+	x.startRouteTimeout()
+	d.watch()
+}
+
+// decodeRequest takes n bytes of the body in b and returns what the upstream
+// gets. rest bytes of the next request are moved to the front of b when the
+// body is done; then out is a copy.
+func (x *http1Exchange) decodeRequest(b *conn.Buffer, n int, chunked bool) (out []byte, rest int, f *Failure) {
+	w, used, err := compact(&x.reqBody, b.B, n)
+	if err != nil {
+		return nil, 0, &Failure{Kind: BadRequest, Cause: err}
+	}
+	x.bytesIn += int64(w)
+	out = b.B[http1.ChunkRoom : http1.ChunkRoom+w]
+	rest = n - used
+	if rest > 0 {
+		// Chunk framing below may write behind the data.
+		next := b.B[http1.ChunkRoom+used : http1.ChunkRoom+n]
+		out = append([]byte(nil), b.B[:http1.ChunkRoom+w]...)[http1.ChunkRoom:]
+		copy(b.B, next)
+	}
+	if !chunked {
+		return out, rest, nil
+	}
+	if rest > 0 {
+		out = http1.AppendChunk(nil, out)
+	} else if w > 0 {
+		out = http1.PutChunk(b.B, w)
+	}
+	if x.reqBody.Done() {
+		if err := x.reqBody.Trailers(http1.Limits{}, &x.trailers); err != nil {
+			return nil, 0, &Failure{Kind: BadRequest, Cause: err}
+		}
+		out = http1.AppendLastChunk(out, &x.trailers)
+	}
+	return out, rest, nil
+}
+
+// compact decodes n bytes of a body that begin at ChunkRoom in place: w bytes
+// of data begin there afterwards; used is how many of the n the body took.
+func compact(body *http1.Body, buf []byte, n int) (w, used int, err error) {
+	in := buf[http1.ChunkRoom : http1.ChunkRoom+n]
+	for used < n && !body.Done() {
+		data, k, err := body.Next(in[used:])
+		if err != nil {
+			return w, used, err
+		}
+		copy(in[w:], data)
+		w += len(data)
+		used += k
+	}
+	return w, used, nil
+}
+
+// response reads the response and sends it to the client as it comes.
+func (x *http1Exchange) response() *Failure {
+	end, n, f := x.readResponseHead()
+	if f != nil {
+		return f
+	}
+	d := x.d
+	x.headAt = d.e.clock.Now()
+	if x.res.Status == 101 {
+		return x.switchProtocols(x.up.B[end:n])
+	}
+	x.resBody.StartResponse(&x.res, &x.resFrame, x.req.Method)
+	if !bodyAllowed(x.res.Status) && x.res.Status != 304 {
+		x.res.Remove("content-length") // RFC 9110 §8.6
+	}
+	x.toDownstream()
+	kind := x.resBody.Kind()
+	chunked := kind == http1.ChunkedBody || kind == http1.CloseBody
+	if chunked && x.req.Protocol == fact.HTTP10 {
+		chunked = false
+		x.reqFrame.Close = true // the end of the connection is the end of the body
+	}
+	p := x.persistence(x.replayable || x.pumpDone.Load())
+	x.back = http1.AppendResponse(x.back[:0], &x.res, chunked, p)
+	rest := x.up.B[end:n]
+	for len(rest) > 0 && !x.resBody.Done() {
+		data, k, err := x.resBody.Next(rest)
+		if err != nil {
+			return x.upstreamFailure(err)
+		}
+		rest = rest[k:]
+		x.bytesOut += int64(len(data))
+		if chunked {
+			x.back = http1.AppendChunk(x.back, data)
+		} else {
+			x.back = append(x.back, data...)
+		}
+	}
+	if len(rest) > 0 {
+		x.resFrame.Close = true // bytes that belong to no response of ours
+	}
+	if x.resBody.Done() && chunked {
+		if err := x.resBody.Trailers(http1.Limits{}, &x.trailers); err != nil {
+			return x.upstreamFailure(err)
+		}
+		x.back = http1.AppendLastChunk(x.back, &x.trailers)
+	}
+	x.headSent = true
+	d.responding.Store(true)
+	if f := x.toClient(x.back); f != nil || x.resBody.Done() {
+		return f
+	}
+	return x.stream(chunked)
+}
+
+// toClient writes to the client.
+func (x *http1Exchange) toClient(p []byte) *Failure {
+	n, err := x.d.stream.Write(p)
+	x.wireOut += int64(n)
+	if err == nil {
+		return nil
+	}
+	if f := x.interrupted(); f != nil {
+		return f
+	}
+	return &Failure{Kind: ClientLeft, Cause: err}
+}
+
+// readResponseHead reads up to the final response's head: it is in
+// x.up.B[:end], and n bytes are there in all. Informational responses are sent
+// on, except 100, which is between us and the upstream.
+func (x *http1Exchange) readResponseHead() (end, n int, f *Failure) {
+	if x.up == nil {
+		x.up = x.d.e.buffers.Get()
+	}
+	var scan http1.Scan
+	for {
+		var err error
+		if n > 0 {
+			end, err = scan.End(x.up.B[:n], http1.Limits{})
+		} else {
+			err = http1.ErrMore
+		}
+		switch {
+		case err == nil:
+			if err := http1.ParseResponse(x.up.B[:end], http1.Limits{}, &x.res, &x.resFrame); err != nil {
+				return 0, 0, x.upstreamFailure(err)
+			}
+			if x.res.Status >= 200 || x.res.Status == 101 {
+				return end, n, nil
+			}
+			if f := x.informational(); f != nil {
+				return 0, 0, f
+			}
+			n = copy(x.up.B, x.up.B[end:n])
+			scan = http1.Scan{}
+			continue
+		case !errors.Is(err, http1.ErrMore):
+			return 0, 0, x.upstreamFailure(err)
+		}
+		if n == len(x.up.B) {
+			grown := make([]byte, 2*len(x.up.B)) // Scan.End bounds it
+			copy(grown, x.up.B)
+			x.up.B = grown
+		}
+		m, err := x.up1.Read(x.up.B[n:])
+		if m == 0 && err != nil {
+			return 0, 0, x.upstreamFailure(err)
+		}
+		x.sawResponse = true
+		n += m
+		x.touch()
+	}
+}
+
+func (x *http1Exchange) informational() *Failure {
+	if x.res.Status == 100 || x.req.Protocol == fact.HTTP10 {
+		return nil
+	}
+	return x.toClient(http1.AppendResponse(x.back[:0], &x.res, false, http1.Keep))
+}
+
+// stream sends the rest of the response's body as it comes.
+func (x *http1Exchange) stream(chunked bool) *Failure {
+	d := x.d
+	b := d.e.buffers.Get()
+	defer d.e.buffers.Put(b)
+	for !x.resBody.Done() {
+		n, err := x.up1.Read(b.B[http1.ChunkRoom : len(b.B)-lastChunkRoom])
+		if n == 0 && err != nil {
+			if !conn.IsEnd(err) || !x.resBody.Close() {
+				return x.upstreamFailure(err)
+			}
+		}
+		x.touch()
+		w, used, err := compact(&x.resBody, b.B, n)
+		if err != nil {
+			return x.upstreamFailure(err)
+		}
+		if used < n {
+			x.resFrame.Close = true
+		}
+		x.bytesOut += int64(w)
+		out := b.B[http1.ChunkRoom : http1.ChunkRoom+w]
+		if chunked && w > 0 {
+			out = http1.PutChunk(b.B, w)
+		}
+		if chunked && x.resBody.Done() {
+			if err := x.resBody.Trailers(http1.Limits{}, &x.trailers); err != nil {
+				return x.upstreamFailure(err)
+			}
+			out = http1.AppendLastChunk(out, &x.trailers)
+		}
+		if len(out) == 0 {
+			continue
+		}
+		if f := x.toClient(out); f != nil {
+			return f
+		}
+	}
+	return nil
+}
+
+// upgradeAllowed reports whether the listener or the route allows the wanted
+// upgrade (Envoy: upgrade_configs).
+func (x *http1Exchange) upgradeAllowed() bool {
+	lists := [2][]string{x.manager.Upgrades, nil}
+	if r := x.result.Route; r != nil && r.Forward != nil {
+		lists[1] = r.Forward.Upgrades
+	}
+	for _, list := range lists {
+		for _, allowed := range list {
+			if string(x.reqFrame.Upgrade) == allowed {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// switchProtocols answers 101 and then passes bytes both ways until both
+// directions have ended. first is what the upstream has sent already.
+func (x *http1Exchange) switchProtocols(first []byte) *Failure {
+	d := x.d
+	if len(x.reqFrame.Upgrade) == 0 {
+		return &Failure{Kind: BadResponse, Detail: "101 without an upgrade"}
+	}
+	d.stopSide()
+	x.toDownstream()
+	x.announcedClose = true
+	x.back = http1.AppendResponse(x.back[:0], &x.res, false, http1.Keep)
+	x.headSent = true
+	if f := x.toClient(append(x.back, first...)); f != nil {
+		return f
+	}
+	d.guard.Clear(slotRoute)
+	d.guard.Clear(slotStream)
+	if len(x.rest) > 0 {
+		if _, err := x.up1.Write(x.rest); err != nil {
+			return x.upstreamFailure(err)
+		}
+	}
+	r := tcp.Relay(d.stream, x.up1.Stream, tcp.Options{Idle: x.idleTimeout(), MaxDuration: x.streamMax(), Buffers: &d.e.buffers})
+	x.bytesIn += r.Sent + int64(len(x.rest))
+	x.bytesOut += r.Received + int64(len(first))
+	x.wireIn += r.Sent
+	x.wireOut += r.Received
+	x.resFrame.Close = true
+	x.rest = nil
+	if r.TimedOut {
+		return &Failure{Kind: StreamIdle}
+	}
+	return nil
+}
+
+// connect serves CONNECT: a tunnel to a destination that the route table
+// knows. It is for explicit proxies (capture "proxy"): the listener is one
+// that clients name as their HTTP proxy.
+func (x *http1Exchange) connect() bool {
+	d := x.d
+	x.req.Path = x.req.KeepString("/") // what routes by prefix match
+	ok := x.admit() == actForward
+	x.req.Path = nil
+	var f *Failure
+	if ok {
+		f = x.openTunnel()
+	}
+	if !ok {
+		x.reqFrame.Close = true
+		x.sendLocal()
+	} else if f != nil {
+		x.failed(f)
+	}
+	x.clearDeadlines()
+	x.finish(d.e.clock.Now())
+	return false
+}
+
+func (x *http1Exchange) openTunnel() *Failure {
+	d := x.d
+	if f := x.choose(); f != nil {
+		return f
+	}
+	up, f := d.connectRaw(x.upstream, x.routeTimeout())
+	if f != nil {
+		return f
+	}
+	defer up.Close()
+	x.headAt = d.e.clock.Now()
+	x.res.Reset()
+	x.res.Status = 200
+	x.headSent = true
+	if f := x.toClient(http1.AppendResponse(x.back[:0], &x.res, false, http1.Keep)); f != nil {
+		return f
+	}
+	if len(x.rest) > 0 {
+		if _, err := up.Write(x.rest); err != nil {
+			return &Failure{Kind: Reset, Cause: err}
+		}
+	}
+	x.upstream.Host.Active.Add(1)
+	defer x.upstream.Host.Active.Add(-1)
+	r := tcp.Relay(d.stream, up.Stream, tcp.Options{Idle: x.idleTimeout(), MaxDuration: x.streamMax(), Buffers: &d.e.buffers})
+	x.bytesIn, x.bytesOut = r.Sent+int64(len(x.rest)), r.Received
+	x.wireIn += x.bytesIn
+	x.wireOut += x.bytesOut
+	return nil
+}
+
+var _ router.Values = (*exchange)(nil)

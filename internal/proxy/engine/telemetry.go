@@ -1,0 +1,330 @@
+package engine
+
+import (
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/tullemesh/tulle/internal/observe"
+	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
+	"github.com/tullemesh/tulle/internal/proxy/engine/tcp"
+)
+
+// Workload is who stands at an end of a connection, in the words of Istio's
+// metric labels.
+type Workload struct {
+	Name, Namespace, Cluster string
+	// App, Version are the workload's labels; CanonicalService and Revision
+	// Istio's canonical ones.
+	App, Version, CanonicalService, Revision string
+	// Principal is the SPIFFE ID.
+	Principal string
+}
+
+// PeerCodec is Istio's peer metadata in headers (x-envoy-peer-metadata).
+// Protobuf is not the engine's business, so the composition root gives it.
+type PeerCodec interface {
+	// Self is this workload's id and encoded metadata.
+	Self() (id, encoded string)
+	// Decode reads a peer's.
+	Decode(encoded string) (Workload, bool)
+}
+
+const unknown = "unknown"
+
+// requestLabels are Istio's, in the order of its documentation
+// ("Istio Standard Metrics").
+func requestLabels() []string {
+	return append(peerLabels(), "request_protocol", "response_code", "grpc_response_status", "response_flags", "connection_security_policy")
+}
+
+func tcpLabels() []string {
+	return append(peerLabels(), "request_protocol", "response_flags", "connection_security_policy")
+}
+
+func peerLabels() []string {
+	return []string{
+		"reporter",
+		"source_workload", "source_canonical_service", "source_canonical_revision", "source_workload_namespace",
+		"source_principal", "source_app", "source_version", "source_cluster",
+		"destination_workload", "destination_workload_namespace", "destination_principal", "destination_app",
+		"destination_version", "destination_service", "destination_canonical_service", "destination_canonical_revision",
+		"destination_service_name", "destination_service_namespace", "destination_cluster",
+	}
+}
+
+// telemetry counts what the engine does. Series are resolved once for each
+// combination of labels and kept; a request then costs a map lookup and four
+// additions.
+type telemetry struct {
+	self Workload
+
+	requests                     *observe.CounterVec
+	duration, reqBytes, resBytes *observe.HistogramVec
+	opened, closed, sent, recv   *observe.CounterVec
+
+	refused         *observe.Counter
+	handshakeFailed *observe.Counter
+	repeats         *observe.Counter
+	connFailures    *observe.CounterVec
+	httpConns       *observe.Gauge
+
+	conns  atomic.Uint64
+	series atomic.Pointer[map[seriesKey]*requestSeries]
+	mu     sync.Mutex // of adding to series
+}
+
+func newTelemetry(r *observe.Registry, self Workload) *telemetry {
+	ms := []float64{0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000}
+	bytes := []float64{1, 10, 100, 1000, 10000, 100000, 1e6, 1e7, 1e8, 1e9}
+	t := &telemetry{
+		self:     self,
+		requests: r.Counter("istio_requests_total", "Requests handled by the proxy.", requestLabels()...),
+		duration: r.Histogram("istio_request_duration_milliseconds", "Duration of requests.", ms, requestLabels()...),
+		reqBytes: r.Histogram("istio_request_bytes", "Size of requests, heads included.", bytes, requestLabels()...),
+		resBytes: r.Histogram("istio_response_bytes", "Size of responses, heads included.", bytes, requestLabels()...),
+		opened:   r.Counter("istio_tcp_connections_opened_total", "TCP connections opened.", tcpLabels()...),
+		closed:   r.Counter("istio_tcp_connections_closed_total", "TCP connections closed.", tcpLabels()...),
+		sent:     r.Counter("istio_tcp_sent_bytes_total", "Bytes sent in responses of TCP connections.", tcpLabels()...),
+		recv:     r.Counter("istio_tcp_received_bytes_total", "Bytes received in requests of TCP connections.", tcpLabels()...),
+
+		refused:         r.Counter("tulle_connections_refused_total", "Connections beyond the limit of their address.").With(),
+		handshakeFailed: r.Counter("tulle_tls_handshakes_failed_total", "TLS handshakes of clients that failed.").With(),
+		repeats:         r.Counter("tulle_requests_repeated_total", "Requests that were sent again because that was safe.").With(),
+		connFailures:    r.Counter("tulle_connections_failed_total", "Connections that ended before they were served, by response flag.", "flag"),
+		httpConns:       r.Gauge("tulle_http_connections", "Open HTTP connections of clients.").With(),
+	}
+	t.series.Store(&map[seriesKey]*requestSeries{})
+	return t
+}
+
+func (t *telemetry) nextConn() uint64 { return t.conns.Add(1) }
+
+// seriesKey is everything that labels depend on. All parts are comparable and
+// come from closed sets: configuration, peers' identities, statuses.
+type seriesKey struct {
+	source   Workload
+	service  cluster.Service
+	workload string
+	status   int
+	flag     string
+	grpc     string
+	grpcReq  bool
+	mutual   bool
+	inbound  bool
+}
+
+type requestSeries struct {
+	total                        *observe.Counter
+	duration, reqBytes, resBytes *observe.Histogram
+}
+
+// seriesCache remembers the last series of a connection.
+type seriesCache struct {
+	key    seriesKey
+	series *requestSeries
+}
+
+// seriesMax bounds the cached combinations; beyond, each request resolves its
+// labels anew and falls into the registry's overflow series.
+const seriesMax = 8192
+
+// request counts a finished request.
+func (t *telemetry) request(x *exchange) {
+	if x.counted {
+		return
+	}
+	x.counted = true
+	key := t.key(x)
+	c := &x.d.series
+	if c.series == nil || c.key != key {
+		c.key, c.series = key, t.find(key)
+	}
+	s := c.series
+	s.total.Inc()
+	s.duration.Observe(float64(x.end-x.start) / 1e6)
+	s.reqBytes.Observe(float64(x.wireIn))
+	s.resBytes.Observe(float64(x.wireOut))
+}
+
+func (t *telemetry) key(x *exchange) seriesKey {
+	d := x.d
+	k := seriesKey{source: x.source, status: x.res.Status, inbound: d.spec.Direction == listener.Inbound, mutual: d.facts.Verified}
+	if x.failure.Kind != NoFailure {
+		k.flag = x.failure.Answer().Flag
+	}
+	if x.failure.Kind == ClientLeft {
+		k.status = 0
+	}
+	if x.cluster != nil {
+		k.service = x.cluster.Spec().Service
+	}
+	if x.upstream != nil {
+		k.workload = x.upstream.Info().Workload
+		k.mutual = k.mutual || x.upstream.Secure()
+	}
+	if ct, ok := x.req.Get("content-type"); ok && len(ct) >= 16 && string(ct[:16]) == "application/grpc" {
+		k.grpcReq = true
+		if status, ok := x.res.Get("grpc-status"); ok {
+			k.grpc = grpcStatus(status)
+		}
+	}
+	return k
+}
+
+// grpcStatus keeps the label within gRPC's codes.
+func grpcStatus(b []byte) string {
+	for i := range 17 {
+		if s := strconv.Itoa(i); string(b) == s {
+			return s
+		}
+	}
+	return unknown
+}
+
+// find looks the key up in an immutable map and adds it to a copy if need be:
+// reading takes no lock.
+func (t *telemetry) find(key seriesKey) *requestSeries {
+	if s := (*t.series.Load())[key]; s != nil {
+		return s
+	}
+	values := t.values(&key)
+	code := strconv.Itoa(key.status)
+	protocol := "http"
+	if key.grpcReq {
+		protocol = "grpc"
+	}
+	values = append(values, protocol, code, key.grpc, flagOr(key.flag), security(key.mutual, key.inbound))
+	s := &requestSeries{t.requests.With(values...), t.duration.With(values...), t.reqBytes.With(values...), t.resBytes.With(values...)}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := *t.series.Load()
+	if len(old) >= seriesMax {
+		return s
+	}
+	next := make(map[seriesKey]*requestSeries, len(old)+1)
+	for k, v := range old {
+		next[k] = v
+	}
+	next[key] = s
+	t.series.Store(&next)
+	return s
+}
+
+func flagOr(flag string) string {
+	if flag == "" {
+		return "-"
+	}
+	return flag
+}
+
+// security is Istio's connection_security_policy: only the destination knows.
+func security(mutual, inbound bool) string {
+	switch {
+	case !inbound:
+		return unknown
+	case mutual:
+		return "mutual_tls"
+	}
+	return "none"
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return unknown
+	}
+	return s
+}
+
+// values are the labels of both ends.
+func (t *telemetry) values(k *seriesKey) []string {
+	source, destination, reporter := t.self, Workload{}, "source"
+	if k.inbound {
+		source, destination, reporter = k.source, t.self, "destination"
+	} else {
+		destination = endpointWorkload(k.workload, k.service)
+	}
+	return []string{
+		reporter,
+		orUnknown(source.Name), orUnknown(source.CanonicalService), orUnknown(source.Revision), orUnknown(source.Namespace),
+		orUnknown(source.Principal), orUnknown(source.App), orUnknown(source.Version), orUnknown(source.Cluster),
+		orUnknown(destination.Name), orUnknown(destination.Namespace), orUnknown(destination.Principal), orUnknown(destination.App),
+		orUnknown(destination.Version), orUnknown(k.service.Host), orUnknown(destination.CanonicalService), orUnknown(destination.Revision),
+		orUnknown(k.service.Name), orUnknown(k.service.Namespace), orUnknown(destination.Cluster),
+	}
+}
+
+// endpointWorkload reads Istio's "workload" endpoint metadata:
+// "name;namespace;canonical service;revision;cluster".
+func endpointWorkload(s string, service cluster.Service) Workload {
+	parts := strings.Split(s, ";")
+	get := func(i int) string {
+		if i < len(parts) {
+			return parts[i]
+		}
+		return ""
+	}
+	w := Workload{Name: get(0), Namespace: get(1), CanonicalService: get(2), Revision: get(3), Cluster: get(4)}
+	w.App, w.Version = w.CanonicalService, w.Revision
+	if w.Namespace == "" {
+		w.Namespace = service.Namespace
+	}
+	return w
+}
+
+// peerOf is what a client's certificate tells.
+func (t *telemetry) peerOf(f *fact.Conn) Workload {
+	if !f.Verified || f.Peer == "" {
+		return Workload{}
+	}
+	w := Workload{Principal: f.Peer}
+	parts := strings.Split(strings.TrimPrefix(f.Peer, "spiffe://"), "/")
+	if len(parts) == 5 && parts[1] == "ns" && parts[3] == "sa" {
+		w.Namespace = parts[2]
+	}
+	return w
+}
+
+// decodePeer reads the peer metadata of a client in the mesh; the namespace
+// and the principal stay those of its certificate.
+func (t *telemetry) decodePeer(d *downstream, encoded []byte) Workload {
+	if d.peerEncoded == string(encoded) {
+		return d.peer
+	}
+	w, ok := d.e.opts.Peers.Decode(string(encoded))
+	if !ok {
+		return d.peer
+	}
+	known := t.peerOf(&d.facts)
+	w.Principal = known.Principal
+	if known.Namespace != "" {
+		w.Namespace = known.Namespace
+	}
+	d.peer, d.peerEncoded = w, string(encoded)
+	return w
+}
+
+// connRefused counts a connection that was not served.
+func (t *telemetry) connRefused(_ *downstream, f *Failure) {
+	t.connFailures.With(flagOr(f.Answer().Flag)).Inc()
+}
+
+// tcpSeries are the counters of one TCP connection's labels.
+type tcpSeries struct{ closedTotal, sent, received *observe.Counter }
+
+func (t *telemetry) tcpOpened(d *downstream, u *cluster.Upstream) *tcpSeries {
+	k := seriesKey{source: d.peer, service: u.Cluster().Spec().Service, workload: u.Info().Workload,
+		inbound: d.spec.Direction == listener.Inbound, mutual: d.facts.Verified}
+	values := append(t.values(&k), "tcp", "-", security(k.mutual, k.inbound))
+	t.opened.With(values...).Inc()
+	return &tcpSeries{t.closed.With(values...), t.sent.With(values...), t.recv.With(values...)}
+}
+
+func (s *tcpSeries) closed(r *tcp.Result) {
+	s.closedTotal.Inc()
+	s.sent.Add(uint64(r.Received))
+	s.received.Add(uint64(r.Sent))
+}

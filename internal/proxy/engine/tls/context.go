@@ -1,0 +1,390 @@
+package tls
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/tullemesh/tulle/internal/identity"
+	"github.com/tullemesh/tulle/internal/limit"
+	"github.com/tullemesh/tulle/internal/match"
+	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+)
+
+// peerExchange is Istio's ALPN for its metadata exchange protocol, which we do
+// not speak: peers are known by their certificates.
+const peerExchange = "istio-peer-exchange"
+
+// istioHTTP1 is Istio's ALPN for HTTP/1.1 between sidecars.
+const istioHTTP1 = "istio-http/1.1"
+
+// Errors of certificate checks.
+var (
+	ErrName    = errors.New("peer certificate has none of the expected names")
+	ErrRevoked = errors.New("peer certificate is revoked")
+	ErrContext = errors.New("TLS context can't be used")
+)
+
+// Equal reports whether two specs make the same connections.
+func (c *ClientSpec) Equal(o *ClientSpec) bool { return reflect.DeepEqual(c, o) }
+
+type clientKey struct {
+	spec *ClientSpec
+	name string
+	http bool
+}
+
+// Accept does the server's side of a handshake over s. The certificates are
+// those of the moment.
+func (s *Store) Accept(ctx context.Context, sock *conn.Socket, spec *ServerSpec) (*conn.TLS, error) {
+	c := tls.Server(sock, &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			base, err := s.server(spec)
+			if err != nil {
+				return nil, err
+			}
+			return forClient(base, hello), nil
+		},
+	})
+	if err := c.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	return conn.NewTLS(c, sock), nil
+}
+
+// forClient leaves out ALPN when client and server have no protocol in common:
+// Envoy then goes on without one, crypto/tls would end the handshake.
+func forClient(base *tls.Config, hello *tls.ClientHelloInfo) *tls.Config {
+	for _, p := range hello.SupportedProtos {
+		if slices.Contains(base.NextProtos, p) {
+			return base
+		}
+	}
+	if len(hello.SupportedProtos) == 0 || len(base.NextProtos) == 0 {
+		return base
+	}
+	c := base.Clone()
+	c.NextProtos = nil
+	return c
+}
+
+// server returns the context of a spec in the current generation.
+func (s *Store) server(spec *ServerSpec) (*tls.Config, error) {
+	g := s.state.Load()
+	if c, ok := g.contexts.Load(spec); ok {
+		return c.(*tls.Config), nil
+	}
+	c := &tls.Config{
+		MinVersion: atLeast12(spec.MinVersion),
+		MaxVersion: spec.MaxVersion,
+		NextProtos: without(spec.ALPN, peerExchange),
+	}
+	if err := restrict(c, spec.CipherSuites, spec.Curves); err != nil {
+		return nil, err
+	}
+	for _, name := range spec.Certificates {
+		m, err := g.get(name)
+		if err != nil {
+			return nil, err
+		}
+		if m.cert == nil {
+			return nil, fmt.Errorf("%w: %q holds no certificate", ErrNoSecret, name)
+		}
+		c.Certificates = append(c.Certificates, *m.cert)
+	}
+	if spec.Validation != "" {
+		v, err := g.verifier(spec.Validation, spec.SANs, x509.ExtKeyUsageClientAuth)
+		if err != nil {
+			return nil, err
+		}
+		c.ClientAuth = tls.RequestClientCert
+		if spec.RequireClientCert {
+			c.ClientAuth = tls.RequireAnyClientCert
+		}
+		c.VerifyConnection = v.verifyClient
+	} else if spec.RequireClientCert {
+		return nil, fmt.Errorf("%w: a client certificate is required, but there are no roots to verify it", ErrContext)
+	}
+	if len(g.tickets) > 0 {
+		c.SetSessionTicketKeys(g.tickets)
+	}
+	actual, _ := g.contexts.LoadOrStore(spec, c)
+	return actual.(*tls.Config), nil
+}
+
+// Connect does the client's side of a handshake over s. http says that HTTP/1.1
+// follows, so that Istio's protocol name for it is offered (what Istio's ALPN
+// filter does for Envoy).
+func (s *Store) Connect(ctx context.Context, sock *conn.Socket, spec *ClientSpec, name string, http bool) (*conn.TLS, error) {
+	cfg, err := s.client(spec, name, http)
+	if err != nil {
+		return nil, err
+	}
+	c := tls.Client(sock, cfg)
+	if err := c.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	return conn.NewTLS(c, sock), nil
+}
+
+// client returns the context of a spec in the current generation.
+func (s *Store) client(spec *ClientSpec, name string, http bool) (*tls.Config, error) {
+	g := s.state.Load()
+	key := clientKey{spec, name, http}
+	if c, ok := g.contexts.Load(key); ok {
+		return c.(*tls.Config), nil
+	}
+	c := &tls.Config{
+		MinVersion: atLeast12(spec.MinVersion),
+		MaxVersion: spec.MaxVersion,
+		ServerName: name,
+		NextProtos: clientALPN(spec.ALPN, http),
+		// Verification is below: names are SPIFFE IDs, and without roots the
+		// configuration asks for none (Envoy: no validation context).
+		InsecureSkipVerify: true,
+		ClientSessionCache: tls.NewLRUClientSessionCache(ticketCacheMax),
+	}
+	if err := restrict(c, spec.CipherSuites, spec.Curves); err != nil {
+		return nil, err
+	}
+	if spec.Certificate != "" {
+		m, err := g.get(spec.Certificate)
+		if err != nil {
+			return nil, err
+		}
+		if m.cert == nil {
+			return nil, fmt.Errorf("%w: %q holds no certificate", ErrNoSecret, spec.Certificate)
+		}
+		cert := m.cert
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
+	}
+	if spec.Validation != "" {
+		v, err := g.verifier(spec.Validation, spec.SANs, x509.ExtKeyUsageServerAuth)
+		if err != nil {
+			return nil, err
+		}
+		c.VerifyConnection = v.verifyServer
+	} else if len(spec.SANs) > 0 {
+		return nil, fmt.Errorf("%w: names are expected, but there are no roots", ErrContext)
+	}
+	if spec.AutoSNI {
+		return c, nil // one context for each name that clients choose would have no bound
+	}
+	actual, _ := g.contexts.LoadOrStore(key, c)
+	return actual.(*tls.Config), nil
+}
+
+// clientALPN is the list to offer.
+func clientALPN(configured []string, http bool) []string {
+	out := without(configured, peerExchange)
+	if !http {
+		return out
+	}
+	if slices.Contains(out, "istio") {
+		return []string{istioHTTP1, "istio", "http/1.1"}
+	}
+	// Until the upstream connection speaks HTTP/2, the peer must not choose it.
+	return without(out, "h2")
+}
+
+func without(list []string, name string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return s == name })
+}
+
+func atLeast12(v uint16) uint16 {
+	if v == 0 {
+		return tls.VersionTLS12
+	}
+	return v
+}
+
+// get returns a usable secret of the generation.
+func (g *generation) get(name string) (*material, error) {
+	m := g.material[name]
+	if m == nil {
+		return nil, fmt.Errorf("%w: %q has not come yet", ErrNoSecret, name)
+	}
+	if m.err != nil {
+		return nil, fmt.Errorf("%w: %q: %w", ErrNoSecret, name, m.err)
+	}
+	return m, nil
+}
+
+// verifier judges peers' chains by one validation secret.
+type verifier struct {
+	roots *x509.CertPool
+	crl   []*x509.RevocationList
+	sans  []match.String
+	usage x509.ExtKeyUsage
+}
+
+func (g *generation) verifier(name string, sans []match.String, usage x509.ExtKeyUsage) (*verifier, error) {
+	m, err := g.get(name)
+	if err != nil {
+		return nil, err
+	}
+	if m.roots == nil {
+		return nil, fmt.Errorf("%w: %q holds no trusted roots", ErrNoSecret, name)
+	}
+	return &verifier{roots: m.roots, crl: m.crl, sans: append(slices.Clone(sans), m.sans...), usage: usage}, nil
+}
+
+// verifyClient passes clients without a certificate: whether one is required
+// is the context's ClientAuth.
+func (v *verifier) verifyClient(state tls.ConnectionState) error {
+	if len(state.PeerCertificates) == 0 {
+		return nil
+	}
+	return v.verify(state)
+}
+
+// verifyServer runs on resumed sessions too, with today's roots.
+func (v *verifier) verifyServer(state tls.ConnectionState) error { return v.verify(state) }
+
+func (v *verifier) verify(state tls.ConnectionState) error {
+	chain := state.PeerCertificates
+	if len(chain) == 0 {
+		return identity.ErrNoCertificate
+	}
+	if len(chain) > limit.ChainCertificatesMax {
+		return fmt.Errorf("%w: %d certificates in the chain", identity.ErrUntrusted, len(chain))
+	}
+	chains, err := chain[0].Verify(x509.VerifyOptions{
+		Roots:         v.roots,
+		Intermediates: identity.NewPool(chain[1:]),
+		KeyUsages:     []x509.ExtKeyUsage{v.usage},
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", identity.ErrUntrusted, err)
+	}
+	if err := v.revoked(chains); err != nil {
+		return err
+	}
+	if len(v.sans) == 0 {
+		return nil
+	}
+	for _, name := range names(chain[0]) {
+		for i := range v.sans {
+			if v.sans[i].MatchString(name) {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("%w: it has %s", ErrName, strings.Join(names(chain[0]), ", "))
+}
+
+// names are a certificate's subject alternative names of all kinds.
+func names(c *x509.Certificate) []string {
+	var out []string
+	for _, u := range c.URIs {
+		out = append(out, u.String())
+	}
+	out = append(out, c.DNSNames...)
+	for _, ip := range c.IPAddresses {
+		out = append(out, ip.String())
+	}
+	return out
+}
+
+// revoked looks each certificate of the verified chains up in the lists that
+// its issuer signed.
+func (v *verifier) revoked(chains [][]*x509.Certificate) error {
+	for _, list := range v.crl {
+		for _, chain := range chains {
+			for i := 0; i+1 < len(chain); i++ {
+				if list.CheckSignatureFrom(chain[i+1]) != nil {
+					continue
+				}
+				for _, entry := range list.RevokedCertificateEntries {
+					if entry.SerialNumber.Cmp(chain[i].SerialNumber) == 0 {
+						return fmt.Errorf("%w: serial %s", ErrRevoked, entry.SerialNumber)
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func parseCRL(text []byte) ([]*x509.RevocationList, error) {
+	var out []*x509.RevocationList
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			break
+		}
+		list, err := x509.ParseRevocationList(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("revocation list: %w", err)
+		}
+		out = append(out, list)
+	}
+	if len(out) == 0 {
+		return nil, errors.New("revocation list: no PEM block")
+	}
+	return out, nil
+}
+
+// restrict applies cipher suites and groups by Envoy's (OpenSSL's) names.
+func restrict(c *tls.Config, suites, curves []string) error {
+	for _, name := range suites {
+		// A bracketed group offers several; TLS 1.3's suites are not chosen.
+		for _, one := range strings.Split(strings.Trim(name, "[]"), "|") {
+			if id, ok := suiteID(one); ok {
+				c.CipherSuites = append(c.CipherSuites, id)
+			}
+		}
+	}
+	if len(suites) > 0 && len(c.CipherSuites) == 0 {
+		return fmt.Errorf("%w: none of the cipher suites %s is supported", ErrContext, strings.Join(suites, ", "))
+	}
+	for _, name := range curves {
+		id, ok := curveID(name)
+		if !ok {
+			return fmt.Errorf("%w: group %q is not supported", ErrContext, name)
+		}
+		c.CurvePreferences = append(c.CurvePreferences, id)
+	}
+	return nil
+}
+
+func suiteID(name string) (uint16, bool) {
+	switch name {
+	case "ECDHE-ECDSA-AES128-GCM-SHA256":
+		return tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, true
+	case "ECDHE-RSA-AES128-GCM-SHA256":
+		return tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, true
+	case "ECDHE-ECDSA-AES256-GCM-SHA384":
+		return tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, true
+	case "ECDHE-RSA-AES256-GCM-SHA384":
+		return tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, true
+	case "ECDHE-ECDSA-CHACHA20-POLY1305":
+		return tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, true
+	case "ECDHE-RSA-CHACHA20-POLY1305":
+		return tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, true
+	}
+	return 0, false
+}
+
+func curveID(name string) (tls.CurveID, bool) {
+	switch name {
+	case "X25519":
+		return tls.X25519, true
+	case "X25519MLKEM768":
+		return tls.X25519MLKEM768, true
+	case "P-256":
+		return tls.CurveP256, true
+	case "P-384":
+		return tls.CurveP384, true
+	case "P-521":
+		return tls.CurveP521, true
+	}
+	return 0, false
+}
