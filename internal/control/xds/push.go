@@ -134,7 +134,8 @@ func (p *pass) evaluateAll(sub *subscription) {
 	looked := 0
 	if sub.wildcard {
 		names := p.wildcardNames(sub)
-		if p.evaluated == nil {
+		if len(sub.held) == 0 { // the first time: all will be sent
+			sub.held = make(map[name]held, len(names))
 			p.evaluated = make([]item, 0, len(names))
 		}
 		for _, text := range names {

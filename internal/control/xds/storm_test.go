@@ -71,7 +71,7 @@ func (g *meshGeneration) Build(_ View, typeURL, name string) (*wire.Resource, er
 // are counted.
 type pipe struct {
 	grpc.ServerStream
-	ctx      context.Context
+	context  func() context.Context
 	requests chan *discoveryv3.DeltaDiscoveryRequest
 	got      chan int // resources of each response
 
@@ -79,7 +79,7 @@ type pipe struct {
 	bytes int
 }
 
-func (p *pipe) Context() context.Context { return p.ctx }
+func (p *pipe) Context() context.Context { return p.context() }
 
 func (p *pipe) RecvMsg(m any) error {
 	select {
@@ -90,8 +90,8 @@ func (p *pipe) RecvMsg(m any) error {
 		dst := m.(*discoveryv3.DeltaDiscoveryRequest)
 		dst.Node, dst.TypeUrl, dst.ResourceNamesSubscribe = r.Node, r.TypeUrl, r.ResourceNamesSubscribe
 		return nil
-	case <-p.ctx.Done():
-		return p.ctx.Err()
+	case <-p.Context().Done():
+		return p.Context().Err()
 	}
 }
 
@@ -103,8 +103,8 @@ func (p *pipe) SendMsg(m any) error {
 	select {
 	case p.got <- r.count:
 		return nil
-	case <-p.ctx.Done():
-		return p.ctx.Err()
+	case <-p.Context().Done():
+		return p.Context().Err()
 	}
 }
 
@@ -131,7 +131,7 @@ func newStorm(g *meshGeneration, streams int) *storm {
 	s.stop = func() { cancel(); serving.Wait(); s.server.running.Wait() }
 	var ready sync.WaitGroup
 	for i := range streams {
-		p := &pipe{ctx: ctx, requests: make(chan *discoveryv3.DeltaDiscoveryRequest), got: make(chan int)}
+		p := &pipe{context: func() context.Context { return ctx }, requests: make(chan *discoveryv3.DeltaDiscoveryRequest), got: make(chan int)}
 		s.pipes = append(s.pipes, p)
 		serving.Go(func() { _ = s.server.serve(p, true) })
 		ready.Go(func() {

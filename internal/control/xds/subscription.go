@@ -84,6 +84,16 @@ func newSubscription(typeURL string) *subscription {
 // owes reports whether a pass has something to do even if nothing changed.
 func (s *subscription) owes() bool { return s.full || s.reply || len(s.check) > 0 }
 
+// expect makes room for n names.
+func (s *subscription) expect(n int) {
+	if len(s.held) == 0 {
+		s.held = make(map[name]held, n)
+	}
+	if len(s.check) == 0 {
+		s.check = make(map[name]bool, n)
+	}
+}
+
 func (s *subscription) want(n name, force bool) {
 	if s.check == nil {
 		s.check = map[name]bool{}
@@ -165,6 +175,7 @@ func (s *subscription) ownerOf(text string) bool {
 func (s *subscription) startDelta(subscribe []string, initial map[string]string) {
 	s.recount = true
 	s.started = true
+	s.expect(len(subscribe))
 	if len(subscribe) == 0 && !s.needsNames {
 		s.wildcard, s.full, s.reply = true, true, true
 	}
@@ -191,6 +202,7 @@ func (s *subscription) listNames(list []string, again bool) {
 		s.wildcard, s.full, s.reply = true, true, true
 	}
 	s.wildcard = all
+	s.expect(len(list))
 	next := make(map[name]struct{}, len(list))
 	for _, text := range list {
 		if text == wildcard {
