@@ -365,3 +365,16 @@ func tableOf(resource string, tables map[string]*entry[*router.Table]) (string, 
 	}
 	return "", false
 }
+
+// OnDemand are the live or accepted route configurations whose virtual hosts
+// come on their own (VHDS): what to subscribe virtual hosts by. Sorted.
+func (b *Builder) OnDemand() []string {
+	var out []string
+	for name, e := range b.tables {
+		if e.value.Options().OnDemand {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}

@@ -1,0 +1,89 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
+	"github.com/tullemesh/tulle/internal/agent/certs"
+	"github.com/tullemesh/tulle/internal/identity"
+	"github.com/tullemesh/tulle/internal/wire"
+)
+
+// defaultTrustDomain is Istio's.
+const defaultTrustDomain = "cluster.local"
+
+// workloadAgent keeps the certificate of the workload beside a proxy.
+type workloadAgent struct {
+	keeper *certs.Keeper
+	name   string
+}
+
+func newWorkloadAgent(o ProxyOptions, node *corev3.Node) (*workloadAgent, error) {
+	n, err := wire.ParseNode(node)
+	if err != nil {
+		return nil, err
+	}
+	account := n.Metadata.ServiceAccount
+	if account == "" {
+		account = "default"
+	}
+	domain := o.TrustDomain
+	if domain == "" {
+		domain = defaultTrustDomain
+	}
+	if o.Roots == "" {
+		return nil, errors.New("--xds-tls needs --roots: the file with the roots of the server's certificate")
+	}
+	client, err := certs.NewClient(certs.ClientOptions{Address: o.XDSTLS, ServerName: o.ServerName, Roots: func() ([]byte, error) { return os.ReadFile(o.Roots) }})
+	if err != nil {
+		return nil, err
+	}
+	options := certs.Options{ID: identity.ID{TrustDomain: domain, Namespace: n.Namespace, ServiceAccount: account}, Authority: client, Log: o.Log}
+	if o.State != "" {
+		options.Directory = filepath.Join(o.State, "certificate")
+	}
+	if o.Token != "" {
+		options.Token = func(context.Context) (identity.Token, error) {
+			data, err := os.ReadFile(o.Token)
+			if err != nil {
+				return identity.Token{}, fmt.Errorf("join token: %w", err)
+			}
+			return identity.NewToken(strings.TrimSpace(string(data))), nil
+		}
+	}
+	keeper, err := certs.New(options)
+	if err != nil {
+		return nil, err
+	}
+	return &workloadAgent{keeper: keeper, name: o.ServerName}, nil
+}
+
+// Run keeps the certificate fresh until ctx ends.
+func (a *workloadAgent) Run(ctx context.Context) error { return a.keeper.Run(ctx) }
+
+// ready waits for the first certificate; false: ctx ended.
+func (a *workloadAgent) ready(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-a.keeper.Watch(ctx):
+		return true
+	}
+}
+
+// clientTLS is the configuration of the connection to the control plane: the
+// workload's certificate of now, the mesh's roots.
+func (a *workloadAgent) clientTLS() (*tls.Config, error) {
+	b := a.keeper.Current()
+	if b == nil {
+		return nil, errors.New("there is no certificate yet")
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}, RootCAs: b.Pool(), ServerName: a.name, Certificates: []tls.Certificate{*b.Certificate()}}, nil
+}

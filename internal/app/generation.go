@@ -1,0 +1,83 @@
+package app
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/tullemesh/tulle/internal/apis"
+	"github.com/tullemesh/tulle/internal/control/model"
+	"github.com/tullemesh/tulle/internal/control/registry"
+	"github.com/tullemesh/tulle/internal/control/translate"
+	"github.com/tullemesh/tulle/internal/control/xds"
+	"github.com/tullemesh/tulle/internal/wire"
+)
+
+// generation is one published state of the mesh: the Set it was read from, the
+// Snapshot built from it and the Translator over that. It is immutable and
+// implements xds.Generation.
+type generation struct {
+	version    string
+	built      time.Time
+	set        *registry.Set
+	snapshot   *model.Snapshot
+	problems   []apis.Problem
+	translator *translate.Translator
+}
+
+// newGeneration builds the next generation and what differs from prev, which
+// may be nil.
+func newGeneration(set *registry.Set, mesh *model.Mesh, prev *generation) (*generation, xds.Dirty) {
+	var before *model.Snapshot
+	var earlier *translate.Translator
+	if prev != nil {
+		before, earlier = prev.snapshot, prev.translator
+	}
+	snapshot, found := model.Build(set, mesh, before)
+	g := &generation{
+		version:    strconv.FormatUint(set.Version, 10),
+		built:      time.Now(),
+		set:        set,
+		snapshot:   snapshot,
+		problems:   append(append([]apis.Problem{}, set.Problems...), found...),
+		translator: translate.New(snapshot, earlier),
+	}
+	if prev == nil {
+		return g, xds.Dirty{All: true}
+	}
+	all, names := g.translator.Dirty(before)
+	dirty := xds.Dirty{All: all, Types: make(map[string]xds.NameSet, len(names))}
+	for typeURL, set := range names {
+		dirty.Types[typeURL] = xds.NameSet{Names: set}
+	}
+	return g, dirty
+}
+
+// Version implements xds.Generation.
+func (g *generation) Version() string { return g.version }
+
+// View implements xds.Generation.
+func (g *generation) View(c *xds.Client) (xds.View, error) {
+	v, err := translate.NewView(g.snapshot, c.Node, c.Peer)
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// Names implements xds.Generation.
+func (g *generation) Names(v xds.View, typeURL string) []string {
+	view, ok := v.(*translate.View)
+	if !ok {
+		return nil
+	}
+	return g.translator.Names(view, typeURL)
+}
+
+// Build implements xds.Generation.
+func (g *generation) Build(v xds.View, typeURL, name string) (*wire.Resource, error) {
+	view, ok := v.(*translate.View)
+	if !ok {
+		return nil, nil
+	}
+	return g.translator.Build(view, typeURL, name)
+}
