@@ -1,0 +1,152 @@
+package dns
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/tullemesh/tulle/internal/limit"
+)
+
+// resolverTime bounds one resolver, so that a dead first one leaves time for a second.
+const resolverTime = 2 * time.Second
+
+var (
+	// errIsolated: there is no resolver. errBusy: too many queries wait for one.
+	errIsolated = errors.New("there is no resolver outside of the mesh")
+	errBusy     = fmt.Errorf("%d queries wait for a resolver", limit.DNSQueriesMax)
+)
+
+// forward asks the resolvers in turn, over the transport that the workload used, until one answers.
+func (s *Server) forward(ctx context.Context, q *dns.Msg, network string) (*dns.Msg, error) {
+	name := q.Question[0].Name
+	if len(s.options.Resolvers) == 0 {
+		return nil, fmt.Errorf("resolve %s: %w", name, errIsolated)
+	}
+	select {
+	case s.waiting <- struct{}{}:
+		defer func() { <-s.waiting }()
+	default:
+		return nil, fmt.Errorf("resolve %s: %w", name, errBusy)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit.DNSForwardTime)
+	defer cancel()
+	var errs error
+	for _, r := range s.options.Resolvers {
+		began := time.Now()
+		m, err := exchange(ctx, q, network, r)
+		if s.options.Observe.Upstream != nil {
+			s.options.Observe.Upstream(time.Since(began), err == nil)
+		}
+		if err == nil {
+			return m, nil
+		}
+		errs = errors.Join(errs, fmt.Errorf("resolver %s: %w", r, err))
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, fmt.Errorf("resolve %s: %w", name, errs)
+}
+
+// exchange asks one resolver. The question goes out under an identifier of our own (RFC 5452 §9.2) and from a port of its own.
+func exchange(ctx context.Context, q *dns.Msg, network string, r netip.AddrPort) (*dns.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, resolverTime)
+	defer cancel()
+	out := q.Copy()
+	out.Id = dns.Id()
+	c := &dns.Client{Net: network, Timeout: resolverTime, UDPSize: dns.MaxMsgSize}
+	m, _, err := c.ExchangeContext(ctx, out, r.String())
+	switch {
+	case err != nil:
+		return nil, err
+	case !m.Response || len(m.Question) != 1 || m.Question[0].Qtype != q.Question[0].Qtype || m.Question[0].Qclass != q.Question[0].Qclass ||
+		!strings.EqualFold(m.Question[0].Name, q.Question[0].Name):
+		return nil, errors.New("it answered another question")
+	}
+	m.Id = q.Id
+	return m, nil
+}
+
+// Resolv is what resolv.conf says.
+type Resolv struct {
+	// Servers are the name servers, at port 53, in order.
+	Servers []netip.AddrPort
+	// Search are the search domains, without final dots.
+	Search []string
+}
+
+// resolvServersMax is how many servers are read (resolv.conf(5): MAXNS), resolvSearchMax how many domains.
+const (
+	resolvServersMax = 3
+	resolvSearchMax  = 32
+)
+
+// ReadResolv reads resolv.conf(5). Lines that are not understood are left out, as the system's resolver does.
+func ReadResolv(r io.Reader) (Resolv, error) {
+	var c Resolv
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		f := strings.Fields(lines.Text())
+		if len(f) < 2 || strings.HasPrefix(f[0], "#") || strings.HasPrefix(f[0], ";") {
+			continue
+		}
+		switch f[0] {
+		case "nameserver":
+			if a, err := netip.ParseAddr(f[1]); err == nil && len(c.Servers) < resolvServersMax {
+				c.Servers = append(c.Servers, netip.AddrPortFrom(a, 53))
+			}
+		case "domain", "search":
+			c.Search = nil // the last of these lines counts
+			for _, d := range f[1:min(len(f), resolvSearchMax+1)] {
+				if d = strings.TrimSuffix(d, "."); d != "" && isName(canonical(d)) {
+					c.Search = append(c.Search, d)
+				}
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return Resolv{}, fmt.Errorf("read resolv.conf: %w", err)
+	}
+	return c, nil
+}
+
+// Text writes resolv.conf for a workload in a namespace: the server, the domains, and options as a pod has them.
+func (c Resolv) Text() string {
+	var b strings.Builder
+	for _, s := range c.Servers {
+		fmt.Fprintf(&b, "nameserver %s\n", s.Addr())
+	}
+	if len(c.Search) > 0 {
+		fmt.Fprintf(&b, "search %s\n", strings.Join(c.Search, " "))
+	}
+	b.WriteString("options ndots:5\n")
+	return b.String()
+}
+
+// ListenBoth opens the UDP and the TCP socket of a server at one address; with port 0 both get the same free port.
+func ListenBoth(ctx context.Context, address netip.AddrPort) (net.PacketConn, net.Listener, error) {
+	var lc net.ListenConfig
+	for try := 0; ; try++ {
+		ln, err := lc.Listen(ctx, "tcp", address.String())
+		if err != nil {
+			return nil, nil, fmt.Errorf("listen for names: %w", err)
+		}
+		packets, err := lc.ListenPacket(ctx, "udp", ln.Addr().String())
+		if err == nil {
+			return packets, ln, nil
+		}
+		_ = ln.Close()
+		if address.Port() != 0 || try == 10 { // the kernel's free TCP port may be taken for UDP
+			return nil, nil, fmt.Errorf("listen for names: %w", err)
+		}
+	}
+}
