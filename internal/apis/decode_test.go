@@ -1,8 +1,10 @@
 package apis_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -291,6 +293,35 @@ func TestIstiosSamplesDecode(t *testing.T) {
 	})
 	if err != nil || objects < 200 {
 		t.Errorf("%d objects: %v", objects, err)
+	}
+}
+
+// Half-saved and mangled files come in all the time. The fuzzer searches further; this keeps a fixed sample in every run.
+func TestMangledFilesNeverStopTheDecoder(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	var files [][]byte
+	for _, archive := range archives(t) {
+		for _, f := range archive.Files {
+			files = append(files, f.Data)
+		}
+	}
+	slices.SortFunc(files, bytes.Compare)
+	pieces := []string{"", "\t", "\n", ": ", "- ", "&a ", "*a", "<<: *a\n", "{", "}", "[", "]", "'", "\"", "|\n", "---\n", "!!int ", "null", "1e999", "\u2028", "\x00", "\xff", "#"}
+	for range 3000 {
+		data := slices.Clone(files[random.IntN(len(files))])
+		for range 1 + random.IntN(4) {
+			at := random.IntN(len(data) + 1)
+			end := min(len(data), at+random.IntN(6))
+			data = slices.Replace(data, at, end, []byte(pieces[random.IntN(len(pieces))])...)
+		}
+		r := apis.Decode("f.yaml", data, apis.Options{})
+		for _, p := range r.Problems {
+			if p.Message == "" || p.Effect == "" || p.Position.Line < 1 {
+				t.Fatalf("incomplete: %+v\n%s", p, data)
+			}
+		}
+		apis.Render(r.Problems, map[string][]byte{"f.yaml": data}, true)
+		apis.DecodeMeshConfig("f.yaml", data)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/tullemesh/tulle/internal/apis"
 )
 
-var update = flag.Bool("update", false, "rewrite golden files") //nolint:gochecknoglobals // the flag of golden tests
+var update = flag.Bool("update", false, "rewrite golden files")
 
 // golden compares got with a file, or writes it under -update.
 func golden(t *testing.T, path, got string) {

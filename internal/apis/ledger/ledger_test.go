@@ -19,7 +19,7 @@ import (
 	"github.com/tullemesh/tulle/internal/apis/problem"
 )
 
-var update = flag.Bool("update", false, "rewrite docs/reference/fields.md") //nolint:gochecknoglobals // the flag of golden tests
+var update = flag.Bool("update", false, "rewrite docs/reference/fields.md")
 
 const docs = "../../../docs/reference/fields.md"
 

@@ -44,66 +44,69 @@ func networkingKinds() []*Kind {
 	}
 }
 
+// virtualServiceFields are those without the messages above.
+const virtualServiceFields = `
+	hosts[]
+	gateways[]
+	exportTo[]
+	http[]
+	http[].name
+	http[].match[]
+	http[].match[].name ~ only a name for messages
+	http[].match[].port
+	http[].match[].sourceLabels{}
+	http[].match[].sourceNamespace
+	http[].match[].gateways[]
+	http[].match[].ignoreUriCase
+	http[].redirect
+	http[].redirect.uri
+	http[].redirect.authority
+	http[].redirect.port
+	http[].redirect.derivePort
+	http[].redirect.scheme
+	http[].redirect.redirectCode
+	http[].redirect.prefixRewrite
+	http[].directResponse
+	http[].directResponse.status
+	http[].directResponse.body
+	http[].directResponse.body.string
+	http[].directResponse.body.bytes
+	http[].delegate
+	http[].delegate.name
+	http[].delegate.namespace
+	http[].rewrite
+	http[].rewrite.uri
+	http[].rewrite.authority
+	http[].rewrite.uriRegexRewrite
+	http[].rewrite.uriRegexRewrite.match
+	http[].rewrite.uriRegexRewrite.rewrite
+	http[].timeout
+	http[].retries
+	http[].route[]
+	http[].route[].weight
+	tls[]
+	tls[].match[]
+	tls[].match[].sniHosts[]
+	tls[].match[].destinationSubnets[]
+	tls[].match[].port
+	tls[].match[].sourceLabels{}
+	tls[].match[].gateways[]
+	tls[].match[].sourceNamespace
+	tls[].route[]
+	tls[].route[].weight
+	tcp[]
+	tcp[].match[]
+	tcp[].match[].destinationSubnets[]
+	tcp[].match[].port
+	tcp[].match[].sourceLabels{}
+	tcp[].match[].gateways[]
+	tcp[].match[].sourceNamespace
+	tcp[].route[]
+	tcp[].route[].weight
+`
+
 func virtualService() *Kind {
-	lines := `
-		hosts[]
-		gateways[]
-		exportTo[]
-		http[]
-		http[].name
-		http[].match[]
-		http[].match[].name ~ only a name for messages
-		http[].match[].port
-		http[].match[].sourceLabels{}
-		http[].match[].sourceNamespace
-		http[].match[].gateways[]
-		http[].match[].ignoreUriCase
-		http[].redirect
-		http[].redirect.uri
-		http[].redirect.authority
-		http[].redirect.port
-		http[].redirect.derivePort
-		http[].redirect.scheme
-		http[].redirect.redirectCode
-		http[].redirect.prefixRewrite
-		http[].directResponse
-		http[].directResponse.status
-		http[].directResponse.body
-		http[].directResponse.body.string
-		http[].directResponse.body.bytes
-		http[].delegate
-		http[].delegate.name
-		http[].delegate.namespace
-		http[].rewrite
-		http[].rewrite.uri
-		http[].rewrite.authority
-		http[].rewrite.uriRegexRewrite
-		http[].rewrite.uriRegexRewrite.match
-		http[].rewrite.uriRegexRewrite.rewrite
-		http[].timeout
-		http[].retries
-		http[].route[]
-		http[].route[].weight
-		tls[]
-		tls[].match[]
-		tls[].match[].sniHosts[]
-		tls[].match[].destinationSubnets[]
-		tls[].match[].port
-		tls[].match[].sourceLabels{}
-		tls[].match[].gateways[]
-		tls[].match[].sourceNamespace
-		tls[].route[]
-		tls[].route[].weight
-		tcp[]
-		tcp[].match[]
-		tcp[].match[].destinationSubnets[]
-		tcp[].match[].port
-		tcp[].match[].sourceLabels{}
-		tcp[].match[].gateways[]
-		tcp[].match[].sourceNamespace
-		tcp[].route[]
-		tcp[].route[].weight
-	`
+	lines := virtualServiceFields
 	for _, field := range []string{"uri", "scheme", "method", "authority", "headers{}", "withoutHeaders{}", "queryParams{}"} {
 		lines += under("http[].match[]."+field, stringMatch)
 	}

@@ -46,7 +46,6 @@ const (
 
 	CodeInvalid    = "IST0106"
 	CodeSuspicious = "IST0133"
-	CodeDeprecated = "IST0002"
 
 	CodeUnreachable = "IST0130"
 	CodeIneffective = "IST0131"
@@ -70,7 +69,6 @@ func Explanations() []Explained { return explanations() }
 
 func explanations() []Explained {
 	return []Explained{
-		{CodeDeprecated, "A field or a value is deprecated by Istio; it still works."},
 		{CodeInvalid, "Istio's validation refuses the object. The message names the field and the rule."},
 		{CodeSuspicious, "Istio's validation warns about the object: it is accepted, but probably does not do what it says."},
 		{CodeUnreachable, "A rule of a VirtualService is never used: rules before it take all its requests."},

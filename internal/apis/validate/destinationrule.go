@@ -95,7 +95,7 @@ func (c *checker) outlier(at string, o *networking.OutlierDetection) {
 	c.duration(at+".baseEjectionTime", o.BaseEjectionTime)
 	c.duration(at+".interval", o.Interval)
 	if o.ConsecutiveErrors != 0 { //nolint:staticcheck // deprecated, and that is what we say
-		c.deprecated(at+".consecutiveErrors", "use consecutiveGatewayErrors or consecutive5xxErrors", "consecutiveErrors is deprecated")
+		c.warnf(at+".consecutiveErrors", "use consecutiveGatewayErrors or consecutive5xxErrors", "consecutiveErrors is deprecated")
 	}
 	if !o.SplitExternalLocalOriginErrors && o.ConsecutiveLocalOriginFailures.GetValue() > 0 {
 		c.errorf(at+".consecutiveLocalOriginFailures", "set splitExternalLocalOriginErrors: true", "the failures are counted only when splitExternalLocalOriginErrors is true")

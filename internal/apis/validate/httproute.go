@@ -251,7 +251,7 @@ func (c *checker) mirrors(at string, r *networking.HTTPRoute) {
 	}
 	if p := r.MirrorPercent; p != nil { //nolint:staticcheck // deprecated, and that is what we say
 		share(at+".mirrorPercent", float64(p.GetValue()))
-		c.deprecated(at+".mirrorPercent", "use mirrorPercentage", "mirrorPercent is deprecated")
+		c.warnf(at+".mirrorPercent", "use mirrorPercentage", "mirrorPercent is deprecated")
 	}
 	share(at+".mirrorPercentage.value", r.MirrorPercentage.GetValue())
 	c.destination(at+".mirror", r.Mirror)

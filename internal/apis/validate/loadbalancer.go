@@ -64,7 +64,7 @@ func (c *checker) consistentHash(at string, h *networking.LoadBalancerSettings_C
 		}
 	}
 	if h.MinimumRingSize != 0 { //nolint:staticcheck // deprecated, and that is what we say
-		c.deprecated(at+".minimumRingSize", "use ringHash.minimumRingSize", "minimumRingSize is deprecated")
+		c.warnf(at+".minimumRingSize", "use ringHash.minimumRingSize", "minimumRingSize is deprecated")
 		if h.HashAlgorithm != nil {
 			c.errorf(at+".minimumRingSize", "remove it", "minimumRingSize can't stand beside ringHash or maglev")
 		}

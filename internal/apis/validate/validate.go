@@ -93,11 +93,6 @@ func (c *checker) warnf(path, hint, format string, args ...any) {
 	c.add(problem.Warning, problem.CodeSuspicious, path, hint, fmt.Sprintf(format, args...))
 }
 
-// deprecated warns about a field that Istio will drop.
-func (c *checker) deprecated(path, hint, format string, args ...any) {
-	c.add(problem.Warning, problem.CodeDeprecated, path, hint, fmt.Sprintf(format, args...))
-}
-
 // check refuses the object when err is set; the hint comes with it.
 func (c *checker) check(path string, err error) {
 	if err == nil {
@@ -127,7 +122,7 @@ func child(path, key string) string          { return document.Join(path, key) }
 // sortedKeys makes findings come in one order.
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// durationMin checks a duration when it is written: a millisecond at least, and no fraction of one.
+// duration checks a duration when it is written: a millisecond at least, and no fraction of one.
 func (c *checker) duration(path string, d *durationpb.Duration) {
 	if d != nil {
 		c.check(path, durationRule(d))

@@ -112,7 +112,7 @@ func (c *checker) gatewayNames(base string, names []string, gatewayRoute bool) {
 		if !found {
 			if strings.Contains(name, ".") {
 				p := strings.Split(name, ".")
-				c.deprecated(at, `write "`+p[1]+"/"+p[0]+`"`, "%q is the old form of a gateway's name", name)
+				c.warnf(at, `write "`+p[1]+"/"+p[0]+`"`, "%q is the old form of a gateway's name", name)
 			}
 			c.check(at, fqdn(name))
 			return
