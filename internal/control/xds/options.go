@@ -99,7 +99,6 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(requestBytesMax),
 		grpc.MaxConcurrentStreams(100),
 		grpc.MaxHeaderListSize(64 << 10),
-		grpc.SharedWriteBuffer(true),
 		grpc.ReadBufferSize(8 << 10),
 		// A proxy that crashed is noticed after at most 40 s; clients may ping
 		// every 10 s and without a stream.

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"log/slog"
 	"slices"
 	"unique"
 
@@ -178,7 +179,7 @@ func (p *pass) look(sub *subscription, text string, covered bool) {
 		if r, err = p.gen.Build(p.view, sub.typeURL, text); err != nil {
 			// The client keeps what it has; whoever builds has told the owner.
 			p.server.metrics.buildErrors.Inc()
-			p.server.opts.Log.Error("cannot build resource", "node", p.client.Node.ID, "type", sub.short, "resource", text, "error", err)
+			p.server.opts.Log.Error("cannot build resource", slog.String("node", p.client.Node.ID), slog.String("type", sub.short), slog.String("resource", text), slog.Any("error", err))
 			return
 		}
 	}

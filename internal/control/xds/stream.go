@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strconv"
 	"sync"
@@ -285,8 +286,8 @@ func (st *stream) nack(r *request, sub *subscription) *NACK {
 		n.Message = n.Message[:nackBytesMax]
 	}
 	st.server.metrics.rejected(sub.short)
-	st.server.opts.Log.Warn("proxy refused configuration", "node", st.client.Node.ID, "type", sub.short,
-		"resource", n.Resources[0].Name, "reason", n.Resources[0].Reason, "resources", len(n.Resources))
+	st.server.opts.Log.Warn("proxy refused configuration", slog.String("node", st.client.Node.ID), slog.String("type", sub.short),
+		slog.String("resource", n.Resources[0].Name), slog.String("reason", n.Resources[0].Reason), slog.Int("resources", len(n.Resources)))
 	return n
 }
 

@@ -223,7 +223,6 @@ func (c *Client) dial() (*grpc.ClientConn, error) {
 			Backoff:           backoff.Config{BaseDelay: backoffMin, Multiplier: 1.6, Jitter: 0.2, MaxDelay: backoffMax},
 			MinConnectTimeout: 5 * time.Second,
 		}),
-		grpc.WithSharedWriteBuffer(true),
 		grpc.WithDisableServiceConfig(),
 	}, c.opts.DialOptions...)
 	conn, err := grpc.NewClient(c.opts.Target, opts...)
@@ -243,7 +242,7 @@ func (c *Client) disconnected(err error) {
 	}
 	c.mu.Unlock()
 	if changed {
-		c.opts.Log.Warn("control plane is not connected, the last good configuration stays", "target", c.opts.Target, "error", err)
+		c.opts.Log.Warn("control plane is not connected, the last good configuration stays", slog.String("target", c.opts.Target), slog.Any("error", err))
 	}
 }
 

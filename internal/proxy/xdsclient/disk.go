@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -73,7 +74,7 @@ func (c *Client) restore(ctx context.Context) {
 	for _, file := range files {
 		snap, err := readSnapshot(file, c.disk.nodeID)
 		if err != nil {
-			c.opts.Log.Warn("stored configuration is ignored", "file", file, "error", err)
+			c.opts.Log.Warn("stored configuration is ignored", slog.String("file", file), slog.Any("error", err))
 			continue
 		}
 		stored[snap.typeURL] = snap
@@ -149,7 +150,7 @@ func (c *Client) save() {
 	c.mu.Unlock()
 	for _, snap := range snaps {
 		if err := keyfile.Replace(c.disk.path(snap.typeURL), snap.encode()); err != nil {
-			c.opts.Log.Error("cannot store the last good configuration", "type", snap.typeURL, "error", err)
+			c.opts.Log.Error("cannot store the last good configuration", slog.String("type", snap.typeURL), slog.Any("error", err))
 			c.mu.Lock()
 			c.typeLocked(snap.typeURL).unsaved = true
 			c.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -170,7 +171,7 @@ func (s *session) askSotw(typeURL string, ts *typeState, refused *rpcstatus.Stat
 // take applies a response and answers it.
 func (s *session) take(ctx context.Context, m message) error {
 	if _, ok := s.sent[m.typeURL]; !ok {
-		s.opts.Log.Warn("response of a type that nobody asked for is ignored", "type", m.typeURL)
+		s.opts.Log.Warn("response of a type that nobody asked for is ignored", slog.String("type", m.typeURL))
 		return nil
 	}
 	s.nonces[m.typeURL] = m.nonce
@@ -186,7 +187,8 @@ func (s *session) take(ctx context.Context, m message) error {
 	var detail *rpcstatus.Status
 	if len(refused) > 0 {
 		detail = &rpcstatus.Status{Code: int32(codes.InvalidArgument), Message: wire.FormatRejections(refused)}
-		s.opts.Log.Warn("configuration refused, the last good one stays", "type", m.typeURL, "resource", refused[0].Name, "reason", refused[0].Reason, "resources", len(refused))
+		s.opts.Log.Warn("configuration refused, the last good one stays", slog.String("type", m.typeURL),
+			slog.String("resource", refused[0].Name), slog.String("reason", refused[0].Reason), slog.Int("resources", len(refused)))
 	} else {
 		ts.version = m.version
 	}
