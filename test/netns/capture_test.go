@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tullemesh/tulle/internal/agent/capture"
+	"github.com/tullemesh/tulle/internal/agent/dns"
 	"github.com/tullemesh/tulle/internal/app/process"
 )
 
@@ -510,5 +511,139 @@ func TestSupervisedProcessLivesInItsNamespace(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+func TestApplicationFindsAServiceByNameAndReachesItsProxy(t *testing.T) {
+	w := newWorld(t)
+	a := w.add("a", true)
+	w.serve(a, proxy, "0.0.0.0:15001")
+	packets, ln, err := listenNames(t, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := dns.NewTable(map[string]dns.Entry{
+		"reviews.default.svc.cluster.local": {IPs: []netip.Addr{netip.MustParseAddr("240.240.0.1")}, Registry: dns.RegistryKubernetes, ShortName: "reviews", Namespace: "default"},
+		"provider.bank.example":             {IPs: []netip.Addr{netip.MustParseAddr("240.240.0.2")}},
+	}, dns.Client{Namespace: "default", Domain: "cluster.local", Search: []string{"default.svc.cluster.local", "svc.cluster.local", "cluster.local"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := dns.New(dns.Options{Own: []string{"cluster.local"}})
+	names.SetTable(table)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- names.Run(ctx, packets, ln) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	resolv := filepath.Join(filepath.Dir(w.run), "resolv.conf")
+	pod := dns.Resolv{Servers: []netip.AddrPort{netip.AddrPortFrom(w.Gateway(), 53)}, Search: []string{"default.svc.cluster.local", "svc.cluster.local", "cluster.local"}}
+	if err := os.WriteFile(resolv, []byte(pod.Text()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := func(cmd *exec.Cmd) string {
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		_ = a.EnterNamed(resolv, cmd.Run)
+		return strings.TrimSpace(out.String())
+	}
+	for _, c := range []struct{ name, want string }{
+		{"reviews", "240.240.0.1"}, {"reviews.default", "240.240.0.1"}, {"reviews.default.svc.cluster.local", "240.240.0.1"}, {"provider.bank.example", "240.240.0.2"},
+	} {
+		if got := named(w.command(app, "lookup", c.name)); got != c.want {
+			t.Errorf("lookup %s: got %q, want %q", c.name, got, c.want)
+		}
+	}
+	want := "0.0.0.0:15001 from " + a.Addr().String() + " for 240.240.0.1:9080 as 1337"
+	if got := named(w.command(app, "call", "reviews:9080")); got != want {
+		t.Errorf("call by name: got %q, want %q", got, want)
+	}
+	if got := named(w.command(app, "lookup", "nobody.example.com")); !strings.HasPrefix(got, "error:") && !strings.Contains(got, "error:") {
+		t.Errorf("lookup of a name outside: %q", got)
+	}
+	if curl, err := exec.LookPath("curl"); err == nil { // the C library's resolver, not ours
+		cmd := w.command(app)
+		cmd.Path, cmd.Args = curl, []string{"curl", "-sS", "--http0.9", "--max-time", "5", "http://reviews.default:9080/"}
+		if got := named(cmd); !strings.Contains(got, "for 240.240.0.1:9080 as 1337") {
+			t.Errorf("curl by name: %q", got)
+		}
+	}
+	if after, err := os.ReadFile("/etc/resolv.conf"); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("resolv.conf of the host has changed: %q, %v", after, err)
+	}
+}
+
+// listenNames opens the sockets of a DNS proxy inside a namespace.
+func listenNames(t *testing.T, ns *capture.Namespace) (packets net.PacketConn, ln net.Listener, err error) {
+	t.Helper()
+	err = ns.Enter(func() error {
+		packets, ln, err = dns.ListenBoth(t.Context(), netip.AddrPortFrom(netip.IPv4Unspecified(), capture.DNSPort))
+		return err
+	})
+	return packets, ln, err
+}
+
+func TestHostAndNamespaceMeetByRelay(t *testing.T) {
+	w := newWorld(t)
+	gateway, client := w.add("gateway", true), w.add("client", true)
+	w.serve(gateway, proxy, "0.0.0.0:8080")
+	ctx, cancel := context.WithCancel(t.Context())
+	var relays sync.WaitGroup
+	defer relays.Wait()
+	defer cancel()
+	relay := func(ln net.Listener, dial func(context.Context) (net.Conn, error)) {
+		relays.Go(func() {
+			if err := capture.Relay(ctx, ln, dial); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	var lc net.ListenConfig
+	front, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay(front, func(ctx context.Context) (net.Conn, error) {
+		return gateway.Dial(ctx, netip.MustParseAddrPort("127.0.0.1:8080"))
+	})
+	provider, err := lc.Listen(t.Context(), "tcp", "127.0.0.2:0") // outside of the mesh
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer provider.Close()
+	relays.Go(func() {
+		c, err := provider.Accept()
+		if err == nil {
+			_, _ = io.WriteString(c, "provider\n")
+			_ = c.Close()
+		}
+	})
+	door, err := w.Listen(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay(door, func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "tcp", provider.Addr().String())
+	})
+	var d net.Dialer
+	c, err := d.DialContext(t.Context(), "tcp", front.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if line, err := bufio.NewReader(c).ReadString('\n'); err != nil || line != "0.0.0.0:8080 from 127.0.0.1 for itself as 1337\n" {
+		t.Errorf("host to gateway: %q, %v", line, err)
+	}
+	if got := w.as(client, proxy, "call", door.Addr().String()); got != "provider" {
+		t.Errorf("namespace to the host's loopback: %q", got)
 	}
 }
