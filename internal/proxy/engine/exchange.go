@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/tullemesh/tulle/internal/proxy/engine/access"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
@@ -59,6 +60,7 @@ type exchange struct {
 	requestID []byte
 	source    Workload
 	scratch   []byte
+	rec       access.Record // for header templates and logs
 	counted   bool
 }
 

@@ -18,10 +18,9 @@ func (x *exchange) logRequest() {
 	if len(logs) == 0 {
 		return
 	}
-	var r access.Record
-	x.record(&r)
+	x.record(&x.rec)
 	for i := range logs {
-		x.d.e.logs.Get(&logs[i]).Write(&r)
+		x.d.e.logs.Get(&logs[i]).Write(&x.rec)
 	}
 }
 
@@ -72,9 +71,8 @@ func (x *exchange) record(r *access.Record) {
 
 // AppendValue implements router.Values for header templates.
 func (x *exchange) AppendValue(dst []byte, operator, arg string) []byte {
-	var r access.Record
-	x.record(&r)
-	dst, _ = access.AppendOperator(dst, operator, arg, &r) // the compiler refuses others
+	x.record(&x.rec)
+	dst, _ = access.AppendOperator(dst, operator, arg, &x.rec) // the compiler refuses others
 	return dst
 }
 

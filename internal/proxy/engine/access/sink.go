@@ -144,7 +144,7 @@ func (l *Log) Write(r *Record) {
 	if l == nil || !l.wants(r) {
 		return
 	}
-	l.sink.write(func(dst []byte) []byte { return l.format.Append(dst, r) })
+	l.sink.write(l.format, r)
 }
 
 func (l *Log) wants(r *Record) bool {
@@ -198,14 +198,14 @@ type sink struct {
 
 func newSink(w io.WriteCloser, dropped *observe.Counter) *sink { return &sink{w: w, dropped: dropped} }
 
-func (s *sink) write(line func(dst []byte) []byte) {
+func (s *sink) write(f *Format, r *Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || len(s.lines) >= bufferBytesMax {
 		s.dropped.Inc()
 		return
 	}
-	s.lines = line(s.lines)
+	s.lines = f.Append(s.lines, r)
 	switch {
 	case !s.armed:
 		s.armed = true

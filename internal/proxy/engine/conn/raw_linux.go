@@ -22,6 +22,8 @@ type rawOps struct {
 	rfn  func(uintptr) bool
 
 	waitFn func(uintptr) bool
+	lookFn func(uintptr)
+	looked State
 
 	wbuf []byte
 	werr syscall.Errno
@@ -29,7 +31,7 @@ type rawOps struct {
 }
 
 func (o *rawOps) prepare(*Socket) {
-	o.rfn, o.waitFn, o.wfn = o.doRead, o.doWait, o.doWrite
+	o.rfn, o.waitFn, o.wfn, o.lookFn = o.doRead, o.doWait, o.doWrite, o.doLook
 }
 
 func (o *rawOps) doRead(fd uintptr) bool {
@@ -136,19 +138,21 @@ func (s *Socket) Look() State {
 	if len(s.pending) > 0 {
 		return Readable
 	}
-	state := Ended
-	err := s.raw.Control(func(fd uintptr) {
-		switch n, e := peek(fd); {
-		case e == unix.EAGAIN:
-			state = Quiet
-		case e == 0 && n > 0:
-			state = Readable
-		}
-	})
-	if err != nil {
+	if err := s.raw.Control(s.ops.lookFn); err != nil {
 		return Ended
 	}
-	return state
+	return s.ops.looked
+}
+
+func (o *rawOps) doLook(fd uintptr) {
+	switch n, e := peek(fd); {
+	case e == unix.EAGAIN:
+		o.looked = Quiet
+	case e == 0 && n > 0:
+		o.looked = Readable
+	default:
+		o.looked = Ended
+	}
 }
 
 // AwaitEnd waits until the peer has ended its direction or the connection
