@@ -17,7 +17,8 @@ import (
 const MeshGateway = "mesh"
 
 // made is what an object became. Its value is shared between Snapshots as long
-// as the object's content is the same; object is the newest version, with its positions.
+// as the object's content is the same; object may be an older version with
+// other positions.
 type made[T any] struct {
 	object *apis.Object
 	value  T
@@ -55,12 +56,10 @@ func Build(set *registry.Set, mesh *Mesh, prev *Snapshot) (*Snapshot, []apis.Pro
 	s.parts = convert(set, mesh, &old.parts)
 	known := prev != nil
 	sameServices := known && slices.Equal(set.Services, old.set.Services)
-	sameEndpoints := known && slices.Equal(set.Endpoints, old.set.Endpoints)
-	sameWorkloads := known && slices.Equal(set.Workloads, old.set.Workloads)
 	sameRules := known && sameParts(s.parts.virtualServices, old.parts.virtualServices)
 
 	s.services = buildServices(set, mesh, &old.services, sameServices)
-	s.loads = buildWorkloads(set, &old.loads, sameWorkloads, sameEndpoints, sameServices)
+	s.loads = buildWorkloads(set.Workloads, &old.loads)
 	if known && sameParts(s.parts.destinationRules, old.parts.destinationRules) {
 		s.dests, s.merged = old.dests, old.merged
 	} else {
@@ -148,6 +147,9 @@ func ofKind(list []*apis.Object, kind string) []*apis.Object {
 // convertKind converts objects, and takes from old what was made of an object
 // with the same key and content. Both lists are sorted by key.
 func convertKind[T any](objects []*apis.Object, old []made[T], f func(*apis.Object) (T, error)) []made[T] {
+	if slices.EqualFunc(objects, old, func(o *apis.Object, m made[T]) bool { return o.Key == m.object.Key && o.Hash == m.object.Hash }) {
+		return old
+	}
 	out := make([]made[T], 0, len(objects))
 	for _, o := range objects {
 		for len(old) > 0 && old[0].object.Key.Compare(o.Key) < 0 {
@@ -165,6 +167,9 @@ func convertKind[T any](objects []*apis.Object, old []made[T], f func(*apis.Obje
 
 // sameParts reports whether two lists were made of equal objects.
 func sameParts[T any](a, b []made[T]) bool {
+	if len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) {
+		return true
+	}
 	return slices.EqualFunc(a, b, func(x, y made[T]) bool { return x.object.Key == y.object.Key && x.object.Hash == y.object.Hash })
 }
 
@@ -229,7 +234,7 @@ func mergeAll(list []made[*virtualService], old map[apis.Key]*mergedRoot) ([]*Ru
 // problems joins findings with the places of their objects.
 func (s *Snapshot) problems() []apis.Problem {
 	var out []apis.Problem
-	for _, list := range [][]finding{s.delegation, s.checks.findings} {
+	for _, list := range [][]finding{s.delegation, s.checks.all()} {
 		for _, f := range list {
 			out = append(out, apis.Problem{
 				Code: f.code, Level: f.level, Key: f.origin.Key, Path: f.origin.Path, Position: s.Position(f.origin),

@@ -147,13 +147,13 @@ func diffServices(prev, s *Snapshot, services, endpoints *set[ServiceKey]) {
 		}
 		return strings.Compare(a.Hostname, b.Hostname)
 	}, func(a, b *registry.Service) bool {
-		if !slices.Equal(prev.services.ends[a.ID()], s.services.ends[b.ID()]) {
+		if !slices.Equal(prev.services.all(a.ID()), s.services.all(b.ID())) {
 			endpoints.add(a.ID())
 		}
 		return a == b
 	}, func(x *registry.Service) {
 		services.add(x.ID())
-		if len(prev.services.ends[x.ID()]) > 0 && len(s.services.ends[x.ID()]) == 0 || len(prev.services.ends[x.ID()]) == 0 && len(s.services.ends[x.ID()]) > 0 {
+		if (len(prev.services.all(x.ID())) > 0) != (len(s.services.all(x.ID())) > 0) {
 			endpoints.add(x.ID())
 		}
 	})

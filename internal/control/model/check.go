@@ -26,42 +26,69 @@ type finding struct {
 	effect  string
 }
 
-// checks are the findings of a Snapshot, kept so that the next one repeats only
-// the checks whose input changed.
+// checks are the findings of a Snapshot, by check, kept so that the next one
+// repeats only the checks whose input changed.
 type checks struct {
-	findings []finding
-	byRule   map[*virtualService][]finding
+	rules, hosts, destinations, sidecars, overlaps, peers []finding
+	byRule                                                map[*virtualService][]finding
+}
+
+func (c *checks) all() []finding {
+	return slices.Concat(c.rules, c.hosts, c.destinations, c.sidecars, c.overlaps, c.peers)
 }
 
 // check looks for dangling references and conflicts.
 func check(s, prev *Snapshot) checks {
-	c := checks{byRule: make(map[*virtualService][]finding, len(s.parts.virtualServices))}
-	same := prev != nil && slices.Equal(s.set.Services, prev.set.Services) && sameParts(s.parts.destinationRules, prev.parts.destinationRules) &&
-		sameParts(s.parts.gateways, prev.parts.gateways)
-	if same && sameParts(s.parts.virtualServices, prev.parts.virtualServices) && sameParts(s.parts.sidecars, prev.parts.sidecars) &&
-		sameParts(s.parts.peers, prev.parts.peers) && slices.Equal(s.set.Workloads, prev.set.Workloads) {
-		return prev.checks
+	var c checks
+	known := prev != nil
+	if !known {
+		prev = &Snapshot{set: &registry.Set{}}
 	}
+	sameServices := known && slices.Equal(s.set.Services, prev.set.Services)
+	sameRules := known && sameParts(s.parts.virtualServices, prev.parts.virtualServices)
+	sameDestinations := known && sameParts(s.parts.destinationRules, prev.parts.destinationRules)
+	sameSidecars := known && sameParts(s.parts.sidecars, prev.parts.sidecars)
+	c = prev.checks
+	if sameTargets := sameServices && sameDestinations && known && sameParts(s.parts.gateways, prev.parts.gateways); !sameTargets || !sameRules {
+		var reuse map[*virtualService][]finding
+		if sameTargets {
+			reuse = prev.checks.byRule
+		}
+		c.rules, c.byRule = checkRules(s, reuse)
+	}
+	if !sameRules {
+		c.hosts = meshConflicts(s)
+	}
+	if !sameServices || !sameDestinations {
+		c.destinations = checkDestinationRules(s)
+	}
+	if !sameSidecars {
+		c.sidecars = checkSidecars(s)
+	}
+	if !sameSidecars || len(s.parts.sidecars) > 1 && !slices.Equal(s.set.Workloads, prev.set.Workloads) {
+		c.overlaps = sidecarOverlaps(s)
+	}
+	if !known || !sameParts(s.parts.peers, prev.parts.peers) {
+		c.peers = checkPeers(s)
+	}
+	return c
+}
+
+func checkRules(s *Snapshot, reuse map[*virtualService][]finding) (all []finding, byRule map[*virtualService][]finding) {
+	byRule = make(map[*virtualService][]finding, len(s.parts.virtualServices))
 	for _, m := range s.parts.virtualServices {
 		if m.err != nil {
-			c.findings = append(c.findings, notConverted(m.object.Key, m.err))
+			all = append(all, notConverted(m.object.Key, m.err))
 			continue
 		}
-		found, done := []finding(nil), false
-		if same {
-			found, done = prev.checks.byRule[m.value]
-		}
+		found, done := reuse[m.value]
 		if !done {
 			found = checkVirtualService(s, m.value)
 		}
-		c.byRule[m.value] = found
-		c.findings = append(c.findings, found...)
+		byRule[m.value] = found
+		all = append(all, found...)
 	}
-	c.findings = append(c.findings, meshConflicts(s)...)
-	c.findings = append(c.findings, checkDestinationRules(s)...)
-	c.findings = append(c.findings, checkSidecars(s)...)
-	c.findings = append(c.findings, checkPeers(s)...)
-	return c
+	return all, byRule
 }
 
 func notConverted(key apis.Key, err error) finding {

@@ -175,23 +175,16 @@ func checkSidecars(s *Snapshot) []finding {
 			out = append(out, finding{sc.origin, problem.CodeSidecarDefaults, apis.LevelError, fmt.Sprintf("namespace %s has %d Sidecars without a workloadSelector", ns, len(defaults)),
 				"keep one, or add a workloadSelector", effect})
 		}
-		out = append(out, sidecarOverlaps(s, s.scopes.byNamespace[ns])...)
 	}
 	return out
 }
 
 // sidecarOverlaps finds workloads that several selectors take.
-func sidecarOverlaps(s *Snapshot, list []*sidecar) []finding {
-	if len(list) < 2 || list[1].selector == nil {
-		return nil
-	}
+func sidecarOverlaps(s *Snapshot) []finding {
 	told := map[apis.Key]finding{}
 	for _, w := range s.set.Workloads {
-		if w.Namespace != list[0].origin.Key.Namespace {
-			continue
-		}
 		var takers []*sidecar
-		for _, sc := range list {
+		for _, sc := range s.scopes.byNamespace[w.Namespace] {
 			if sc.selector != nil && selects(sc.selector, w.Labels) {
 				takers = append(takers, sc)
 			}

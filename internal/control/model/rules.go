@@ -2,6 +2,8 @@ package model
 
 import (
 	"slices"
+
+	"github.com/tullemesh/tulle/internal/apis"
 )
 
 // ruleIndex finds rules by gateway and by who may see them.
@@ -20,7 +22,7 @@ type gatewayRules struct {
 
 // buildRules indexes merged rules. Lists equal to old ones are reused.
 func buildRules(all []*Rules, old *ruleIndex) ruleIndex {
-	slices.SortFunc(all, func(a, b *Rules) int { return compareAge(a.Origin.Key, b.Origin.Key, a.Created.Compare(b.Created)) })
+	all = sortRules(all, old)
 	x := ruleIndex{all: all, byGateway: map[string]*gatewayRules{}}
 	type place struct{ gateway, namespace string }
 	private, exported := map[place][]*Rules{}, map[place][]*Rules{}
@@ -64,6 +66,28 @@ func buildRules(all []*Rules, old *ruleIndex) ruleIndex {
 		}
 	}
 	return x
+}
+
+// sortRules orders by age. When the same objects were sorted before, with the
+// same ages, their order is taken over.
+func sortRules(all []*Rules, old *ruleIndex) []*Rules {
+	if old != nil && len(old.all) == len(all) {
+		byKey := make(map[apis.Key]*Rules, len(all))
+		for _, r := range all {
+			byKey[r.Origin.Key] = r
+		}
+		sorted := make([]*Rules, 0, len(all))
+		for _, was := range old.all {
+			if r := byKey[was.Origin.Key]; r != nil && r.Created.Equal(was.Created) {
+				sorted = append(sorted, r)
+			}
+		}
+		if len(sorted) == len(all) {
+			return sorted
+		}
+	}
+	slices.SortFunc(all, func(a, b *Rules) int { return compareAge(a.Origin.Key, b.Origin.Key, a.Created.Compare(b.Created)) })
+	return all
 }
 
 // keep gives old when it is equal, so that lists keep their identity.

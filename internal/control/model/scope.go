@@ -35,7 +35,7 @@ func buildScopes(list []*sidecar, namespaces []string, services *serviceIndex, r
 		return compareAge(a.origin.Key, b.origin.Key, a.created.Compare(b.created))
 	})
 	x := scopeIndex{scopeBuilder: scopeBuilder{*services, *rules}, byNamespace: map[string][]*sidecar{}, made: map[scopeID]*SidecarScope{}}
-	x.services.ends = nil // Scopes outlive endpoints.
+	x.services.ends = nil
 	for _, sc := range list {
 		ns := sc.origin.Key.Namespace
 		x.byNamespace[ns] = append(x.byNamespace[ns], sc)
@@ -103,17 +103,22 @@ func (x *scopeIndex) lookup(namespace string, labels map[string]string) *Sidecar
 
 // knownNamespaces lists the namespaces in which clients may run, sorted.
 func knownNamespaces(set *registry.Set) []string {
-	found := map[string]struct{}{}
-	for ns := range set.Namespaces {
-		found[ns] = struct{}{}
-	}
-	for _, s := range set.Services {
-		found[s.Namespace] = struct{}{}
+	out := slices.Collect(maps.Keys(set.Namespaces))
+	last := ""
+	for _, s := range set.Services { // sorted by namespace, like workloads
+		if s.Namespace != last {
+			last = s.Namespace
+			out = append(out, last)
+		}
 	}
 	for _, w := range set.Workloads {
-		found[w.Namespace] = struct{}{}
+		if w.Namespace != last {
+			last = w.Namespace
+			out = append(out, last)
+		}
 	}
-	return slices.Sorted(maps.Keys(found))
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 func sameScope(a, b *SidecarScope) bool {

@@ -12,7 +12,10 @@ import (
 type serviceIndex struct {
 	byHost map[string][]*registry.Service // oldest first
 	views  map[string]*serviceView        // by client namespace; "": every other one
-	ends   map[ServiceKey][]*registry.Endpoint
+	list   []*registry.Service            // the Set's order
+	index  map[ServiceKey]int             // within list
+	// ends[i] are the endpoints of list[i]; nil in scopes, which outlive them.
+	ends [][]*registry.Endpoint
 }
 
 // serviceView is what clients of one namespace see.
@@ -24,10 +27,14 @@ type serviceView struct {
 
 // buildServices indexes the Set's services; old is reused when no service changed.
 func buildServices(set *registry.Set, mesh *Mesh, old *serviceIndex, same bool) serviceIndex {
-	x := serviceIndex{ends: endpointRanges(set)}
+	x := serviceIndex{list: set.Services, ends: endpointRanges(set)}
 	if same {
-		x.byHost, x.views = old.byHost, old.views
+		x.byHost, x.views, x.index = old.byHost, old.views, old.index
 		return x
+	}
+	x.index = make(map[ServiceKey]int, len(set.Services))
+	for i, s := range set.Services {
+		x.index[s.ID()] = i
 	}
 	aged := slices.Clone(set.Services)
 	slices.SortStableFunc(aged, compareServices)
@@ -59,20 +66,32 @@ func compareServices(a, b *registry.Service) int {
 
 // endpointRanges finds each service's part of the Set's endpoints, which stand
 // in the order of the services.
-func endpointRanges(set *registry.Set) map[ServiceKey][]*registry.Endpoint {
-	ends := make(map[ServiceKey][]*registry.Endpoint, len(set.Services))
+func endpointRanges(set *registry.Set) [][]*registry.Endpoint {
+	ends := make([][]*registry.Endpoint, len(set.Services))
 	rest := set.Endpoints
-	for _, s := range set.Services {
+	for i, s := range set.Services {
 		n := 0
 		for n < len(rest) && rest[n].Service == s.Hostname && rest[n].Namespace == s.Namespace {
 			n++
 		}
-		if n > 0 {
-			ends[s.ID()] = rest[:n:n]
-			rest = rest[n:]
-		}
+		ends[i], rest = rest[:n:n], rest[n:]
 	}
 	return ends
+}
+
+// all lists the endpoints of a service.
+func (x *serviceIndex) all(id ServiceKey) []*registry.Endpoint {
+	if i, ok := x.index[id]; ok {
+		return x.ends[i]
+	}
+	return nil
+}
+
+// inNamespace is the range of the services of a namespace within list.
+func (x *serviceIndex) inNamespace(ns string) (from, to int) {
+	from = sort.Search(len(x.list), func(i int) bool { return x.list[i].Namespace >= ns })
+	to = from + sort.Search(len(x.list)-from, func(i int) bool { return x.list[from+i].Namespace > ns })
+	return from, to
 }
 
 // buildViews makes a view for each namespace that sees something of its own:
@@ -162,7 +181,7 @@ func (x *serviceIndex) endpoints(svc *registry.Service, port int) []*registry.En
 	if svc == nil {
 		return nil
 	}
-	all := x.ends[svc.ID()]
+	all := x.all(svc.ID())
 	from := sort.Search(len(all), func(i int) bool { return all[i].Port >= port })
 	to := from
 	for to < len(all) && all[to].Port == port {

@@ -131,7 +131,7 @@ func (s *Snapshot) MeshRules(ns string) []*Rules { return s.rules.bound(MeshGate
 
 // Workload is the workload with this name, nil if there is none.
 func (s *Snapshot) Workload(namespace, name string) *registry.Workload {
-	return s.loads.byName[workloadName{namespace, name}]
+	return s.loads.find(namespace, name)
 }
 
 // WorkloadByAddr is the workload with this address, nil if there is none. The
@@ -139,13 +139,18 @@ func (s *Snapshot) Workload(namespace, name string) *registry.Workload {
 func (s *Snapshot) WorkloadByAddr(a netip.Addr) *registry.Workload { return s.loads.byAddr[a] }
 
 // Instances lists the service ports that a workload serves, by service and port.
-func (s *Snapshot) Instances(w *registry.Workload) []Instance { return s.loads.instances(w) }
+func (s *Snapshot) Instances(w *registry.Workload) []Instance {
+	if w == nil {
+		return nil
+	}
+	return s.instances(w.Namespace, func(e *registry.Endpoint) bool { return e.WorkloadKey == w.Key || loose(e, w.Addresses) })
+}
 
 // InstancesAt lists the service ports served at addresses by a proxy in
 // namespace of which there is no Workload: inline endpoints of ServiceEntries and
 // EndpointSlices without a Pod. Loopback addresses are nobody's.
 func (s *Snapshot) InstancesAt(namespace string, addrs ...netip.Addr) []Instance {
-	return s.loads.at(namespace, addrs)
+	return s.instances(namespace, func(e *registry.Endpoint) bool { return loose(e, addrs) })
 }
 
 // PeerAuth is the effective PeerAuthentication of a workload: that which

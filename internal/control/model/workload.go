@@ -1,6 +1,7 @@
 package model
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -8,94 +9,71 @@ import (
 	"github.com/tullemesh/tulle/internal/control/registry"
 )
 
-type workloadName struct{ namespace, name string }
-
-// workloadIndex finds workloads, and what they serve.
+// workloadIndex finds workloads. By name the Set's sorted list is searched.
 type workloadIndex struct {
-	byName map[workloadName]*registry.Workload
-	byAddr map[netip.Addr]*registry.Workload
-	// served are the endpoints of each workload; loose those of no known one.
-	served map[apis.Key][]*registry.Endpoint
-	loose  map[netip.Addr][]*registry.Endpoint
-	// services is to resolve an endpoint's service.
-	services map[ServiceKey]*registry.Service
+	list   []*registry.Workload
+	byAddr map[netip.Addr]*registry.Workload // the first of those that share an address
 }
 
-// buildWorkloads indexes the Set; what did not change is taken from old.
-func buildWorkloads(set *registry.Set, old *workloadIndex, sameWorkloads, sameEndpoints, sameServices bool) workloadIndex {
-	x := workloadIndex{}
-	if sameWorkloads {
-		x.byName, x.byAddr = old.byName, old.byAddr
-	} else {
-		x.byName = make(map[workloadName]*registry.Workload, len(set.Workloads))
-		x.byAddr = make(map[netip.Addr]*registry.Workload, len(set.Workloads))
-		for _, w := range slices.Backward(set.Workloads) { // the first wins
-			x.byName[workloadName{w.Namespace, w.Name}] = w
-			for _, a := range w.Addresses {
+// buildWorkloads indexes the Set's workloads; what did not change is taken from old.
+func buildWorkloads(list []*registry.Workload, old *workloadIndex) workloadIndex {
+	if slices.Equal(list, old.list) {
+		return workloadIndex{list, old.byAddr}
+	}
+	x := workloadIndex{list: list, byAddr: maps.Clone(old.byAddr)}
+	if x.byAddr == nil {
+		x.byAddr = make(map[netip.Addr]*registry.Workload, len(list))
+	}
+	touched := map[netip.Addr]bool{}
+	walk(old.list, list, compareWorkloads, func(a, b *registry.Workload) bool { return a == b }, func(w *registry.Workload) {
+		for _, a := range w.Addresses {
+			touched[a] = true
+			delete(x.byAddr, a)
+		}
+	})
+	for _, w := range list {
+		for _, a := range w.Addresses {
+			if touched[a] && x.byAddr[a] == nil {
 				x.byAddr[a] = w
-			}
-		}
-	}
-	if sameServices {
-		x.services = old.services
-	} else {
-		x.services = make(map[ServiceKey]*registry.Service, len(set.Services))
-		for _, s := range set.Services {
-			x.services[s.ID()] = s
-		}
-	}
-	if sameEndpoints {
-		x.served, x.loose = old.served, old.loose
-		return x
-	}
-	x.served = make(map[apis.Key][]*registry.Endpoint, len(set.Workloads))
-	x.loose = map[netip.Addr][]*registry.Endpoint{}
-	for _, e := range set.Endpoints {
-		if e.WorkloadKey != (apis.Key{}) {
-			x.served[e.WorkloadKey] = append(x.served[e.WorkloadKey], e)
-			continue
-		}
-		for _, a := range e.Addresses {
-			// Many workloads of one machine share a loopback address.
-			if !a.IsLoopback() {
-				x.loose[a] = append(x.loose[a], e)
 			}
 		}
 	}
 	return x
 }
 
-func (x *workloadIndex) instances(w *registry.Workload) []Instance {
-	if w == nil {
-		return nil
+// find is the first workload with this name: there may be a Pod and a WorkloadEntry.
+func (x *workloadIndex) find(namespace, name string) *registry.Workload {
+	i, _ := slices.BinarySearchFunc(x.list, &registry.Workload{Namespace: namespace, Name: name}, compareWorkloads)
+	if i < len(x.list) && x.list[i].Namespace == namespace && x.list[i].Name == name {
+		return x.list[i]
 	}
-	out := x.resolve(nil, x.served[w.Key])
-	return append(out, x.at(w.Namespace, w.Addresses)...)
+	return nil
 }
 
-func (x *workloadIndex) at(namespace string, addrs []netip.Addr) []Instance {
+// instances lists what a workload serves. Services select within their
+// namespace only, so only that is searched.
+func (s *Snapshot) instances(namespace string, serves func(*registry.Endpoint) bool) []Instance {
 	var out []Instance
-	for _, a := range addrs {
-		for _, e := range x.loose[a] {
-			if e.Namespace == namespace {
-				out = x.resolve(out, []*registry.Endpoint{e})
+	from, to := s.services.inNamespace(namespace)
+	for i := from; i < to; i++ {
+		svc := s.services.list[i]
+		for _, e := range s.services.ends[i] {
+			if !serves(e) {
+				continue
+			}
+			for _, p := range svc.Ports {
+				if p.Number == e.Port {
+					out = append(out, Instance{Service: svc, Port: p, TargetPort: e.TargetPort, Endpoint: e})
+				}
 			}
 		}
 	}
 	return out
 }
 
-func (x *workloadIndex) resolve(out []Instance, list []*registry.Endpoint) []Instance {
-	for _, e := range list {
-		svc := x.services[ServiceKey{Namespace: e.Namespace, Hostname: e.Service}]
-		if svc == nil {
-			continue
-		}
-		for _, p := range svc.Ports {
-			if p.Number == e.Port {
-				out = append(out, Instance{Service: svc, Port: p, TargetPort: e.TargetPort, Endpoint: e})
-			}
-		}
-	}
-	return out
+// loose reports whether an endpoint of no known workload is at one of the
+// addresses. Many workloads of one machine share a loopback address, so such
+// an endpoint is nobody's.
+func loose(e *registry.Endpoint, addrs []netip.Addr) bool {
+	return e.WorkloadKey == (apis.Key{}) && slices.ContainsFunc(e.Addresses, func(a netip.Addr) bool { return !a.IsLoopback() && slices.Contains(addrs, a) })
 }

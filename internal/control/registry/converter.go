@@ -261,16 +261,29 @@ func (c *converter) publish() (services []*Service, endpoints []*Endpoint, workl
 
 // patchWorkloads replaces the changed workloads in the sorted list.
 func (c *converter) patchWorkloads() []*Workload {
-	var fresh []*Workload
+	if len(c.workloads) > len(c.instances)/4 {
+		var all []*Workload
+		for _, ns := range c.namespaces {
+			for _, i := range ns.instances {
+				all = append(all, i.Workload)
+			}
+		}
+		slices.SortFunc(all, compareWorkloads)
+		return all
+	}
+	out := slices.Clone(c.instances)
 	for key := range c.workloads {
-		if i := c.namespace(key.Namespace).instances[key]; i != nil {
-			fresh = append(fresh, i.Workload)
+		n, found := slices.BinarySearchFunc(out, &Workload{Namespace: key.Namespace, Name: key.Name, Key: key}, compareWorkloads)
+		switch i := c.namespace(key.Namespace).instances[key]; {
+		case found && i != nil:
+			out[n] = i.Workload
+		case found:
+			out = slices.Delete(out, n, n+1)
+		case i != nil:
+			out = slices.Insert(out, n, i.Workload)
 		}
 	}
-	return patch(c.instances, fresh, compareWorkloads, func(w *Workload) bool {
-		_, changed := c.workloads[w.Key]
-		return changed
-	})
+	return out
 }
 
 func compareWorkloads(a, b *Workload) int {
@@ -281,21 +294,4 @@ func compareWorkloads(a, b *Workload) int {
 		return n
 	}
 	return a.Key.Compare(b.Key)
-}
-
-// patch gives a new sorted slice: old without those to drop, and with fresh.
-func patch[T any](old, fresh []T, compare func(a, b T) int, drop func(T) bool) []T {
-	slices.SortFunc(fresh, compare)
-	out := slices.Grow([]T(nil), len(old)+len(fresh))
-	for _, o := range old {
-		if drop(o) {
-			continue
-		}
-		for len(fresh) > 0 && compare(fresh[0], o) < 0 {
-			out = append(out, fresh[0])
-			fresh = fresh[1:]
-		}
-		out = append(out, o)
-	}
-	return append(out, fresh...)
 }
