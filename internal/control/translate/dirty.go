@@ -58,6 +58,10 @@ func findDirt(t, prev *Translator) *dirt {
 	if len(c.DestinationHosts) > 0 {
 		d.forget(string(tableNames), allNames)
 		d.clusters(d.servicesMatching(c.DestinationHosts))
+		// Gateways that pass mutual TLS on have a chain for each subset.
+		for _, name := range d.gatewayListeners() {
+			d.touch(wire.ListenerType, name)
+		}
 	}
 	if len(c.RuleHosts) > 0 {
 		d.rulesChanged()
@@ -70,6 +74,9 @@ func findDirt(t, prev *Translator) *dirt {
 	}
 	if len(c.PeerNamespaces) > 0 {
 		d.peersChanged()
+	}
+	for _, tb := range prev.mem.overflown() {
+		d.touch(string(tb), allNames)
 	}
 	for key := range c.Secrets {
 		for _, suffix := range []string{"", caSuffix} {
@@ -170,7 +177,7 @@ func (d *dirt) clusters(hosts map[string]struct{}) {
 	}
 	for host := range hosts {
 		for _, svc := range servicesNamed(d.t.snap, host) {
-			subsets := append(subsetNames(d.t.snap, host), "")
+			subsets := append(d.t.snap.Subsets(host), "")
 			for _, p := range svc.Ports {
 				for _, sub := range subsets {
 					mark(wire.ClusterName(wire.Outbound, p.Number, sub, host))
@@ -181,25 +188,6 @@ func (d *dirt) clusters(hosts map[string]struct{}) {
 	}
 }
 
-// subsetNames lists every subset of a host that some client sees.
-func subsetNames(s *model.Snapshot, host string) []string {
-	set := make(map[string]struct{})
-	look := func(ns string, labels map[string]string) {
-		if dr := s.DestinationRule(host, ns, labels); dr != nil {
-			for _, sub := range dr.Subsets {
-				set[sub.Name] = struct{}{}
-			}
-		}
-	}
-	for ns := range s.Namespaces() {
-		look(ns, nil)
-	}
-	for _, w := range s.Workloads() {
-		look(w.Namespace, w.Labels)
-	}
-	return sortedKeys(set)
-}
-
 func (d *dirt) servicesChanged(hosts map[string]struct{}) {
 	d.forget(string(tableNames), allNames)
 	d.forget(string(tableScope), allNames)
@@ -208,6 +196,7 @@ func (d *dirt) servicesChanged(hosts map[string]struct{}) {
 	d.clusters(hosts)
 	d.send(wire.ListenerType, allNames)
 	d.send(wire.RouteType, allNames)
+	d.send(wire.VirtualHostType, allNames)
 	ports := make(map[int]struct{})
 	for host := range hosts {
 		for _, svc := range d.versions(host) {
@@ -451,8 +440,11 @@ func (d *dirt) gatewaysChanged() {
 	d.forget(string(tableNames), allNames)
 	if len(d.changes.Gateways) > 0 {
 		d.send(wire.ListenerType, allNames)
-		d.send(wire.ClusterType, allNames)
 		d.touch(wire.SecretType, allNames)
+		if d.autoPassthrough() {
+			d.send(wire.ClusterType, allNames)
+			d.send(wire.EndpointType, allNames)
+		}
 		for _, u := range []string{wire.ClusterType, wire.EndpointType} {
 			for _, name := range d.prev.mem.names(table(u)) {
 				if isSNI(name) {
@@ -465,6 +457,20 @@ func (d *dirt) gatewaysChanged() {
 		d.touch(wire.ListenerType, name)
 	}
 	d.gatewayRoutes()
+}
+
+// autoPassthrough reports whether a changed Gateway has, or had, clusters of
+// its own.
+func (d *dirt) autoPassthrough() bool {
+	for name := range d.changes.Gateways {
+		for _, s := range []*model.Snapshot{d.prev.snap, d.t.snap} {
+			gw := s.Gateway(name)
+			if gw != nil && slices.ContainsFunc(gw.Servers, func(x *model.Server) bool { return x.TLS != nil && x.TLS.Mode == "AUTO_PASSTHROUGH" }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // gatewayListeners are the listeners that some gateway asked for.

@@ -2,6 +2,7 @@ package translate
 
 import (
 	"maps"
+	"slices"
 	"sync"
 )
 
@@ -12,6 +13,11 @@ const treeLeavesMax = 8192
 
 // table is a kind of remembered thing: a type URL, or one of ours below.
 type table string
+
+// tableNamesMax bounds the names that one table remembers. Clients choose names
+// (hosts of on-demand routes): what comes beyond is built each time, and any
+// change makes the whole type dirty.
+const tableNamesMax = 200_000
 
 // Tables of things that are not resources.
 const (
@@ -29,12 +35,13 @@ const (
 type memory struct {
 	mu    sync.RWMutex
 	trees map[table]map[string]*tree // guarded by mu
+	full  map[table]bool             // guarded by mu; had more names than fit
 }
 
 // allNames in a set of dirty names stands for every name.
 const allNames = "*"
 
-func newMemory() *memory { return &memory{trees: make(map[table]map[string]*tree)} }
+func newMemory() *memory { return &memory{trees: make(map[table]map[string]*tree), full: make(map[table]bool)} }
 
 // tree holds the variants of one thing as a decision tree: an inner node is a
 // question that the build asked of the View, an edge its answer, a leaf what
@@ -69,9 +76,20 @@ func (m *memory) get(tb table, name string) *tree {
 	}
 	if tr = m.trees[tb][name]; tr == nil {
 		tr = &tree{}
+		if len(m.trees[tb]) >= tableNamesMax {
+			m.full[tb] = true
+			return tr
+		}
 		m.trees[tb][name] = tr
 	}
 	return tr
+}
+
+// overflown lists the tables that forgot names.
+func (m *memory) overflown() []table {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return slices.Collect(maps.Keys(m.full))
 }
 
 // names lists what a table remembers, in no order.

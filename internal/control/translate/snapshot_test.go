@@ -24,6 +24,7 @@ type world struct {
 	store *registry.Store
 	mesh  *model.Mesh
 	prev  *model.Snapshot
+	quiet bool // refusals of the input are not told
 }
 
 func newWorld(t testing.TB, meshConfig string) *world {
@@ -39,16 +40,26 @@ func newWorld(t testing.TB, meshConfig string) *world {
 // put replaces what a file says and returns the Snapshot of all files.
 func (w *world) put(file, yaml string) *model.Snapshot {
 	w.t.Helper()
+	w.edit(file, yaml)
+	return w.snapshot()
+}
+
+// edit replaces what a file says.
+func (w *world) edit(file, yaml string) {
+	w.t.Helper()
 	r := apis.Decode(file, []byte(yaml), apis.Options{DefaultNamespace: "default"})
-	w.store.Put(registry.Input{Source: file, Objects: r.Objects, Problems: r.Problems})
 	for _, p := range r.Problems {
-		if p.Level == "error" || p.Level == "unsupported" {
+		if !w.quiet && (p.Level == "error" || p.Level == "unsupported") {
 			w.t.Logf("%s: %s %s: %s", file, p.Key, p.Path, p.Message)
 		}
 	}
-	s, _ := model.Build(w.store.Set(), w.mesh, w.prev)
-	w.prev = s
-	return s
+	w.store.Put(registry.Input{Source: file, Objects: r.Objects, Problems: r.Problems})
+}
+
+// snapshot builds the Snapshot of all files.
+func (w *world) snapshot() *model.Snapshot {
+	w.prev, _ = model.Build(w.store.Set(), w.mesh, w.prev)
+	return w.prev
 }
 
 func snapshotOf(t testing.TB, meshConfig, yaml string) *model.Snapshot {

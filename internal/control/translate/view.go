@@ -208,9 +208,11 @@ func (v *View) fingerprint() string {
 	field(selectorText(v.egress))
 	field(v.inboundText)
 	field(v.gatewayText)
-	// The pointer names the scope's content; a View keeps its scope alive, so
-	// two Views with one pointer have one scope.
-	field(fmt.Sprintf("%p", v.scope))
+	if !v.scope.Default {
+		// The pointer names the scope's content; a View keeps its scope alive,
+		// so two Views with one pointer have one scope.
+		field(fmt.Sprintf("%p", v.scope))
+	}
 	return b.String()
 }
 
