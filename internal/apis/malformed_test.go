@@ -12,6 +12,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/tullemesh/tulle/internal/apis"
+	"github.com/tullemesh/tulle/internal/apis/problem"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -105,7 +106,10 @@ func complete(t *testing.T, name string, p apis.Problem) {
 	if p.Position.File != name || p.Position.Line < 1 || p.Position.Column < 1 {
 		t.Errorf("%s: no place: %s", name, p)
 	}
-	if p.Message == "" || p.Effect == "" || p.Code == "" {
-		t.Errorf("%s: lacks message, effect or code: %+v", name, p)
+	if p.Message == "" || p.Effect == "" {
+		t.Errorf("%s: lacks message or effect: %+v", name, p)
+	}
+	if text, known := problem.Explanation(p.Code); !known || text == "" {
+		t.Errorf("%s: code %q has no explanation", name, p.Code)
 	}
 }

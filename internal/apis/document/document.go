@@ -25,7 +25,6 @@ import (
 type Document struct {
 	Root     *Node // nil when the document could not be read
 	Text     string
-	Line     int               // the first line of Text in the file, from 1
 	Problems []problem.Problem // with position (without the file's name), code, level, message
 }
 
@@ -53,7 +52,7 @@ func Parse(data []byte) ([]Document, []problem.Problem) {
 
 // read parses one chunk.
 func read(c chunk) Document {
-	d := Document{Text: c.text, Line: c.line}
+	d := Document{Text: c.text}
 	if len(c.text) > limit.DocumentBytesMax {
 		d.Problems = append(d.Problems, fault(c.line, 1, problem.CodeLimit,
 			fmt.Sprintf("the document has %d bytes, the limit is %d", len(c.text), limit.DocumentBytesMax), "split it into several objects"))

@@ -61,14 +61,9 @@ func Explanation(code string) (string, bool) {
 	return "", false
 }
 
-// Explained is a code with its explanation.
-type Explained struct{ Code, Text string }
-
-// Explanations lists all codes of configuration problems, in order.
-func Explanations() []Explained { return explanations() }
-
-func explanations() []Explained {
-	return []Explained{
+// explanations is the table of all codes of configuration problems.
+func explanations() []struct{ Code, Text string } {
+	return []struct{ Code, Text string }{
 		{CodeInvalid, "Istio's validation refuses the object. The message names the field and the rule."},
 		{CodeSuspicious, "Istio's validation warns about the object: it is accepted, but probably does not do what it says."},
 		{CodeUnreachable, "A rule of a VirtualService is never used: rules before it take all its requests."},
