@@ -50,10 +50,17 @@ func TestMain(m *testing.M) {
 //	serve ADDRESS           accept for ever; tell each connection where it came from and was meant for (SO_ORIGINAL_DST)
 //	lookup NAME             print the addresses that the system's resolver finds
 //	udp ADDRESS             send one packet, print the answer
+//	rootless, stage, world  the three lives of a run without root; see rootless_test.go
 func inside(args []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	switch args[0] {
+	case "rootless":
+		return rootless(ctx)
+	case "stage":
+		return capture.EnterRootless(args[1:], []string{"PATH=/usr/bin:/bin"})
+	case "world":
+		return small(ctx)
 	case "call", "udp":
 		d := net.Dialer{}
 		if len(args) > 2 {
