@@ -114,6 +114,11 @@ func (d *decoder) root(root *document.Node, found []Problem, lists int) {
 	switch {
 	case verdict.kind != nil:
 		d.object(verdict.kind, version, root, found)
+	case group == groupGatewayX:
+		place, _ := root.Find("kind")
+		d.add(Problem{Code: problem.CodeKindUnsupported, Level: LevelUnsupported, Path: "kind", Position: Position{Line: place.Line, Column: place.Column},
+			Length: place.Length, Message: name + " is an experiment of the Gateway API, which is not enforced", Hint: "use Istio's Gateway and VirtualService"},
+			keyOf(root, d.opts.DefaultNamespace), "the object counts as absent")
 	case verdict.message != "":
 		place, _ := root.Find(verdict.path)
 		reject(place, verdict.path, problem.CodeUnknownKind, verdict.message, verdict.hint)

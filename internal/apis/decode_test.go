@@ -224,6 +224,10 @@ func TestOtherPeoplesFilesAreLeftAlone(t *testing.T) {
 			t.Errorf("%s: %v", name, r.Problems)
 		}
 	}
+	r := apis.Decode("f.yaml", []byte("apiVersion: gateway.networking.x-k8s.io/v1alpha1\nkind: XBackend\nmetadata: {name: x}\n"), apis.Options{})
+	if len(r.Objects) != 0 || len(r.Problems) != 1 || r.Problems[0].Level != apis.LevelUnsupported || r.Problems[0].Key.Kind != "XBackend" {
+		t.Errorf("an experiment: %v", r.Problems)
+	}
 	if r := apis.Decode("empty.yaml", []byte("# nothing\n---\n\n"), apis.Options{}); len(r.Objects)+len(r.Problems) != 0 {
 		t.Errorf("an empty file: %+v", r)
 	}
