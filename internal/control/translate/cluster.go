@@ -190,11 +190,11 @@ func (t *Translator) outboundCluster(r *reader, name, host, subset string, port 
 		return t.grpcCluster(name, g)
 	}
 	c := &clusterv3.Cluster{
-		Name:           name,
-		AltStatName:    name + ";",
-		ConnectTimeout: t.connectTimeout(),
-		Metadata:       clusterMetadata(g, subset),
-		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
+		Name:            name,
+		AltStatName:     name + ";",
+		ConnectTimeout:  t.connectTimeout(),
+		Metadata:        clusterMetadata(g, subset),
+		CommonLbConfig:  &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
 		CircuitBreakers: unbroken(),
 	}
 	if r.role() != RoleGateway || g.port.Protocol != registry.Unsupported {

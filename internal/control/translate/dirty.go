@@ -411,7 +411,8 @@ func (d *dirt) rulesChanged() {
 	d.forget(string(tableNames), allNames)
 	d.forget(string(tableScope), allNames)
 	ports := make(map[int]struct{})
-	for h := range d.servicesMatching(d.changes.RuleHosts) {
+	hosts := d.servicesMatching(d.changes.RuleHosts)
+	for h := range hosts {
 		d.related(h)
 		for _, svc := range d.versions(h) {
 			for _, p := range svc.Ports {
@@ -420,6 +421,8 @@ func (d *dirt) rulesChanged() {
 		}
 	}
 	d.relatedByRules(d.changes.RuleHosts)
+	// Hosts with rules take their domains before others do.
+	d.relatedByAddress(hosts)
 	// The names of listeners do not depend on rules, but the plans hold them.
 	d.forget(string(tableListen), allNames)
 	for _, name := range d.prev.mem.names(table(wire.ListenerType)) {

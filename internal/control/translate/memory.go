@@ -41,7 +41,9 @@ type memory struct {
 // allNames in a set of dirty names stands for every name.
 const allNames = "*"
 
-func newMemory() *memory { return &memory{trees: make(map[table]map[string]*tree), full: make(map[table]bool)} }
+func newMemory() *memory {
+	return &memory{trees: make(map[table]map[string]*tree), full: make(map[table]bool)}
+}
 
 // tree holds the variants of one thing as a decision tree: an inner node is a
 // question that the build asked of the View, an edge its answer, a leaf what

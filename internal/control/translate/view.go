@@ -107,6 +107,9 @@ func NewView(s *model.Snapshot, node *wire.Node, peer string) (*View, error) {
 		v.role = RoleGateway
 	}
 	v.workload = findWorkload(s, node)
+	if v.workload != nil && len(v.labels) == 0 {
+		v.labels = v.workload.Labels // a client that claims none
+	}
 	if peer != "" {
 		if err := v.authenticate(node, peer); err != nil {
 			return nil, err
@@ -168,11 +171,16 @@ func (v *View) authenticate(node *wire.Node, peer string) error {
 func (v *View) derive(s *model.Snapshot) {
 	v.scope = s.Scope(v.namespace, v.labels)
 	v.peerAuth = s.PeerAuth(v.namespace, v.labels)
-	if v.workload != nil {
+	switch {
+	case v.workload != nil:
 		v.instances = s.Instances(v.workload)
+	case v.identity == "":
+		// Endpoints that only a ServiceEntry or an EndpointSlice knows. Whoever
+		// proved an identity has a record of its own.
+		v.instances = s.InstancesAt(v.namespace, v.addrs...)
 	}
 	if v.role == RoleGateway {
-		v.gateways = s.Gateways(v.namespace, v.labels)
+		v.gateways = s.Gateways(v.labels, v.instances)
 	}
 	if v.domain == "" {
 		v.domain = v.namespace + ".svc." + s.Mesh().DomainSuffix
