@@ -47,7 +47,8 @@ func newGeneration(set *registry.Set, mesh *model.Mesh, prev *generation) (*gene
 	all, names := g.translator.Dirty(before)
 	dirty := xds.Dirty{All: all, Types: make(map[string]xds.NameSet, len(names))}
 	for typeURL, set := range names {
-		dirty.Types[typeURL] = xds.NameSet{Names: set}
+		_, whole := set["*"]
+		dirty.Types[typeURL] = xds.NameSet{All: whole, Names: set}
 	}
 	return g, dirty
 }

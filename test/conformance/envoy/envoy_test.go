@@ -165,7 +165,7 @@ static_resources:
 	if err := os.WriteFile(path, []byte(bootstrap), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(envoyBinary(t), "-c", path, "--concurrency", "1", "--base-id", strconv.Itoa(os.Getpid()%30000+1), "-l", "warning")
+	cmd := exec.Command(envoyBinary(t), "-c", path, "--concurrency", "1", "--base-id", strconv.Itoa(os.Getpid()%30000+1), "-l", "error")
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -220,21 +220,31 @@ func TestStockEnvoyDecidesAsOurProxy(t *testing.T) {
 		}
 	})
 	for round := range configs {
+		before := 0
 		if round > 0 {
+			before, _ = strconv.Atoi(plane.Status().Generation)
 			write(g.config(places, envoyPort, tullePort))
 		}
-		settle(t, plane, round)
+		settle(t, plane, round, before+1)
 		compare(t, g, round, envoyPort, tullePort)
 	}
 }
 
 // settle waits until both proxies have accepted the newest generation.
-func settle(t *testing.T, plane *app.ControlPlane, round int) {
+func settle(t *testing.T, plane *app.ControlPlane, round, generation int) {
 	t.Helper()
-	// The configuration of a round is built when the generation has moved on.
+	// A deleted object counts as deleted a moment later (editors rename), so a
+	// round has settled when its generation has stayed the same for a while.
+	last, since := "", time.Now()
 	poll(t, fmt.Sprintf("round %d is served", round), func() bool {
 		s := plane.Status()
-		if n, err := strconv.Atoi(s.Generation); err != nil || n < round+1 || len(s.Proxies) < 2 {
+		if s.Generation != last {
+			last, since = s.Generation, time.Now()
+		}
+		if time.Since(since) < 250*time.Millisecond {
+			return false
+		}
+		if n, err := strconv.Atoi(s.Generation); err != nil || n < generation || len(s.Proxies) < 2 {
 			return false
 		}
 		for _, p := range s.Proxies {
