@@ -98,7 +98,7 @@ func (v *conv) bootstrap(m *bootstrapv3.Bootstrap) *Boot {
 		v.static(b, wire.ListenerType, l.GetName(), l, fmt.Sprintf("static_resources.listeners[%d]", i))
 	}
 	for i, s := range static.GetClusters() {
-		if s.GetName() == adsCluster(m) {
+		if s.GetName() != "" && s.GetName() == adsCluster(m) {
 			continue // it is only the way to the server
 		}
 		v.static(b, wire.ClusterType, s.GetName(), s, fmt.Sprintf("static_resources.clusters[%d]", i))
