@@ -10,10 +10,7 @@
 // which the next run finds processes that a killed one left. Read this file first; then network_linux.go and rules_linux.go.
 package capture
 
-import (
-	"errors"
-	"net/netip"
-)
+import "errors"
 
 // The ports and the user of Istio's capture (istio.io/latest/docs/ops/deployment/application-requirements).
 const (
@@ -24,12 +21,6 @@ const (
 	// ProxyUID is the user, and the group, of a proxy in a namespace: what it sends is not captured again.
 	ProxyUID = 1337
 )
-
-// uncaptured are the inbound ports that reach their listener directly: HBONE, merged metrics, readiness, proxy metrics.
-func uncaptured() []uint16 { return []uint16{15008, 15020, 15021, 15090} }
-
-// loopedSource is the address that inbound passthrough binds, by which the proxy's own calls to the workload are told from new ones.
-func loopedSource() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 6}) }
 
 // ErrUnavailable is what Open returns where netns capture cannot work; Detect says why and what to do.
 var ErrUnavailable = errors.New("netns capture is not available")

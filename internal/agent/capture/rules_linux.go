@@ -30,6 +30,12 @@ type rules struct {
 	chain *nftables.Chain
 }
 
+// uncaptured are the inbound ports that reach their listener directly: HBONE, merged metrics, readiness, proxy metrics.
+func uncaptured() []uint16 { return []uint16{15008, 15020, 15021, 15090} }
+
+// loopedSource is the address that inbound passthrough binds, by which the proxy's own calls to the workload are told from new ones.
+func loopedSource() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 6}) }
+
 // installRules writes the rules of a workload into the namespace of the calling thread. The table's name marks the namespace as the run's.
 func installRules(table string) error {
 	conn, err := nftables.New()

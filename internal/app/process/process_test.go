@@ -61,15 +61,12 @@ func parent(mark string) {
 	panic(p.Run(ctx))
 }
 
-// running is a process that Run runs, and the phases it went through.
+// running is a process that Run runs, with a signal of its changes.
 type running struct {
 	*process.Process
 	t       *testing.T
 	changed chan struct{}
 	stop    func() error
-
-	mu     sync.Mutex
-	phases []process.Phase
 }
 
 // start runs a process until the test ends or stop is called.
@@ -79,12 +76,7 @@ func start(t *testing.T, s process.Spec) *running {
 	if s.Env == nil {
 		s.Env = os.Environ()
 	}
-	s.Changed = func(now process.State) {
-		r.mu.Lock()
-		if len(r.phases) == 0 || r.phases[len(r.phases)-1] != now.Phase {
-			r.phases = append(r.phases, now.Phase)
-		}
-		r.mu.Unlock()
+	s.Changed = func(process.State) {
 		select {
 		case r.changed <- struct{}{}:
 		default:
