@@ -269,7 +269,21 @@ func rawRequest(r *bufio.Reader) (string, error) {
 			return "", err
 		}
 		b.WriteString(line)
-		chunked = line != "\r\n" || !strings.HasSuffix(b.String(), "0\r\n\r\n")
+		size := 0
+		_, _ = fmt.Sscanf(line, "%x", &size)
+		if size > 0 {
+			if _, err := io.CopyN(&b, r, int64(size)+2); err != nil {
+				return "", err
+			}
+			continue
+		}
+		for line = ""; line != "\r\n"; {
+			if line, err = r.ReadString('\n'); err != nil {
+				return "", err
+			}
+			b.WriteString(line)
+		}
+		chunked = false
 	}
 	return b.String(), nil
 }
