@@ -29,8 +29,11 @@ func Decode(file string, data []byte) (*Project, []problem.Problem) {
 	case len(docs) == 0 && len(problems) == 0:
 		d.report("", document.Place{Line: 1, Column: 1}, problem.CodeNotObject, "the file says nothing", "write at least  services: {web: {port: 8080, run: ./web}}")
 	case len(docs) > 1:
-		d.report("", document.Place{Line: docs[1].Line, Column: 1}, problem.CodeNotObject, "a project is one document, here is a second",
-			"move the other documents to files of their own beside "+FileName)
+		second := document.Place{Line: 1, Column: 1}
+		if docs[1].Root != nil {
+			second = docs[1].Root.Place()
+		}
+		d.report("", second, problem.CodeNotObject, "a project is one document, here is a second", "move the other documents to files of their own beside "+FileName)
 	case len(docs) == 1 && docs[0].Root != nil:
 		p = d.project(docs[0].Root)
 	}
