@@ -1,7 +1,6 @@
 package model
 
 import (
-	"maps"
 	"slices"
 	"strings"
 
@@ -141,6 +140,14 @@ func compareWorkloads(a, b *registry.Workload) int {
 }
 
 func diffServices(prev, s *Snapshot, services, endpoints *set[ServiceKey]) {
+	if slices.Equal(prev.set.Services, s.set.Services) {
+		for i, svc := range s.set.Services {
+			if !slices.Equal(prev.services.ends[i], s.services.ends[i]) {
+				endpoints.add(svc.ID())
+			}
+		}
+		return
+	}
 	walk(prev.set.Services, s.set.Services, func(a, b *registry.Service) int {
 		if n := strings.Compare(a.Namespace, b.Namespace); n != 0 {
 			return n
@@ -161,14 +168,8 @@ func diffServices(prev, s *Snapshot, services, endpoints *set[ServiceKey]) {
 
 // diffRules compares merged rules by pointer: a changed delegate changes its roots.
 func diffRules(prev, s *Snapshot, hosts, gateways *set[string]) {
-	was := make(map[apis.Key]*Rules, len(prev.rules.all))
-	if slices.Equal(prev.rules.all, s.rules.all) {
-		return
-	}
-	for _, r := range prev.rules.all {
-		was[r.Origin.Key] = r
-	}
-	visit := func(r *Rules) {
+	age := func(a, b *Rules) int { return compareAge(a.Origin.Key, b.Origin.Key, a.Created.Compare(b.Created)) }
+	walk(prev.rules.all, s.rules.all, age, func(a, b *Rules) bool { return a == b }, func(r *Rules) {
 		for _, g := range r.Gateways {
 			if g != MeshGateway {
 				gateways.add(g)
@@ -178,19 +179,5 @@ func diffRules(prev, s *Snapshot, hosts, gateways *set[string]) {
 				hosts.add(h)
 			}
 		}
-	}
-	for _, r := range s.rules.all {
-		old := was[r.Origin.Key]
-		delete(was, r.Origin.Key)
-		if old == r {
-			continue
-		}
-		if old != nil {
-			visit(old)
-		}
-		visit(r)
-	}
-	for old := range maps.Values(was) {
-		visit(old)
-	}
+	})
 }

@@ -3,6 +3,7 @@ package model
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -31,6 +32,7 @@ type finding struct {
 type checks struct {
 	rules, hosts, destinations, sidecars, overlaps, peers []finding
 	byRule                                                map[*virtualService][]finding
+	refused                                               map[apis.Key]bool // Gateways that are written, but refused
 }
 
 func (c *checks) all() []finding {
@@ -49,12 +51,13 @@ func check(s, prev *Snapshot) checks {
 	sameDestinations := known && sameParts(s.parts.destinationRules, prev.parts.destinationRules)
 	sameSidecars := known && sameParts(s.parts.sidecars, prev.parts.sidecars)
 	c = prev.checks
-	if sameTargets := sameServices && sameDestinations && known && sameParts(s.parts.gateways, prev.parts.gateways); !sameTargets || !sameRules {
-		var reuse map[*virtualService][]finding
-		if sameTargets {
-			reuse = prev.checks.byRule
-		}
-		c.rules, c.byRule = checkRules(s, reuse)
+	c.refused = refusedGateways(s.set.Problems)
+	sameGateways := known && sameParts(s.parts.gateways, prev.parts.gateways) && maps.Equal(c.refused, prev.checks.refused)
+	switch {
+	case !sameServices || !sameDestinations || !sameGateways:
+		c.checkRules(s, nil)
+	case !sameRules:
+		c.checkRules(s, prev.checks.byRule)
 	}
 	if !sameRules {
 		c.hosts = meshConflicts(s)
@@ -74,55 +77,81 @@ func check(s, prev *Snapshot) checks {
 	return c
 }
 
-func checkRules(s *Snapshot, reuse map[*virtualService][]finding) (all []finding, byRule map[*virtualService][]finding) {
-	byRule = make(map[*virtualService][]finding, len(s.parts.virtualServices))
+// checkRules checks every VirtualService, except those whose findings are in reuse.
+func (c *checks) checkRules(s *Snapshot, reuse map[*virtualService][]finding) {
+	c.rules, c.byRule = nil, make(map[*virtualService][]finding, len(s.parts.virtualServices))
 	for _, m := range s.parts.virtualServices {
 		if m.err != nil {
-			all = append(all, notConverted(m.object.Key, m.err))
+			c.rules = append(c.rules, notConverted(m.object.Key, m.err))
 			continue
 		}
 		found, done := reuse[m.value]
 		if !done {
-			found = checkVirtualService(s, m.value)
+			found = c.checkVirtualService(s, m.value)
 		}
-		byRule[m.value] = found
-		all = append(all, found...)
+		c.byRule[m.value] = found
+		c.rules = append(c.rules, found...)
 	}
-	return all, byRule
+}
+
+func refusedGateways(problems []apis.Problem) map[apis.Key]bool {
+	out := map[apis.Key]bool{}
+	for _, p := range problems {
+		if p.Key.Kind == "Gateway" && p.Refuses() {
+			out[p.Key] = true
+		}
+	}
+	return out
 }
 
 func notConverted(key apis.Key, err error) finding {
 	return finding{Origin{Key: key, Path: "spec"}, problem.CodeNotConverted, apis.LevelError, err.Error(), "", "the object counts as absent"}
 }
 
-func checkVirtualService(s *Snapshot, vs *virtualService) []finding {
+func (c *checks) checkVirtualService(s *Snapshot, vs *virtualService) []finding {
 	var out []finding
-	namespace := vs.rules.Origin.Key.Namespace
+	clients := []string{vs.rules.Origin.Key.Namespace}
+	if !slices.Contains(vs.rules.ExportTo, "*") {
+		clients = vs.rules.ExportTo
+	}
 	for _, r := range vs.rules.HTTP {
-		out = append(out, checkDestinations(s, r.Destinations, namespace)...)
+		out = append(out, checkDestinations(s, r.Destinations, clients)...)
 	}
 	for _, r := range slices.Concat(vs.rules.TLS, vs.rules.TCP) {
-		out = append(out, checkDestinations(s, r.Destinations, namespace)...)
+		out = append(out, checkDestinations(s, r.Destinations, clients)...)
 	}
 	if len(vs.rules.Hosts) == 0 {
 		return out // a delegate is bound where its root is
 	}
 	for _, g := range vs.rules.Gateways {
 		if g != MeshGateway {
-			out = append(out, checkGateway(s, vs.rules, g)...)
+			out = append(out, c.checkGateway(s, vs.rules, g)...)
 		}
 	}
 	return out
 }
 
-func checkDestinations(s *Snapshot, list []Destination, namespace string) []finding {
+// checkDestinations looks destinations up as clients of the namespaces do that
+// the rules are for: their own, or those of exportTo.
+func checkDestinations(s *Snapshot, list []Destination, clients []string) []finding {
 	var out []finding
 	for _, d := range list {
 		at := Origin{Key: d.Origin.Key, Path: d.Origin.Path + ".destination.host"}
-		svc := s.serviceFor(d.Host, namespace)
+		namespace := d.Origin.Key.Namespace
+		var svc *registry.Service
+		for _, client := range clients {
+			if svc = s.serviceFor(d.Host, client); svc == nil {
+				f := finding{at, problem.CodeNotFound, apis.LevelError, fmt.Sprintf("no service has the host %q", d.Host), s.nearHost(d.Host, namespace),
+					"requests that this rule takes are answered with 503"}
+				if s.serviceFor(d.Host, namespace) != nil {
+					f.message = fmt.Sprintf("no service that namespace %s can see has the host %q", client, d.Host)
+					f.hint = "export the service to the namespaces that the rules are exported to"
+				}
+				out = append(out, f)
+				break
+			}
+		}
 		if svc == nil {
-			out = append(out, finding{at, problem.CodeNotFound, apis.LevelError, fmt.Sprintf("no service has the host %q", d.Host), s.nearHost(d.Host, namespace),
-				"requests that this rule takes are answered with 503"})
 			continue
 		}
 		out = append(out, checkPort(svc, d, at)...)
@@ -240,12 +269,16 @@ func (s *Snapshot) nearSubset(d Destination, namespace string) string {
 	return fmt.Sprintf("%s has %s", rule.Origin.Key, strings.Join(names, ", "))
 }
 
-func checkGateway(s *Snapshot, r *Rules, name string) []finding {
+func (c *checks) checkGateway(s *Snapshot, r *Rules, name string) []finding {
 	at := Origin{Key: r.Origin.Key, Path: "spec.gateways"}
 	if obj := s.Object(r.Origin.Key); obj != nil {
 		at.Path = gatewayPath(obj, name)
 	}
 	g := s.gateways.byName[name]
+	if ns, short, _ := strings.Cut(name, "/"); g == nil && c.refused[apis.Key{Kind: "Gateway", Namespace: ns, Name: short}] {
+		return []finding{{at, problem.CodeNotFound, apis.LevelError, fmt.Sprintf("Gateway %q is refused", name), "see its own problems",
+			"the rules apply at no gateway of this name"}}
+	}
 	if g == nil {
 		return []finding{{at, problem.CodeNotFound, apis.LevelError, fmt.Sprintf("there is no Gateway %q", name), s.nearGateway(name),
 			"the rules apply at no gateway of this name"}}

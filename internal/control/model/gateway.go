@@ -11,9 +11,16 @@ import (
 	"github.com/tullemesh/tulle/internal/control/registry"
 )
 
+// annotationGatewayService names a Gateway's services, where Istio made the
+// Gateway of other objects (pilot/pkg/model InternalGatewayServiceAnnotation).
+const annotationGatewayService = "internal.istio.io/gateway-service"
+
 // convertGateway puts a Gateway into our words.
 func convertGateway(o *apis.Object, spec *networking.Gateway) *Gateway {
 	g := &Gateway{Origin: Origin{Key: o.Key, Path: "spec"}, Name: o.Key.Name, Namespace: o.Key.Namespace, Selector: spec.Selector, Created: o.Created}
+	if s := o.Annotations[annotationGatewayService]; s != "" {
+		g.Services = strings.Split(s, ",")
+	}
 	for i, s := range spec.Servers {
 		server := &Server{
 			Origin: Origin{Key: o.Key, Path: fmt.Sprintf("spec.servers[%d]", i)}, Name: s.Name, Port: int(s.GetPort().GetNumber()), PortName: s.GetPort().GetName(),
@@ -74,15 +81,22 @@ func buildGateways(list []*Gateway) gatewayIndex {
 	return x
 }
 
-// selected lists the Gateways that apply to a workload. One without a selector
-// applies to all that ask (Istio's default PILOT_SCOPE_GATEWAY_TO_NAMESPACE=false:
-// the workload's namespace does not matter).
-func (x *gatewayIndex) selected(_ string, labels map[string]string) []*Gateway {
+// selected lists the Gateways that apply to a workload: by its labels, or by
+// the services that it serves. A Gateway without a selector applies to all that
+// ask (Istio's default PILOT_SCOPE_GATEWAY_TO_NAMESPACE=false: the workload's
+// namespace does not matter).
+func (x *gatewayIndex) selected(labels map[string]string, serves []Instance) []*Gateway {
 	var out []*Gateway
 	for _, g := range x.list {
-		if selects(g.Selector, labels) {
+		if len(g.Services) == 0 && selects(g.Selector, labels) || len(g.Services) > 0 && slices.ContainsFunc(serves, g.Fronts) {
 			out = append(out, g)
 		}
 	}
 	return out
+}
+
+// Fronts reports whether the ports of a Gateway are those of the instance's
+// service: any service of the workload, unless the Gateway names its own.
+func (g *Gateway) Fronts(in Instance) bool {
+	return len(g.Services) == 0 || in.Service.Namespace == g.Namespace && slices.Contains(g.Services, in.Service.Hostname)
 }

@@ -155,7 +155,7 @@ func TestBookinfo(t *testing.T) {
 	if dr == nil || len(dr.Subsets) != 3 {
 		t.Fatalf("destination rule: %+v", dr)
 	}
-	gateways := s.Gateways("istio-system", map[string]string{"istio": "ingressgateway"})
+	gateways := s.Gateways(map[string]string{"istio": "ingressgateway"}, nil)
 	if len(gateways) != 1 || gateways[0].Servers[0].Port != 8080 {
 		t.Fatalf("gateways: %+v", gateways)
 	}

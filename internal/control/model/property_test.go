@@ -173,7 +173,7 @@ func viewOf(s *model.Snapshot) view {
 	v := view{
 		Services: s.Services(), Workloads: s.Workloads(), Endpoints: map[string][]*registry.Endpoint{}, Visible: map[string][]string{}, Rules: map[string][]*model.Rules{},
 		Bound: map[string][]*model.Rules{}, Dest: map[string]*model.DestinationRule{}, Scopes: map[string]*model.SidecarScope{}, Peers: map[string]*model.PeerAuth{},
-		Instances: map[string][]model.Instance{}, Namespaces: s.Namespaces(), Gateways: s.Gateways("x", map[string]string{"istio": "gw"}),
+		Instances: map[string][]model.Instance{}, Namespaces: s.Namespaces(), Gateways: s.Gateways(map[string]string{"istio": "gw"}, nil),
 	}
 	for _, svc := range s.Services() {
 		for _, p := range svc.Ports {

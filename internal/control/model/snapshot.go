@@ -110,10 +110,11 @@ func (s *Snapshot) Scope(namespace string, labels map[string]string) *SidecarSco
 	return s.scopes.lookup(namespace, labels)
 }
 
-// Gateways lists the Gateways that select a workload, of all namespaces, oldest
-// first (Istio's default PILOT_SCOPE_GATEWAY_TO_NAMESPACE=false).
-func (s *Snapshot) Gateways(namespace string, labels map[string]string) []*Gateway {
-	return s.gateways.selected(namespace, labels)
+// Gateways lists the Gateways that apply to a workload with these labels that
+// serves these instances, of all namespaces, oldest first (Istio's default
+// PILOT_SCOPE_GATEWAY_TO_NAMESPACE=false).
+func (s *Snapshot) Gateways(labels map[string]string, serves []Instance) []*Gateway {
+	return s.gateways.selected(labels, serves)
 }
 
 // Gateway is the Gateway "namespace/name", nil if there is none.

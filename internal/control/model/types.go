@@ -175,8 +175,11 @@ type Gateway struct {
 	Name      string
 	Namespace string
 	Selector  map[string]string
-	Created   time.Time
-	Servers   []*Server
+	// Services, when there are any, stand instead of the Selector: hosts of
+	// services in the Gateway's namespace whose workloads the Gateway is for.
+	Services []string
+	Created  time.Time
+	Servers  []*Server
 }
 
 // Server is one server of a Gateway.
