@@ -139,7 +139,7 @@ func (m *mesh) routing(i int) string {
 	}
 	return fmt.Sprintf(`apiVersion: networking.istio.io/v1
 kind: DestinationRule
-metadata: {name: svc-%[1]04d, namespace: %[2]s}
+metadata: {name: svc-%04[1]d, namespace: %[2]s}
 spec:
   host: %[3]s
 %[4]s  subsets:
@@ -148,7 +148,7 @@ spec:
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
-metadata: {name: svc-%[1]04d, namespace: %[2]s}
+metadata: {name: svc-%04[1]d, namespace: %[2]s}
 spec:
   hosts: [%[3]s]
   http:

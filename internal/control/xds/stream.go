@@ -192,6 +192,7 @@ func (st *stream) turn(conn grpc.ServerStream, requests []request, p pending) er
 		if err := st.apply(&requests[i]); err != nil {
 			return err
 		}
+		requests[i] = request{} // its names are interned; sending may take long
 	}
 	pass := pass{stream: st, conn: conn, dirty: p.merged(), oldGen: st.gen, oldView: st.view}
 	if p.gen != nil {
