@@ -167,7 +167,8 @@ func (p *fieldParser) finishRequest(form targetForm) error {
 	if p.hosts > 1 {
 		return ErrHostTwice
 	}
-	if p.hosts == 0 && h.Protocol == fact.HTTP11 {
+	// HTTP/1.0 may leave Host out, but then there is nothing to route by.
+	if p.hosts == 0 && (h.Protocol == fact.HTTP11 || h.Authority == nil) {
 		return ErrHostMissing
 	}
 	if p.hosts == 1 && !validAuthority(p.host, false) {
