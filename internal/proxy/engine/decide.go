@@ -110,7 +110,7 @@ func DecideAt(cfg *Config, l *listener.Matcher, conn *fact.Conn, req *fact.Reque
 		tr.Add(fact.Step{Stage: fact.StageListener, Name: to.Spec().Name, Verdict: fact.Chosen, Reason: "destination " + conn.Local.String()})
 	}
 	d.Listener = to.Spec()
-	if d.Chain = to.Match(conn, tr); d.Chain == nil {
+	if d.Chain = to.Match(to.Spec().Seen(conn), tr); d.Chain == nil {
 		return d.reject(NoFilterChain, 0)
 	}
 	if kind := CheckTransport(d.Chain, conn, req != nil); kind != "" {

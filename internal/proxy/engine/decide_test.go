@@ -68,7 +68,7 @@ func config(t testing.TB) *engine.Config {
 		return &listener.TCPProxy{Clusters: []router.Weighted{{Cluster: c, Weight: 1}}, TotalWeight: 1}
 	}
 	specs := []*listener.Spec{
-		{Name: "inbound", Direction: listener.Inbound, UseOriginalDst: true, BindToPort: true, Addresses: []netip.AddrPort{addr("0.0.0.0:15006")}, Chains: []*listener.Chain{
+		{Name: "inbound", InspectTLS: true, Direction: listener.Inbound, UseOriginalDst: true, BindToPort: true, Addresses: []netip.AddrPort{addr("0.0.0.0:15006")}, Chains: []*listener.Chain{
 			{Name: "mtls", Match: listener.ChainMatch{Transport: "tls"}, TLS: &tls.ServerSpec{RequireClientCert: true, Validation: "ROOTCA"}, L4: []*authz.Policies{denySource("192.0.2.0/24")}, HTTP: manager},
 			{Name: "plain", Match: listener.ChainMatch{Transport: "raw_buffer", DestinationPort: 9090}, TCP: bytes("v1")},
 		}},
@@ -129,7 +129,7 @@ func TestEveryOutcome(t *testing.T) {
 		{"no route", connTo("10.0.0.1:80"), get("bare", "/"), engine.Decision{Outcome: engine.Reject, Status: 404, Error: engine.NoRoute}},
 		{"no table yet", connTo("10.0.0.1:81"), get("shop", "/"), engine.Decision{Outcome: engine.Reject, Status: 404, Error: engine.NoVirtualHost}},
 		{"no cluster", connTo("10.0.0.1:80"), get("shop", "/lost"), engine.Decision{Outcome: engine.Reject, Status: 503, Error: engine.NoCluster, Cluster: "missing", Weights: map[string]uint32{"missing": 1}}},
-		{"a fraction is a condition", connTo("10.0.0.1:80"), get("shop", "/canary"), engine.Decision{Outcome: engine.Conditional, Cluster: "v2", Weights: map[string]uint32{"v2": 1}, Conditions: []string{"route canary takes 10 of 100 requests"}}},
+		{"a fraction is a condition", connTo("10.0.0.1:80"), get("shop", "/canary"), engine.Decision{Outcome: engine.Conditional, Cluster: "v1", Weights: map[string]uint32{"v1": 90, "v2": 10}, Conditions: []string{"route canary takes 10 of 100 requests"}}},
 		{"bytes where HTTP is read", connTo("10.0.0.1:80"), nil, engine.Decision{Outcome: engine.Reject, Error: engine.ProtocolError}},
 		{"TLS where plaintext HTTP is read", connTo("10.0.0.1:80", func(c *fact.Conn) { c.TLS = true }), get("shop", "/"), engine.Decision{Outcome: engine.Reject, Error: engine.ProtocolError}},
 		{"plaintext where TLS is read", connTo("10.0.0.1:443", plain), get("shop", "/"), engine.Decision{Outcome: engine.Reject, Error: engine.ProtocolError}},

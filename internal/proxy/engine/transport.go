@@ -17,9 +17,7 @@ import (
 // without consuming them. A client that says nothing in time goes on without
 // an answer when the listener allows it, so that server-first protocols work.
 func (d *downstream) inspect() bool {
-	port := d.facts.Local.Port()
-	wantTLS := d.spec.InspectTLS && !d.spec.InspectTLSExcept.Contains(port)
-	wantHTTP := d.spec.InspectHTTP && !d.spec.InspectHTTPExcept.Contains(port)
+	wantTLS, wantHTTP := d.spec.Inspects(d.facts.Local.Port())
 	if !wantTLS && !wantHTTP {
 		return true
 	}

@@ -3,7 +3,26 @@ package listener
 import (
 	"bytes"
 	"strings"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 )
+
+// Inspects reports which inspectors run for connections to a port.
+func (s *Spec) Inspects(port uint16) (tls, http bool) {
+	return s.InspectTLS && !s.InspectTLSExcept.Contains(port), s.InspectHTTP && !s.InspectHTTPExcept.Contains(port)
+}
+
+// Seen limits the facts of a connection to what the listener's inspectors find
+// out: without them TLS is bytes like any others.
+func (s *Spec) Seen(c *fact.Conn) *fact.Conn {
+	tls, http := s.Inspects(c.Local.Port())
+	if c.TLS && tls || !c.TLS && (http || len(c.ALPN) == 0) {
+		return c
+	}
+	seen := *c
+	seen.TLS, seen.SNI, seen.ALPN = false, "", nil
+	return &seen
+}
 
 // HelloBytesMax bounds the bytes that the TLS inspector looks at. A ClientHello
 // with post-quantum key shares takes about 2 KiB; Envoy's bound is 16 KiB.
