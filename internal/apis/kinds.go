@@ -93,14 +93,14 @@ func kinds() []kind {
 		{group: groupGateway, versions: []string{"v1", "v1alpha3", "v1alpha2"}, name: "TLSRoute", whole: tlsRoute},
 		{group: groupGateway, versions: []string{"v1", "v1alpha2"}, name: "UDPRoute", whole: fixed[gatewayv1alpha2.UDPRoute]},
 		{group: groupGateway, versions: []string{"v1", "v1beta1", "v1alpha2"}, name: "ReferenceGrant", whole: fixed[gatewayv1beta1.ReferenceGrant]},
-		{group: groupGateway, versions: []string{"v1", "v1alpha3"}, name: "BackendTLSPolicy", role: guarding, whole: fixed[gatewayv1.BackendTLSPolicy]},
+		{group: groupGateway, versions: []string{"v1", "v1alpha3"}, name: "BackendTLSPolicy", whole: fixed[gatewayv1.BackendTLSPolicy]},
 		{group: groupGateway, versions: v1, name: "ListenerSet", whole: fixed[gatewayv1.ListenerSet]},
 
 		{versions: v1, name: "Service", role: inventory, whole: fixed[corev1.Service]},
 		{versions: v1, name: "Namespace", role: inventory, cluster: true, whole: fixed[corev1.Namespace]},
 		{versions: v1, name: "ServiceAccount", role: inventory, whole: fixed[corev1.ServiceAccount]},
 		{versions: v1, name: "Pod", role: inventory, whole: fixed[corev1.Pod]},
-		{versions: v1, name: "Secret", role: guarding, whole: fixed[corev1.Secret]},
+		{versions: v1, name: "Secret", role: inventory, whole: fixed[corev1.Secret]},
 		{versions: v1, name: "Endpoints", role: inventory, whole: fixed[corev1.Endpoints]}, //nolint:staticcheck // deprecated, but still what old files hold
 		{group: "apps", versions: v1, name: "Deployment", role: inventory, whole: fixed[appsv1.Deployment]},
 		{group: "apps", versions: v1, name: "StatefulSet", role: inventory, whole: fixed[appsv1.StatefulSet]},
@@ -108,6 +108,17 @@ func kinds() []kind {
 		{group: "apps", versions: v1, name: "ReplicaSet", role: inventory, whole: fixed[appsv1.ReplicaSet]},
 		{group: "discovery.k8s.io", versions: v1, name: "EndpointSlice", role: inventory, whole: fixed[discoveryv1.EndpointSlice]},
 	}
+}
+
+// Guards reports whether a refused object of this kind, without a good version, must deny the workloads that it selects: without it
+// they would be less protected than asked for.
+func Guards(name string) bool {
+	for _, k := range kinds() {
+		if k.role == guarding && k.key() == name {
+			return true
+		}
+	}
+	return false
 }
 
 func tlsRoute(version string) any {
