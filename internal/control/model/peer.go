@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	extensions "istio.io/api/extensions/v1alpha1"
 	security "istio.io/api/security/v1beta1"
 	typev1beta1 "istio.io/api/type/v1beta1"
 
@@ -41,7 +42,8 @@ type denial struct {
 }
 
 // convertDenied reads what a refused object selects, as far as it could be
-// decoded. What selects nothing readable selects its namespace: in doubt deny.
+// decoded. One that selects by other means than labels (targetRefs), or not
+// readably, selects its namespace: in doubt deny.
 func convertDenied(o *apis.Object) *denial {
 	d := &denial{origin: Origin{Key: o.Key}}
 	var selector *typev1beta1.WorkloadSelector
@@ -51,6 +53,10 @@ func convertDenied(o *apis.Object) *denial {
 	case *security.AuthorizationPolicy:
 		selector = spec.GetSelector()
 	case *security.RequestAuthentication:
+		selector = spec.GetSelector()
+	case *extensions.WasmPlugin:
+		selector = spec.GetSelector()
+	case *extensions.TrafficExtension:
 		selector = spec.GetSelector()
 	}
 	d.selector = selector.GetMatchLabels()

@@ -24,3 +24,23 @@ func (s *Snapshot) Subsets(host string) []string {
 	collect(s.dests.private)
 	return slices.Sorted(maps.Keys(names))
 }
+
+// SelectsClients reports whether any destination rule applies to some clients
+// of a namespace only (workloadSelector).
+func (s *Snapshot) SelectsClients() bool {
+	for _, t := range s.dests.local {
+		for _, list := range t.exact {
+			if slices.ContainsFunc(list, hasSelector) {
+				return true
+			}
+		}
+		for _, list := range t.wild {
+			if slices.ContainsFunc(list, hasSelector) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func hasSelector(d *DestinationRule) bool { return d.Selector != nil }

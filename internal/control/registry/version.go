@@ -143,9 +143,9 @@ func (m *merged) decide(key apis.Key) {
 	case len(offers) == 0 && !m.unread[key]:
 	case old != nil:
 		m.accepted[key], m.kept[key] = old, true
-	case guards(key.Kind) && len(offers) > 0:
+	case apis.Guards(key.Kind) && len(offers) > 0:
 		m.denied[key] = offers[0].object
-	case guards(key.Kind):
+	case apis.Guards(key.Kind):
 		// Not even its text could be read: without a Spec it selects its whole namespace.
 		m.denied[key] = &apis.Object{Key: key}
 	}
@@ -182,16 +182,6 @@ func (m *merged) problems() []apis.Problem {
 		out = append(out, list...)
 	}
 	return out
-}
-
-// guards reports whether a refused object of this kind must deny what it
-// selects: without it the workloads would be less protected than asked for.
-func guards(kind string) bool {
-	switch kind {
-	case "PeerAuthentication", "RequestAuthentication", "AuthorizationPolicy":
-		return true
-	}
-	return false
 }
 
 // exchanged is a new sorted list with the objects of some keys replaced by what
