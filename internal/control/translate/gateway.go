@@ -2,6 +2,7 @@ package translate
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,7 @@ type gatewayPort struct {
 	port     int // that the proxy binds
 	protocol registry.Protocol
 	servers  []*gatewayServer
+	hosts    map[string]struct{} // of servers with TLS, as "namespace/host": taken
 }
 
 // gatewayServer is a server with what merging made of it.
@@ -44,9 +46,17 @@ type gatewayServer struct {
 
 // gatewayRoutes is one route configuration.
 type gatewayRoutes struct {
-	port    int // of the servers, as the Gateway says it
-	tls     bool
 	servers []*gatewayServer
+}
+
+// gatewayAddress is where a port is served: where the node says that it binds
+// it (TULLE_APP_PORTS, on a machine that the gateway shares), else at the port
+// itself.
+func (r *reader) gatewayAddress(p *gatewayPort) *corev3.Address {
+	if at, err := netip.ParseAddrPort(r.appAddress(strconv.Itoa(p.port))); err == nil {
+		return socketAddress(at.Addr().String(), int(at.Port()))
+	}
+	return socketAddress(p.bind, p.port)
 }
 
 func (t *Translator) gatewayPlanOf(outer *reader, v *View) *gatewayPlan {
@@ -62,33 +72,12 @@ func (t *Translator) gatewayPlanOf(outer *reader, v *View) *gatewayPlan {
 // oldest server says.
 func planGateways(r *reader) *gatewayPlan {
 	plan := &gatewayPlan{listeners: make(map[string]*gatewayPort), routes: make(map[string]*gatewayRoutes)}
-	names := make(map[string]map[string]struct{}) // by listener: server names taken
 	for _, gw := range r.gateways() {
 		for _, s := range gw.Servers {
-			port := gatewayTarget(r.v.instances, s)
-			bind := cmp.Or(s.Bind, (&planner{families: r.families()}).anyAddress())
-			name := listenerName(bind, port)
-			l := plan.listeners[name]
-			if l == nil {
-				l = &gatewayPort{name: name, bind: bind, port: port, protocol: s.Protocol}
-				plan.listeners[name] = l
-				names[name] = make(map[string]struct{})
+			for _, port := range gatewayPorts(r.v.instances, gw, s) {
+				bind := cmp.Or(s.Bind, (&planner{families: r.families()}).anyAddress())
+				plan.add(gw, s, bind, port)
 			}
-			if !mergeable(l, s) {
-				continue
-			}
-			gs := &gatewayServer{Server: s, gateway: gw.Namespace + "/" + gw.Name}
-			for _, h := range s.Hosts {
-				gs.sni = append(gs.sni, strings.ToLower(h.Host))
-			}
-			gs.sni = slices.Compact(gs.sni)
-			if s.TLS != nil && !s.Protocol.IsHTTP() && s.TLS.Mode != "PASSTHROUGH" && s.TLS.Mode != "AUTO_PASSTHROUGH" {
-				if gs.sni = claim(names[name], gs.sni); len(gs.sni) == 0 {
-					continue
-				}
-			}
-			l.servers = append(l.servers, gs)
-			plan.addRoutes(l, gs, gw)
 		}
 	}
 	for name, l := range plan.listeners {
@@ -99,18 +88,66 @@ func planGateways(r *reader) *gatewayPlan {
 	return plan
 }
 
-// gatewayTarget is the port that the proxy binds for a server: its own target
-// port, else the target of the gateway's service for that port, else the port.
-func gatewayTarget(instances []model.Instance, s *model.Server) int {
-	if s.TargetPort != 0 {
-		return s.TargetPort
+// add places a server on the listener of a port.
+func (p *gatewayPlan) add(gw *model.Gateway, s *model.Server, bind string, port int) {
+	name := listenerName(bind, port)
+	l := p.listeners[name]
+	if l == nil {
+		l = &gatewayPort{name: name, bind: bind, port: port, protocol: s.Protocol, hosts: make(map[string]struct{})}
+		p.listeners[name] = l
 	}
+	if !mergeable(l, s) {
+		return
+	}
+	gs := &gatewayServer{Server: s, gateway: gw.Namespace + "/" + gw.Name}
+	var hosts []string
+	for _, h := range s.Hosts {
+		gs.sni = append(gs.sni, strings.ToLower(h.Host))
+		hosts = append(hosts, h.Namespace+"/"+strings.ToLower(h.Host))
+	}
+	slices.Sort(gs.sni)
+	gs.sni = slices.Compact(gs.sni)
+	if s.TLS != nil && !s.Protocol.IsHTTP() && !claim(l.hosts, hosts) {
+		return
+	}
+	l.servers = append(l.servers, gs)
+	p.addRoutes(l, gs, gw)
+}
+
+// labelNoTranslation on a service says that its ports are none of a Gateway's:
+// a server means the port that the proxy binds (Istio, for Knative).
+const labelNoTranslation = "experimental.istio.io/disable-gateway-port-translation"
+
+// gatewayPorts are the ports that the proxy binds for a server. A port of the
+// gateway's own service stands for its target port; of several services the
+// first decides, as Istio does, unless the Gateway itself names its services,
+// which then all count, and have to have the port.
+func gatewayPorts(instances []model.Instance, gw *model.Gateway, s *model.Server) []int {
+	if s.TargetPort != 0 {
+		return []int{s.TargetPort}
+	}
+	named := len(gw.Services) > 0
+	var ports []int
 	for _, in := range instances {
-		if in.Port.Number == s.Port && in.TargetPort != 0 {
-			return in.TargetPort
+		if in.Port.Number != s.Port || in.TargetPort == 0 || !gw.Fronts(in) || !named && noTranslation(in) {
+			continue
+		}
+		if !named {
+			return []int{in.TargetPort}
+		}
+		if !slices.Contains(ports, in.TargetPort) {
+			ports = append(ports, in.TargetPort)
 		}
 	}
-	return s.Port
+	if !named {
+		return []int{s.Port}
+	}
+	return ports
+}
+
+func noTranslation(in model.Instance) bool {
+	_, off := in.Service.Labels[labelNoTranslation]
+	return off
 }
 
 // mergeable reports whether a server can share a listener with those before.
@@ -128,32 +165,39 @@ func mergeable(l *gatewayPort, s *model.Server) bool {
 	return false // bytes without TLS: nothing tells servers apart
 }
 
-// claim takes the names that nobody has.
-func claim(taken map[string]struct{}, names []string) []string {
-	var out []string
+// claim takes names for one owner, all or none: of two that want one name the
+// first has it, and the second nothing (Istio).
+func claim(taken map[string]struct{}, names []string) bool {
 	for _, n := range names {
-		if _, dup := taken[n]; !dup {
-			taken[n] = struct{}{}
-			out = append(out, n)
+		if _, dup := taken[n]; dup {
+			return false
 		}
 	}
-	return out
+	for _, n := range names {
+		taken[n] = struct{}{}
+	}
+	return true
 }
 
-// addRoutes puts a server into its route configuration: http.PORT for HTTP,
-// https.PORT.NAME.GATEWAY.NAMESPACE for HTTPS that is terminated (Istio).
+// addRoutes puts a server into its route configuration: http.PORT for HTTP, by
+// the bound port, https.PORT.NAME.GATEWAY.NAMESPACE for HTTPS that is
+// terminated, by the server's own port, each with the address where it is bound
+// to one (Istio).
 func (p *gatewayPlan) addRoutes(l *gatewayPort, gs *gatewayServer, gw *model.Gateway) {
 	switch {
 	case gs.Protocol.IsHTTP():
-		gs.routes = "http." + strconv.Itoa(gs.Port)
+		gs.routes = "http." + strconv.Itoa(l.port)
 	case gs.Protocol == registry.HTTPS && terminates(gs.TLS):
 		gs.routes = "https." + strconv.Itoa(gs.Port) + "." + gs.PortName + "." + gw.Name + "." + gw.Namespace
 	default:
 		return
 	}
+	if gs.Bind != "" {
+		gs.routes += "." + gs.Bind
+	}
 	rc := p.routes[gs.routes]
 	if rc == nil {
-		rc = &gatewayRoutes{port: gs.Port, tls: gs.TLS != nil}
+		rc = &gatewayRoutes{}
 		p.routes[gs.routes] = rc
 	}
 	rc.servers = append(rc.servers, gs)
@@ -173,7 +217,7 @@ func (t *Translator) gatewayListener(r *reader, name string) (*listenerv3.Listen
 		return nil, nil
 	}
 	l := &listenerv3.Listener{
-		Name: name, Address: socketAddress(p.bind, p.port), TrafficDirection: corev3.TrafficDirection_OUTBOUND,
+		Name: name, Address: r.gatewayAddress(p), TrafficDirection: corev3.TrafficDirection_OUTBOUND,
 		ContinueOnListenerFiltersTimeout:     true,
 		ListenerFiltersTimeout:               durationpb.New(0),
 		MaxConnectionsToAcceptPerSocketEvent: wrapperspb.UInt32(1),
@@ -183,8 +227,9 @@ func (t *Translator) gatewayListener(r *reader, name string) (*listenerv3.Listen
 	if p.protocol.IsHTTP() {
 		chains = []*chain{{routes: p.servers[0].routes}}
 	} else {
+		sni := make(map[string]struct{})
 		for _, s := range p.servers {
-			chains = mergeChains(chains, t.serverChains(r, s))
+			chains = mergeChains(chains, t.serverChains(r, s, sni))
 		}
 	}
 	inspect := false
@@ -212,8 +257,9 @@ func (t *Translator) gatewayListener(r *reader, name string) (*listenerv3.Listen
 	return l, nil
 }
 
-// serverChains makes the chains of a server that is not plain HTTP.
-func (t *Translator) serverChains(r *reader, s *gatewayServer) []*chain {
+// serverChains makes the chains of a server that is not plain HTTP. taken are
+// the server names that tls rules of earlier servers of the listener have.
+func (t *Translator) serverChains(r *reader, s *gatewayServer, taken map[string]struct{}) []*chain {
 	if s.routes != "" {
 		return []*chain{{routes: s.routes, sni: s.sni, tls: t.serverTLS(s)}}
 	}
@@ -223,7 +269,7 @@ func (t *Translator) serverChains(r *reader, s *gatewayServer) []*chain {
 		if s.TLS.Mode == "AUTO_PASSTHROUGH" {
 			return autoPassthrough(r, s)
 		}
-		return passthroughServer(c, s, rules)
+		return passthroughServer(c, s, rules, taken)
 	}
 	for _, x := range rules {
 		if len(intersect(s.Hosts, x)) == 0 {
@@ -257,9 +303,8 @@ func (c *l4Context) takes(rule *model.L4Route) bool {
 }
 
 // passthroughServer leads TLS connections on by the name in the ClientHello.
-func passthroughServer(c *l4Context, s *gatewayServer, rules []*model.Rules) []*chain {
+func passthroughServer(c *l4Context, s *gatewayServer, rules []*model.Rules, taken map[string]struct{}) []*chain {
 	var out []*chain
-	taken := make(map[string]struct{})
 	for _, x := range rules {
 		if len(intersect(s.Hosts, x)) == 0 {
 			continue
@@ -270,12 +315,11 @@ func passthroughServer(c *l4Context, s *gatewayServer, rules []*model.Rules) []*
 				if m.Port != 0 && m.Port != s.Port || len(m.Gateways) > 0 && !slices.Contains(m.Gateways, c.gateway) {
 					continue
 				}
-				sni := claim(taken, m.SNIHosts)
-				if len(sni) == 0 {
-					continue
+				if !claim(taken, m.SNIHosts) {
+					continue // Envoy refuses two chains with one match
 				}
 				ch := c.forward(rule.Destinations, x)
-				ch.sni, ch.config = sni, &x.Origin
+				ch.sni, ch.config = m.SNIHosts, &x.Origin
 				out = append(out, ch)
 			}
 		}
