@@ -85,7 +85,7 @@ func untilGone(kill func() []int, what string) error {
 	}
 }
 
-// Marked lists the processes, except ourselves, whose environment carries the mark. Dead ones that nobody has waited for are left out:
+// Marked lists the processes, except ourselves, whose environment carries the mark, or one below it ("mark/name"). Dead ones that nobody has waited for are left out:
 // they hold nothing.
 func Marked(mark string) []int {
 	want := []byte(MarkVariable + "=" + mark)
@@ -101,7 +101,7 @@ func Marked(mark string) []int {
 			continue // gone, or of another user
 		}
 		for v := range bytes.SplitSeq(env, []byte{0}) {
-			if bytes.Equal(v, want) {
+			if rest, ok := bytes.CutPrefix(v, want); ok && (len(rest) == 0 || rest[0] == '/') {
 				pids = append(pids, pid)
 				break
 			}
