@@ -11,6 +11,7 @@ import (
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/tullemesh/tulle/internal/proxy/engine/access"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 )
 
@@ -35,6 +36,15 @@ func (v *conv) accessLog(m *accesslogv3.AccessLog, path string) listener.AccessL
 	}
 	if f := m.GetFilter(); f != nil {
 		v.logFilter(&out, f, join(path, "filter"))
+	}
+	var err error
+	if len(out.JSON) > 0 {
+		_, err = access.ParseJSON(out.JSON)
+	} else {
+		_, err = access.Parse(out.Format)
+	}
+	if err != nil {
+		v.report.refuse(at, err.Error())
 	}
 	return out
 }

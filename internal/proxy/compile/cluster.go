@@ -158,7 +158,7 @@ func (v *conv) thresholds(s *cluster.Spec, m *clusterv3.CircuitBreakers) {
 			s.MaxRequests = n.GetValue()
 		}
 		if n := t.GetMaxRetries(); n != nil {
-			s.MaxRetries = n.GetValue()
+			s.MaxRetries = n.GetValue() // shown by the admin port
 		}
 	}
 }

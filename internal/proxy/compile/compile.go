@@ -113,11 +113,12 @@ func (c *Compiler) Listener(m *listenerv3.Listener, hash string) (*listener.Matc
 	}
 	spec := v.listener(m)
 	spec.Hash = hash
+	if report.Refused() {
+		return nil, nil, report
+	}
 	matcher, err := listener.NewMatcher(spec)
 	if err != nil {
 		report.invalid("filter_chains", err.Error())
-	}
-	if report.Refused() {
 		return nil, nil, report
 	}
 	return matcher, v.secrets, report

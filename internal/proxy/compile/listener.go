@@ -51,8 +51,14 @@ func (v *conv) listener(m *listenerv3.Listener) *listener.Spec {
 	if len(m.GetFilterChains()) == 0 && m.GetDefaultFilterChain() == nil {
 		v.report.invalid("filter_chains", "a listener needs a filter chain")
 	}
+	combinations := 0
 	for i, c := range m.GetFilterChains() {
-		s.Chains = append(s.Chains, v.chain(c, fmt.Sprintf("filter_chains[%d]", i)))
+		chain := v.chain(c, fmt.Sprintf("filter_chains[%d]", i))
+		s.Chains = append(s.Chains, chain)
+		combinations += chain.Match.Combinations()
+	}
+	if combinations > limit.ChainCombinationsMax {
+		v.report.refuse("filter_chains", fmt.Sprintf("the matches stand for %d combinations, the limit is %d", combinations, limit.ChainCombinationsMax))
 	}
 	if d := m.GetDefaultFilterChain(); d != nil {
 		s.Default = v.chain(d, "default_filter_chain")
@@ -213,10 +219,6 @@ func (v *conv) chainMatch(m *listenerv3.FilterChainMatch, path string) listener.
 	out.SourcePrefix = v.prefixes(m.GetSourcePrefixRanges(), join(path, "source_prefix_ranges"))
 	for i, p := range m.GetSourcePorts() {
 		out.SourcePorts = append(out.SourcePorts, v.port(p, fmt.Sprintf("%s.source_ports[%d]", path, i)))
-	}
-	if n := out.Combinations(); n > limit.ChainCombinationsMax {
-		v.report.refuse(path, fmt.Sprintf("the match stands for %d combinations, the limit is %d", n, limit.ChainCombinationsMax))
-		return listener.ChainMatch{}
 	}
 	return out
 }

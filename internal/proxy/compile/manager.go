@@ -124,7 +124,6 @@ func (v *conv) routes(h *listener.HTTPManager, m *hcmv3.HttpConnectionManager, p
 		}
 	case *hcmv3.HttpConnectionManager_RouteConfig:
 		h.Inline = v.table(r.RouteConfig, join(path, "route_config"), "")
-		h.OnDemandVHosts = r.RouteConfig.GetVhds() != nil
 	default:
 		v.report.invalid(path, "the connection manager needs rds or route_config")
 	}

@@ -116,6 +116,18 @@ func downstreamTLS(ctx string) string {
 	return `{"name":"l",` + address + `,"filter_chains":[{"filters":[` + tcpFilter + `],"transport_socket":{"name":"tls","typed_config":{"@type":"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",` + ctx + `}}}]}`
 }
 
+func list(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, ",%d", i+1)
+	}
+	return b.String()[1:]
+}
+
+func quoted(n int) string {
+	return `"` + strings.ReplaceAll(list(n), ",", `","`) + `"`
+}
+
 // What is well formed and supported, as the ground on which the refusals stand.
 func TestAccepted(t *testing.T) {
 	t.Parallel()
@@ -185,6 +197,8 @@ func TestRefused(t *testing.T) {
 		{"matcher tree", "listener", withFilter(`{"name":"r","typed_config":{"@type":"type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC","matcher":{}}}`), hcm + "http_filters[0].typed_config.matcher"},
 		{"deep policy", "listener", withPermission(strings.Repeat(`{"not_rule":`, 70) + `{"any":true}` + strings.Repeat(`}`, 70)), hcm + `http_filters[0].typed_config.rules.policies["p"].permissions[0]` + strings.Repeat(".not_rule", 65)},
 		{"something else as an access log", "listener", withRouter(`"access_log":[{"name":"g","typed_config":{"@type":"type.googleapis.com/envoy.config.route.v3.FilterConfig"}}]`), hcm + "access_log[0].typed_config"},
+		{"operator of no log", "listener", withRouter(`"access_log":[{"name":"f","typed_config":{"@type":"type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog","path":"/x","log_format":{"text_format":"%NOPE%"}}}]`), hcm + "access_log[0].typed_config"},
+		{"matches without end", "listener", withMatch(`{"source_ports":[` + list(600) + `],"server_names":[` + quoted(600) + `]}`), "filter_chains"},
 		{"certificate missing", "listener", downstreamTLS(`"common_tls_context":{}`), chain + "transport_socket.typed_config.common_tls_context"},
 		{"clients verified by nobody", "listener", downstreamTLS(`"require_client_certificate":true,"common_tls_context":{"tls_certificate_sds_secret_configs":[{"name":"a"}]}`), chain + "transport_socket.typed_config.require_client_certificate"},
 		{"upstream socket downstream", "listener", `{"name":"l",` + address + `,"filter_chains":[{"filters":[` + tcpFilter + `],"transport_socket":{"name":"t","typed_config":{"@type":"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"}}}]}`, chain + "transport_socket.typed_config"},
@@ -232,6 +246,8 @@ func TestRefused(t *testing.T) {
 		{"source port", "cluster", static(`"upstream_bind_config":{"source_address":{"address":"127.0.0.6","port_value":5}}`), "upstream_bind_config.source_address"},
 		{"names without roots", "cluster", upstreamTLS(`"common_tls_context":{"validation_context":{"match_subject_alt_names":[{"exact":"a"}]}}`), "transport_socket.typed_config.common_tls_context.validation_context"},
 		{"DNS names by type", "cluster", upstreamTLS(`"common_tls_context":{"validation_context":{"trusted_ca":{"filename":"/ca"},"match_typed_subject_alt_names":[{"san_type":"DNS","matcher":{"exact":"a"}}]}}`), "transport_socket.typed_config.common_tls_context.validation_context.match_typed_subject_alt_names[0]"},
+		{"no suite that TLS has", "cluster", upstreamTLS(`"common_tls_context":{"tls_params":{"cipher_suites":["NULL-MD5"]}}`), "transport_socket.typed_config.common_tls_context.tls_params"},
+		{"unknown group", "cluster", upstreamTLS(`"common_tls_context":{"tls_params":{"ecdh_curves":["secp112r1"]}}`), "transport_socket.typed_config.common_tls_context.tls_params"},
 		{"versions upside down", "cluster", upstreamTLS(`"common_tls_context":{"tls_params":{"tls_minimum_protocol_version":"TLSv1_3","tls_maximum_protocol_version":"TLSv1_2"}}`), "transport_socket.typed_config.common_tls_context.tls_params"},
 		{"certificate hash", "cluster", upstreamTLS(`"common_tls_context":{"validation_context":{"verify_certificate_hash":["aa"]}}`), "transport_socket.typed_config.common_tls_context.validation_context.verify_certificate_hash"},
 

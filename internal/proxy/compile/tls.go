@@ -196,6 +196,9 @@ func (v *conv) tlsParams(p *parameters, m *tlsv3.TlsParameters, path string) {
 		v.report.invalid(path, "the minimum version is above the maximum")
 	}
 	p.suites, p.curves = m.GetCipherSuites(), m.GetEcdhCurves()
+	if err := engtls.Check(p.suites, p.curves); err != nil {
+		v.report.refuse(path, err.Error())
+	}
 }
 
 func (v *conv) version(p tlsv3.TlsParameters_TlsProtocol, path string) uint16 {

@@ -169,7 +169,7 @@ func (s *HostSet) Pick(c *Cursor, random uint64) *Host {
 		return g.leastRequest(s.policy.LeastChoices, random)
 	case Random:
 		return g.at(random).Host
-	case RoundRobin, RingHash, Maglev, ClusterProvided:
+	case RoundRobin, ClusterProvided:
 	}
 	return g.at(c.n.Add(1) - 1).Host
 }

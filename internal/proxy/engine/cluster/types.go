@@ -32,8 +32,6 @@ const (
 	RoundRobin Balancer = iota
 	LeastRequest
 	Random
-	RingHash
-	Maglev
 	ClusterProvided
 )
 
@@ -83,7 +81,6 @@ type Spec struct {
 	LocalityWeighted                                    bool
 	LocalityFailover                                    bool
 	MaxConcurrentStreams                                uint32
-	ProxyProtocol                                       uint8 // 0 off, 1, 2
 	// AutoSNI takes the SNI from the request's authority where TLS names none.
 	AutoSNI bool
 	// Catchall says that the cluster takes what nobody registered to its original

@@ -53,12 +53,15 @@ func prefixes(list []netip.Prefix) []string {
 	return out
 }
 
+// combinationsTop is where Combinations stops counting, far above any limit.
+const combinationsTop = 1 << 30
+
 // Combinations is how many single matches the match stands for. The compiler
 // bounds it before a Matcher is built.
 func (m *ChainMatch) Combinations() int {
 	n := 1
 	for _, l := range []int{len(m.DestinationPrefix), len(m.ServerNames), len(m.ApplicationProtos), len(m.DirectSourcePrefix), len(m.SourcePrefix), len(m.SourcePorts)} {
-		n *= max(l, 1)
+		n = min(n*max(l, 1), combinationsTop)
 	}
 	return n
 }

@@ -43,8 +43,6 @@ type Spec struct {
 	// disabled for destination ports.
 	InspectTLS, InspectHTTP             bool
 	InspectTLSExcept, InspectHTTPExcept PortMatch
-	// ProxyProtocol accepts a PROXY header before anything else.
-	ProxyProtocol bool
 	// SniffTimeout bounds the wait of the inspectors; 0: no bound.
 	// ContinueOnTimeout goes on without an answer, else closes.
 	SniffTimeout      time.Duration
@@ -52,10 +50,6 @@ type Spec struct {
 	Chains            []*Chain
 	// Default is used when no chain matches; nil: the connection is closed.
 	Default *Chain
-	// BufferBytesMax is per_connection_buffer_limit_bytes; 0: the default.
-	BufferBytesMax uint32
-	// ExactBalance asks that accepted connections are spread evenly.
-	ExactBalance bool
 	// AccessLog of connections that no chain took.
 	AccessLog []AccessLog
 	// Hash is of the resource's bytes; equal hashes are equal listeners.
@@ -136,9 +130,7 @@ type HTTPManager struct {
 	// set instead when the routes came with the listener.
 	RouteName string
 	Inline    *router.Table
-	// OnDemandVHosts: hosts that the table lacks are asked for (VHDS).
-	OnDemandVHosts bool
-	Filters        []filter.Spec
+	Filters   []filter.Spec
 	// StreamIdleTimeout (5 min), RequestTimeout (0), HeadersTimeout (0),
 	// IdleTimeout (1 h), MaxConnectionDuration (0), DrainTimeout (5 s); 0: none.
 	StreamIdleTimeout, RequestTimeout, HeadersTimeout, IdleTimeout time.Duration
@@ -159,9 +151,6 @@ type HTTPManager struct {
 	AcceptHTTP10                                                   bool
 	Via                                                            string
 	AccessLog                                                      []AccessLog
-	// Tracing: nil is off. Only the sampling decision and header propagation
-	// are here.
-	Tracing *Tracing
 }
 
 // Codec is the downstream protocol of an HTTPManager.
@@ -203,9 +192,6 @@ const (
 	UnescapeAndForward
 )
 
-// Tracing is the sampling of the connection manager, in 1/10000.
-type Tracing struct{ RandomSampling, ClientSampling, OverallSampling uint32 }
-
 // TCPProxy forwards bytes (Envoy: network tcp_proxy).
 type TCPProxy struct {
 	StatPrefix      string
@@ -213,7 +199,6 @@ type TCPProxy struct {
 	TotalWeight     uint32
 	IdleTimeout     time.Duration // default 1 h; 0: none
 	MaxDuration     time.Duration
-	HashSourceIP    bool
 	AccessLog       []AccessLog
 	MaxConnectTries uint32
 }

@@ -120,11 +120,6 @@ type Forward struct {
 	// endpoint's host name.
 	HostRewrite     string
 	AutoHostRewrite bool
-	// Retry is nil when the route asks for none: then only the engine's own
-	// safe repetition applies (DESIGN, Retries).
-	Retry *Retry
-	// Hash policies feed consistent hashing.
-	Hash []HashPolicy
 	// Upgrades lists upgrade types that are allowed, in lower case.
 	Upgrades []string
 	// MaxStreamDuration bounds a stream's life; 0: none.
@@ -139,23 +134,6 @@ type Weighted struct {
 	RequestHeaders  HeaderOps
 	ResponseHeaders HeaderOps
 	PerFilter       map[string]filter.RouteConfig
-}
-
-// Retry is a route's own retry policy (Envoy: config.route.v3.RetryPolicy).
-type Retry struct {
-	On            []string
-	Attempts      int
-	PerTryTimeout time.Duration
-	Statuses      []int
-	BackoffBase   time.Duration
-	BackoffMax    time.Duration
-}
-
-// HashPolicy is one input of consistent hashing.
-type HashPolicy struct {
-	Header, Cookie, CookiePath, Query string
-	CookieTTL                         time.Duration
-	CookieSet, SourceIP, Terminal     bool
 }
 
 // Redirect answers with a redirect (Envoy: RedirectAction).
