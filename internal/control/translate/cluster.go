@@ -2,6 +2,7 @@ package translate
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -35,40 +36,50 @@ const (
 // clusterNames lists the clusters of a proxy: one for each port and subset of
 // each service in scope, those of the app's own ports, and the constant ones.
 func (t *Translator) clusterNames(r *reader) []string {
-	names := make(map[string]struct{})
-	for _, svc := range r.scope().services {
-		if svc.Resolution == registry.Alias {
-			continue
-		}
-		dr := r.destination(svc.Hostname)
-		for _, p := range svc.Ports {
-			if p.Protocol == registry.UDP {
-				continue
-			}
-			names[wire.ClusterName(wire.Outbound, p.Number, "", svc.Hostname)] = struct{}{}
-			if dr == nil {
-				continue
-			}
-			for _, s := range dr.Subsets {
-				names[wire.ClusterName(wire.Outbound, p.Number, s.Name, svc.Hostname)] = struct{}{}
-			}
-		}
-	}
+	names := t.outboundNames(r)
+	var more []string
 	switch r.role() {
 	case RoleGateway:
-		names[wire.BlackHoleCluster] = struct{}{}
-		for _, n := range t.sniClusterNames(r) {
-			names[n] = struct{}{}
-		}
+		more = append(t.sniClusterNames(r), wire.BlackHoleCluster)
 	case RoleSidecar:
-		names[wire.BlackHoleCluster] = struct{}{}
-		names[wire.PassthroughCluster] = struct{}{}
-		names[wire.InboundPassthroughCluster] = struct{}{}
+		more = []string{wire.BlackHoleCluster, wire.PassthroughCluster, wire.InboundPassthroughCluster}
 		for _, p := range t.inboundPorts(r) {
-			names[wire.ClusterName(wire.Inbound, p.target, "", "")] = struct{}{}
+			more = append(more, wire.ClusterName(wire.Inbound, p.target, "", ""))
 		}
 	}
-	return sortedKeys(names)
+	names = append(slices.Clip(names), more...)
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// outboundNames lists the clusters of services, which the clients of a
+// namespace share.
+func (t *Translator) outboundNames(outer *reader) []string {
+	names, _ := remember(t, outer, outer.v, tableClusters, "", func(r *reader) ([]string, error) {
+		r.ask(askClient, "")
+		var out []string
+		for _, svc := range r.scope().services {
+			if svc.Resolution == registry.Alias {
+				continue
+			}
+			dr := r.destination(svc.Hostname)
+			for _, p := range svc.Ports {
+				if p.Protocol == registry.UDP {
+					continue
+				}
+				out = append(out, wire.ClusterName(wire.Outbound, p.Number, "", svc.Hostname))
+				if dr == nil {
+					continue
+				}
+				for _, s := range dr.Subsets {
+					out = append(out, wire.ClusterName(wire.Outbound, p.Number, s.Name, svc.Hostname))
+				}
+			}
+		}
+		slices.Sort(out)
+		return slices.Compact(out), nil
+	})
+	return names
 }
 
 // cluster builds one cluster; nil: the proxy has none of this name.

@@ -33,15 +33,16 @@ type dirt struct {
 	changes model.Changes
 	// sent is what streams must look at; forgotten is what memory drops. They
 	// differ where a type is small enough for streams to look at all of it.
-	sent, forgotten map[string]map[string]struct{}
-	hosts           map[string]struct{} // whose virtual hosts may differ
+	sent      map[string]map[string]struct{} // by type URL
+	forgotten [tables]map[string]struct{}
+	hosts     map[string]struct{} // whose virtual hosts may differ
 }
 
 // findDirt compares with the predecessor; nil: everything is dirty.
 func findDirt(t, prev *Translator) *dirt {
 	d := &dirt{
 		t: t, prev: prev, changes: t.snap.Changed(prev.snap), hosts: make(map[string]struct{}),
-		sent: make(map[string]map[string]struct{}), forgotten: make(map[string]map[string]struct{}),
+		sent: make(map[string]map[string]struct{}),
 	}
 	if d.changes.All {
 		return nil
@@ -56,7 +57,7 @@ func findDirt(t, prev *Translator) *dirt {
 		d.endpointsChanged(endpoints)
 	}
 	if len(c.DestinationHosts) > 0 {
-		d.forget(string(tableNames), allNames)
+		d.forget(tableNames, allNames)
 		d.clusters(d.servicesMatching(c.DestinationHosts))
 		// Gateways that pass mutual TLS on have a chain for each subset.
 		for _, name := range d.gatewayListeners() {
@@ -70,13 +71,18 @@ func findDirt(t, prev *Translator) *dirt {
 		d.gatewaysChanged()
 	}
 	if len(c.ScopeNamespaces) > 0 {
-		d.forget(string(tableNames), allNames)
+		d.forget(tableNames, allNames)
 	}
 	if len(c.PeerNamespaces) > 0 {
 		d.peersChanged()
 	}
 	for _, tb := range prev.mem.overflown() {
-		d.touch(string(tb), allNames)
+		for _, u := range []string{wire.ClusterType, wire.EndpointType, wire.ListenerType, wire.RouteType, wire.VirtualHostType, wire.SecretType} {
+			if tb == tableRoutes || tableOf(u) == tb {
+				d.touch(u, allNames)
+			}
+		}
+		d.forget(tb, allNames)
 	}
 	for key := range c.Secrets {
 		for _, suffix := range []string{"", caSuffix} {
@@ -97,17 +103,26 @@ func hostsOf(keys map[model.ServiceKey]struct{}) map[string]struct{} {
 // touch marks a resource for streams and memory.
 func (d *dirt) touch(typeURL, name string) {
 	d.send(typeURL, name)
-	d.forget(typeURL, name)
+	d.forget(tableOf(typeURL), name)
 }
 
-func (d *dirt) send(typeURL, name string) { put(d.sent, typeURL, name) }
-func (d *dirt) forget(tb, name string)    { put(d.forgotten, tb, name) }
-
-func put(m map[string]map[string]struct{}, key, name string) {
-	if m[key] == nil {
-		m[key] = make(map[string]struct{})
+func (d *dirt) send(typeURL, name string) {
+	if d.sent[typeURL] == nil {
+		d.sent[typeURL] = make(map[string]struct{})
 	}
-	m[key][name] = struct{}{}
+	d.sent[typeURL][name] = struct{}{}
+}
+
+// forget makes memory drop a thing, or with allNames a table. The names of
+// outbound clusters go with all other names.
+func (d *dirt) forget(tb table, name string) {
+	if tb == tableNames {
+		d.forget(tableClusters, name)
+	}
+	if d.forgotten[tb] == nil {
+		d.forgotten[tb] = make(map[string]struct{})
+	}
+	d.forgotten[tb][name] = struct{}{}
 }
 
 // versions lists a host's services before and after the change.
@@ -167,7 +182,7 @@ func (d *dirt) clusters(hosts map[string]struct{}) {
 		d.touch(wire.EndpointType, name)
 	}
 	for _, u := range []string{wire.ClusterType, wire.EndpointType} {
-		for _, name := range d.prev.mem.names(table(u)) {
+		for _, name := range d.prev.mem.names(tableOf(u)) {
 			if _, _, _, host, ok := parseCluster(name); ok && host != "" {
 				if _, hit := hosts[host]; hit {
 					mark(name)
@@ -189,9 +204,9 @@ func (d *dirt) clusters(hosts map[string]struct{}) {
 }
 
 func (d *dirt) servicesChanged(hosts map[string]struct{}) {
-	d.forget(string(tableNames), allNames)
-	d.forget(string(tableScope), allNames)
-	d.forget(string(tableListen), allNames)
+	d.forget(tableNames, allNames)
+	d.forget(tableScope, allNames)
+	d.forget(tableListen, allNames)
 	d.touch(wire.NameTableType, nameTableName)
 	d.clusters(hosts)
 	d.send(wire.ListenerType, allNames)
@@ -204,7 +219,7 @@ func (d *dirt) servicesChanged(hosts map[string]struct{}) {
 				// Rules anywhere may lead to it.
 				d.touch(wire.RouteType, allNames)
 				d.touch(wire.VirtualHostType, allNames)
-				d.forget(string(tableRoutes), allNames)
+				d.forget(tableRoutes, allNames)
 			}
 			for _, p := range svc.Ports {
 				ports[p.Number] = struct{}{}
@@ -313,10 +328,10 @@ func (d *dirt) routesOf(ports map[int]struct{}) {
 		_, hit := ports[port]
 		return hit
 	}
-	for _, tb := range []table{tableRoutes, table(wire.RouteType)} {
+	for _, tb := range []table{tableRoutes, tableOf(wire.RouteType)} {
 		for _, rc := range d.prev.mem.names(tb) {
 			if touched(rc) {
-				d.forget(string(tableRoutes), rc)
+				d.forget(tableRoutes, rc)
 				d.touch(wire.RouteType, rc)
 			}
 		}
@@ -325,7 +340,7 @@ func (d *dirt) routesOf(ports map[int]struct{}) {
 		d.touch(wire.RouteType, strconv.Itoa(p))
 	}
 	d.touch(wire.RouteType, httpProxyRoutes)
-	for _, name := range d.prev.mem.names(table(wire.VirtualHostType)) {
+	for _, name := range d.prev.mem.names(tableOf(wire.VirtualHostType)) {
 		rc, vh, _ := strings.Cut(name, "/")
 		if !touched(rc) {
 			continue
@@ -349,7 +364,7 @@ func (d *dirt) routesOf(ports map[int]struct{}) {
 // listenersOf makes memory drop the listeners that any service of these ports
 // may share. Streams look at all of theirs.
 func (d *dirt) listenersOf(ports map[int]struct{}) {
-	for _, name := range d.prev.mem.names(table(wire.ListenerType)) {
+	for _, name := range d.prev.mem.names(tableOf(wire.ListenerType)) {
 		bind, portText, ok := cutLast(name, '_')
 		port, err := strconv.Atoi(portText)
 		if !ok || err != nil {
@@ -359,19 +374,19 @@ func (d *dirt) listenersOf(ports map[int]struct{}) {
 		a, err := netip.ParseAddr(bind)
 		// Listeners on the loopback have ports of their own choice.
 		if hit || err == nil && a.IsLoopback() {
-			d.forget(wire.ListenerType, name)
+			d.forget(tableOf(wire.ListenerType), name)
 		}
 	}
 	// Proxyless gRPC names listeners host:port.
-	for _, name := range d.prev.mem.names(table(wire.ListenerType)) {
+	for _, name := range d.prev.mem.names(tableOf(wire.ListenerType)) {
 		if _, port, one := splitRouteName(name); one {
 			if _, hit := ports[port]; hit {
-				d.forget(wire.ListenerType, name)
+				d.forget(tableOf(wire.ListenerType), name)
 			}
 		}
 	}
 	for _, name := range d.gatewayListeners() {
-		d.forget(wire.ListenerType, name)
+		d.forget(tableOf(wire.ListenerType), name)
 	}
 }
 
@@ -399,8 +414,8 @@ func (d *dirt) endpointsChanged(hosts map[string]struct{}) {
 		return
 	}
 	// Their endpoints have listeners and names of their own.
-	d.forget(string(tableNames), allNames)
-	d.forget(string(tableListen), allNames)
+	d.forget(tableNames, allNames)
+	d.forget(tableListen, allNames)
 	d.touch(wire.NameTableType, nameTableName)
 	d.send(wire.ListenerType, allNames)
 	d.listenersOf(headless)
@@ -408,8 +423,8 @@ func (d *dirt) endpointsChanged(hosts map[string]struct{}) {
 
 // rulesChanged follows changed rules to the services of their hosts.
 func (d *dirt) rulesChanged() {
-	d.forget(string(tableNames), allNames)
-	d.forget(string(tableScope), allNames)
+	d.forget(tableNames, allNames)
+	d.forget(tableScope, allNames)
 	ports := make(map[int]struct{})
 	hosts := d.servicesMatching(d.changes.RuleHosts)
 	for h := range hosts {
@@ -424,8 +439,8 @@ func (d *dirt) rulesChanged() {
 	// Hosts with rules take their domains before others do.
 	d.relatedByAddress(hosts)
 	// The names of listeners do not depend on rules, but the plans hold them.
-	d.forget(string(tableListen), allNames)
-	for _, name := range d.prev.mem.names(table(wire.ListenerType)) {
+	d.forget(tableListen, allNames)
+	for _, name := range d.prev.mem.names(tableOf(wire.ListenerType)) {
 		_, portText, _ := cutLast(name, '_')
 		port, _ := strconv.Atoi(portText)
 		a, err := netip.ParseAddr(strings.TrimSuffix(name, "_"+portText))
@@ -439,8 +454,8 @@ func (d *dirt) rulesChanged() {
 // gatewaysChanged marks what gateways have. New listeners of a changed Gateway
 // have names that nobody held, so there streams look at all of theirs.
 func (d *dirt) gatewaysChanged() {
-	d.forget(string(tableGateway), allNames)
-	d.forget(string(tableNames), allNames)
+	d.forget(tableGateway, allNames)
+	d.forget(tableNames, allNames)
 	if len(d.changes.Gateways) > 0 {
 		d.send(wire.ListenerType, allNames)
 		d.touch(wire.SecretType, allNames)
@@ -449,7 +464,7 @@ func (d *dirt) gatewaysChanged() {
 			d.send(wire.EndpointType, allNames)
 		}
 		for _, u := range []string{wire.ClusterType, wire.EndpointType} {
-			for _, name := range d.prev.mem.names(table(u)) {
+			for _, name := range d.prev.mem.names(tableOf(u)) {
 				if isSNI(name) {
 					d.touch(u, name)
 				}
@@ -478,20 +493,20 @@ func (d *dirt) autoPassthrough() bool {
 
 // gatewayListeners are the listeners that some gateway asked for.
 func (d *dirt) gatewayListeners() []string {
-	return d.prev.mem.namesWith(table(wire.ListenerType), question{kind: askRole}, RoleGateway)
+	return d.prev.mem.namesWith(tableOf(wire.ListenerType), question{kind: askRole}, RoleGateway)
 }
 
 func (d *dirt) gatewayRoutes() {
 	isGateway := func(name string) bool { return strings.HasPrefix(name, "http.") || strings.HasPrefix(name, "https.") }
-	for _, tb := range []table{tableRoutes, table(wire.RouteType)} {
+	for _, tb := range []table{tableRoutes, tableOf(wire.RouteType)} {
 		for _, name := range d.prev.mem.names(tb) {
 			if isGateway(name) {
-				d.forget(string(tableRoutes), name)
+				d.forget(tableRoutes, name)
 				d.touch(wire.RouteType, name)
 			}
 		}
 	}
-	for _, name := range d.prev.mem.names(table(wire.VirtualHostType)) {
+	for _, name := range d.prev.mem.names(tableOf(wire.VirtualHostType)) {
 		if isGateway(name) {
 			d.touch(wire.VirtualHostType, name)
 		}

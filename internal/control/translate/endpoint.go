@@ -17,8 +17,15 @@ import (
 
 // endpointNames lists the clusters of the proxy whose endpoints are sent.
 func (t *Translator) endpointNames(r *reader) []string {
+	r.ask(askClient, "")
+	r.scope()
+	names := t.outboundNames(r)
+	if r.role() == RoleGateway {
+		names = append(slices.Clip(names), t.sniClusterNames(r)...)
+		slices.Sort(names)
+	}
 	var out []string
-	for _, name := range t.clusterNames(r) {
+	for _, name := range names {
 		_, port, subset, host, ok := parseCluster(name)
 		if !ok || host == "" {
 			continue

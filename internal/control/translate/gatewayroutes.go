@@ -17,28 +17,33 @@ func (t *Translator) planGatewayRoutes(r *reader, name string) *routePlan {
 		return nil
 	}
 	plan := &routePlan{name: name, byName: make(map[string]*hostPlan)}
-	hosts := make(map[string]struct{})
+	ports := make(map[string]int) // of each host: that of the first server with it
+	add := func(h string, s *gatewayServer) {
+		if _, dup := ports[h]; !dup {
+			ports[h] = s.Port
+		}
+	}
 	for _, s := range rc.servers {
 		for _, x := range t.snap.GatewayRules(s.gateway, r.namespace()) {
 			if len(x.HTTP) == 0 {
 				continue
 			}
 			for _, h := range intersect(s.Hosts, x) {
-				hosts[h] = struct{}{}
+				add(h, s)
 			}
 		}
 		if s.TLS != nil && s.TLS.HTTPSRedirect {
 			for _, h := range s.sni {
-				hosts[h] = struct{}{}
+				add(h, s)
 			}
 		}
 	}
-	for _, h := range sortedKeys(hosts) {
-		plan.hosts = append(plan.hosts, &hostPlan{name: h + ":" + strconv.Itoa(rc.port), domains: []string{h}, port: rc.port, listenPort: rc.port})
+	for _, h := range sortedKeys(ports) {
+		plan.hosts = append(plan.hosts, &hostPlan{name: h + ":" + strconv.Itoa(ports[h]), domains: []string{h}, port: ports[h], listenPort: ports[h]})
 	}
 	if len(plan.hosts) == 0 {
 		// No route at all: every request is answered 404.
-		plan.hosts = []*hostPlan{{name: "blackhole:" + strconv.Itoa(rc.port), domains: []string{"*"}, catchAll: true}}
+		plan.hosts = []*hostPlan{{name: "blackhole:" + strconv.Itoa(rc.servers[0].Port), domains: []string{"*"}, catchAll: true}}
 	}
 	slices.SortStableFunc(plan.hosts, func(a, b *hostPlan) int { return cmp.Compare(a.name, b.name) })
 	return plan.indexed()
@@ -62,7 +67,7 @@ func (t *Translator) gatewayVirtualHost(r *reader, rcName string, h *hostPlan) *
 			if !slices.Contains(intersect(s.Hosts, x), host) {
 				continue
 			}
-			c := &routeContext{r: r, port: rc.port, gateway: s.gateway, tls: s.TLS != nil, ports: func(host string) int { return onlyPort(r.service(host)) }}
+			c := &routeContext{r: r, port: s.Port, gateway: s.gateway, tls: s.TLS != nil, ports: func(host string) int { return onlyPort(r.service(host)) }}
 			routes := c.routes(x)
 			if len(routes) > 0 && redirect {
 				out.RequireTls = routev3.VirtualHost_ALL

@@ -2,8 +2,9 @@ package translate
 
 import (
 	"maps"
-	"slices"
 	"sync"
+
+	"github.com/tullemesh/tulle/internal/wire"
 )
 
 // treeLeavesMax bounds the variants of one thing that are remembered. The most
@@ -11,22 +12,53 @@ import (
 // tree is forgotten as a whole and grows again.
 const treeLeavesMax = 8192
 
-// table is a kind of remembered thing: a type URL, or one of ours below.
-type table string
+// table is a kind of remembered thing: a resource type, or one of ours below.
+type table uint8
 
 // tableNamesMax bounds the names that one table remembers. Clients choose names
 // (hosts of on-demand routes): what comes beyond is built each time, and any
 // change makes the whole type dirty.
 const tableNamesMax = 200_000
 
-// Tables of things that are not resources.
+// The tables.
 const (
-	tableNames   table = "names"   // Names, by type URL
-	tableScope   table = "scope"   // scopeIndex, one
-	tableRoutes  table = "routes"  // routePlan, by route configuration
-	tableListen  table = "listen"  // listenerPlans, one
-	tableGateway table = "gateway" // gatewayPlan, one
+	tableNames    table = iota // Names, by type URL
+	tableScope                 // scopeIndex, one
+	tableRoutes                // routePlan, by route configuration
+	tableListen                // listenerPlans, one
+	tableGateway               // gatewayPlan, one
+	tableClusters              // names of outbound clusters, one
+	tableCluster               // resources from here on, by name
+	tableEndpoint
+	tableListener
+	tableRoute
+	tableHost
+	tableSecret
+	tableNameTable
+	tableUnknown // of types that are not served
+	tables
 )
+
+// tableOf is the table of a resource type.
+func tableOf(typeURL string) table {
+	switch typeURL {
+	case wire.ClusterType:
+		return tableCluster
+	case wire.EndpointType:
+		return tableEndpoint
+	case wire.ListenerType:
+		return tableListener
+	case wire.RouteType:
+		return tableRoute
+	case wire.VirtualHostType:
+		return tableHost
+	case wire.SecretType:
+		return tableSecret
+	case wire.NameTableType:
+		return tableNameTable
+	}
+	return tableUnknown
+}
 
 // memory is everything that was built, by table and name. The lock order of
 // trees follows containment: names, listeners and route configurations before
@@ -34,16 +66,14 @@ const (
 // that a thing is built once however many streams ask for it at the same time.
 type memory struct {
 	mu    sync.RWMutex
-	trees map[table]map[string]*tree // guarded by mu
-	full  map[table]bool             // guarded by mu; had more names than fit
+	trees [tables]map[string]*tree // guarded by mu
+	full  [tables]bool             // guarded by mu; had more names than fit
 }
 
 // allNames in a set of dirty names stands for every name.
 const allNames = "*"
 
-func newMemory() *memory {
-	return &memory{trees: make(map[table]map[string]*tree), full: make(map[table]bool)}
-}
+func newMemory() *memory { return &memory{} }
 
 // tree holds the variants of one thing as a decision tree: an inner node is a
 // question that the build asked of the View, an edge its answer, a leaf what
@@ -57,10 +87,46 @@ type tree struct {
 
 type node struct {
 	ask  question
-	next map[any]*node // by answer
+	few  []edge        // by answer, up to edgesFew
+	many map[any]*node // by answer, beyond
 	leaf bool
 	made any
 	err  error
+}
+
+type edge struct {
+	answer any
+	to     *node
+}
+
+// edgesFew is how many answers are looked through before they are hashed.
+const edgesFew = 4
+
+func (n *node) next(answer any) *node {
+	if n.many != nil {
+		return n.many[answer]
+	}
+	for i := range n.few {
+		if n.few[i].answer == answer {
+			return n.few[i].to
+		}
+	}
+	return nil
+}
+
+func (n *node) lead(answer any, to *node) {
+	if n.many == nil && len(n.few) < edgesFew {
+		n.few = append(n.few, edge{answer, to})
+		return
+	}
+	if n.many == nil {
+		n.many = make(map[any]*node, 2*edgesFew)
+		for _, e := range n.few {
+			n.many[e.answer] = e.to
+		}
+		n.few = nil
+	}
+	n.many[answer] = to
 }
 
 // get returns the tree of a thing, made if there is none.
@@ -91,7 +157,13 @@ func (m *memory) get(tb table, name string) *tree {
 func (m *memory) overflown() []table {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return slices.Collect(maps.Keys(m.full))
+	var out []table
+	for tb, full := range m.full {
+		if full {
+			out = append(out, table(tb))
+		}
+	}
+	return out
 }
 
 // names lists what a table remembers, in no order.
@@ -113,7 +185,7 @@ func (m *memory) namesWith(tb table, q question, answer any) []string {
 	var out []string
 	for name, tr := range m.trees[tb] {
 		tr.mu.Lock()
-		if tr.root != nil && tr.root.ask == q && tr.root.next[answer] != nil {
+		if tr.root != nil && tr.root.ask == q && tr.root.next(answer) != nil {
 			out = append(out, name)
 		}
 		tr.mu.Unlock()
@@ -123,11 +195,11 @@ func (m *memory) namesWith(tb table, q question, answer any) []string {
 
 // inherit takes over the trees of an earlier memory that are not dirty. Trees
 // are shared: what the earlier Translator still adds is valid here as well.
-func (m *memory) inherit(prev *memory, dirty map[string]map[string]struct{}) {
+func (m *memory) inherit(prev *memory, dirty *[tables]map[string]struct{}) {
 	prev.mu.RLock()
 	defer prev.mu.RUnlock()
 	for tb, trees := range prev.trees {
-		stale := dirty[string(tb)]
+		stale := dirty[tb]
 		if _, all := stale[allNames]; all {
 			continue
 		}
@@ -170,6 +242,12 @@ func (r *reader) note(q question, a any) {
 	if _, dup := r.seen[q]; dup {
 		return
 	}
+	if q.kind == askDestination {
+		// So does the kind of client for destination rules.
+		if _, known := r.seen[question{kind: askClient}]; known {
+			return
+		}
+	}
 	if q.kind == askService {
 		// The scope decides which service a host means: once it was asked,
 		// this question has no second answer.
@@ -197,7 +275,7 @@ func remember[T any](t *Translator, outer *reader, v *View, tb table, name strin
 		if outer != nil {
 			outer.note(n.ask, a)
 		}
-		n = n.next[a]
+		n = n.next(a)
 	}
 	if n == nil {
 		r := &reader{t: t, v: v}
@@ -225,16 +303,16 @@ func (tr *tree) insert(path []step, made any, err error) *node {
 			tr.root = n
 			return
 		}
-		parent.next[answer] = n
+		parent.lead(answer, n)
 	}
 	at := tr.root
 	for _, s := range path {
 		if at == nil {
-			at = &node{ask: s.ask, next: make(map[any]*node, 1)}
+			at = &node{ask: s.ask}
 			put(at)
 		}
 		parent, answer = at, s.answer
-		at = parent.next[answer]
+		at = parent.next(answer)
 	}
 	leaf := &node{leaf: true, made: made, err: err}
 	put(leaf)

@@ -20,6 +20,7 @@ const (
 	askScope                   // any: the SidecarScope, or the namespace for the default scope
 	askService                 // *registry.Service that a host means, nil: not in scope
 	askDestination             // *model.DestinationRule in effect for a host
+	askClient                  // string: what destination rules look at
 	askSelected                // bool: do the labels satisfy a selector
 	askIsNamespace             // bool
 	askOwnAddress              // bool: is it one of the workload's addresses
@@ -59,6 +60,11 @@ func (t *Translator) answer(v *View, q question) any {
 		return t.scopeOf(v).byHost[q.arg] // nil is an answer too
 	case askDestination:
 		return t.snap.DestinationRule(q.arg, v.namespace, v.labels)
+	case askClient:
+		if t.selectsByDR {
+			return v.namespace + "|" + v.labelsText
+		}
+		return v.namespace
 	case askSelected:
 		return selectedBy(q.arg, v.labels)
 	case askIsNamespace:
@@ -168,8 +174,14 @@ func (v *View) gatewayKey() string {
 		b.WriteByte(',')
 	}
 	for _, in := range v.instances {
-		b.WriteString(strconv.Itoa(in.Port.Number))
+		b.WriteString(in.Service.Hostname)
+		b.WriteByte('/')
+		b.WriteString(in.Service.Namespace)
 		b.WriteByte(':')
+		b.WriteString(strconv.Itoa(in.Port.Number))
+		if !noTranslation(in) {
+			b.WriteByte('>')
+		}
 		b.WriteString(strconv.Itoa(in.TargetPort))
 		b.WriteByte(',')
 	}

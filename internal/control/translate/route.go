@@ -144,7 +144,7 @@ func (c *routeContext) forward(out *routev3.Route, rule *model.Route, authority 
 	if authority != "" {
 		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: authority}
 	}
-	action.RetryPolicy = defaultRetryPolicy()
+	action.RetryPolicy = c.r.t.retry
 }
 
 func (c *routeContext) weighted(ds []model.Destination) *routev3.WeightedCluster {
@@ -274,7 +274,7 @@ func (c *routeContext) operation(rt *routev3.Route, name string) string {
 func (c *routeContext) defaultRoute(svc *registry.Service, port int) *routev3.Route {
 	a := &routev3.RouteAction{
 		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: wire.ClusterName(wire.Outbound, port, "", svc.Hostname)},
-		RetryPolicy:      defaultRetryPolicy(),
+		RetryPolicy:      c.r.t.retry,
 		Timeout:          durationpb.New(0),
 	}
 	a.MaxGrpcTimeout = durationpb.New(0) //nolint:staticcheck // what Istio sends

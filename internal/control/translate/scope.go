@@ -38,15 +38,15 @@ func (t *Translator) scopeOf(v *View) *scopeIndex {
 	defer tr.mu.Unlock()
 	key := v.scopeKey()
 	if tr.root == nil {
-		tr.root = &node{next: make(map[any]*node)}
+		tr.root = &node{}
 	}
-	n := tr.root.next[key]
+	n := tr.root.next(key)
 	if n == nil {
 		if tr.leaves >= treeLeavesMax {
-			tr.root.next, tr.leaves = make(map[any]*node), 0
+			tr.root, tr.leaves = &node{}, 0
 		}
 		n = &node{leaf: true, made: newScopeIndex(t.snap, v.scope)}
-		tr.root.next[key] = n
+		tr.root.lead(key, n)
 		tr.leaves++
 	}
 	x := n.made.(*scopeIndex)

@@ -22,6 +22,7 @@ package translate
 import (
 	"fmt"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tullemesh/tulle/internal/control/model"
@@ -35,18 +36,21 @@ type Translator struct {
 	// What differs from the Snapshot before; nil: everything.
 	before *model.Snapshot
 	dirty  *dirt
+
+	retry       *routev3.RetryPolicy // Istio's default, shared by all routes
+	selectsByDR bool                 // destination rules look at clients' labels
 }
 
 // New makes the Translator of a Snapshot. prev, which may be nil, is that of an
 // earlier Snapshot: what Dirty does not name is taken over from it.
 func New(s *model.Snapshot, prev *Translator) *Translator {
-	t := &Translator{snap: s, mem: newMemory()}
+	t := &Translator{snap: s, mem: newMemory(), retry: defaultRetryPolicy(), selectsByDR: s.SelectsClients()}
 	if prev == nil {
 		return t
 	}
 	t.before = prev.snap
 	if t.dirty = findDirt(t, prev); t.dirty != nil {
-		t.mem.inherit(prev.mem, t.dirty.forgotten)
+		t.mem.inherit(prev.mem, &t.dirty.forgotten)
 		t.dirty.prev = nil // the predecessor may go
 	}
 	return t
@@ -100,7 +104,7 @@ func (t *Translator) build(outer *reader, v *View, typeURL, name string) (*wire.
 			return nil, nil
 		}
 	}
-	return remember(t, outer, v, table(typeURL), name, func(r *reader) (*wire.Resource, error) {
+	return remember(t, outer, v, tableOf(typeURL), name, func(r *reader) (*wire.Resource, error) {
 		return t.buildNew(r, typeURL, name)
 	})
 }

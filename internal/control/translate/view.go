@@ -73,7 +73,7 @@ type View struct {
 	index atomic.Pointer[scopeIndex] // of scope, filled by the Translator
 
 	// Canonical forms of the above, as answers.
-	inboundText, gatewayText, egressText, key string
+	inboundText, gatewayText, egressText, labelsText, key string
 }
 
 // NewView derives the View of a node. With a peer identity (the SPIFFE URI of
@@ -186,6 +186,7 @@ func (v *View) derive(s *model.Snapshot) {
 		v.domain = v.namespace + ".svc." + s.Mesh().DomainSuffix
 	}
 	v.inboundText, v.gatewayText, v.egressText = v.inboundKey(), v.gatewayKey(), selectorText(v.egress)
+	v.labelsText = selectorText(v.labels)
 	v.key = v.fingerprint()
 }
 
@@ -207,7 +208,7 @@ func (v *View) fingerprint() string {
 	field(strconv.Itoa(int(v.role)))
 	field(v.namespace)
 	field(v.domain)
-	field(selectorText(v.labels))
+	field(v.labelsText)
 	for _, a := range v.addrs {
 		field(a.String())
 	}
