@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // Running describes a mesh that runs on this machine, for the commands that
@@ -114,4 +115,21 @@ func FetchObjects(ctx context.Context, monitoring string) ([]ObjectStatus, error
 		return nil, err
 	}
 	return s, nil
+}
+
+// Down ends a running mesh and waits until its process is gone, or ctx ends.
+func Down(ctx context.Context, r *Running) error {
+	if err := syscall.Kill(r.PID, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("end the mesh (process %d): %w", r.PID, err)
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for alive(r.PID) {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the mesh (process %d) does not end: %w", r.PID, ctx.Err())
+		case <-tick.C:
+		}
+	}
+	return nil
 }

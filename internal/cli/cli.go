@@ -110,7 +110,8 @@ func (c *console) root() *cobra.Command {
 	root.PersistentFlags().BoolVar(&c.noColor, "no-color", false, "print without colour (also NO_COLOR)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{code: exitUsage, err: err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(c.serveCommand(), c.proxyCommand(), c.statusCommand(), c.proxyStatusCommand(), c.proxyConfigCommand(),
+	root.AddCommand(c.hidden()...)
+	root.AddCommand(c.demoCommand(), c.upCommand(), c.downCommand(), c.serveCommand(), c.proxyCommand(), c.statusCommand(), c.proxyStatusCommand(), c.proxyConfigCommand(),
 		c.getCommand(), c.analyzeCommand(), c.explainCommand(), c.versionCommand())
 	return root
 }

@@ -66,6 +66,7 @@ the same file runs on Envoy. What it does not support in a bootstrap it refuses 
 	fl.StringVar(&o.ServerName, "xds-name", "istiod.istio-system.svc", "name that the server's certificate must have")
 	fl.StringVar(&o.Roots, "roots", "", "file with the roots of the server's certificate, for --xds-tls")
 	fl.StringVar(&o.Token, "token", "", "file with the join token, for the first certificate")
+	fl.StringVar(&o.TrustDomain, "trust-domain", "", "trust domain of the workload (cluster.local)")
 	fl.StringVar(&o.ID, "id", "", "node id: sidecar~IP~NAME.NS~NS.svc.cluster.local")
 	fl.StringVar(&metadata, "metadata", "", "file with node metadata, JSON (Istio's keys)")
 	fl.StringVar(&o.Admin, "admin", "127.0.0.1:15000", "admin address, loopback; empty: off")

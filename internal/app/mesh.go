@@ -1,0 +1,434 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tullemesh/tulle/internal/agent/capture"
+	"github.com/tullemesh/tulle/internal/apis"
+	"github.com/tullemesh/tulle/internal/app/process"
+	"github.com/tullemesh/tulle/internal/app/project"
+	"github.com/tullemesh/tulle/internal/control/ca"
+	"github.com/tullemesh/tulle/internal/control/model"
+	"github.com/tullemesh/tulle/internal/control/source/file"
+	"github.com/tullemesh/tulle/internal/identity"
+)
+
+// The ingress gateway of a mesh on one machine, as Istio's charts name it.
+const (
+	gatewayName      = "istio-ingressgateway"
+	gatewayNamespace = "istio-system"
+)
+
+// tokenEvery is how often join tokens are written anew: they live an hour, and
+// a proxy may need one whenever its certificate has expired.
+const tokenEvery = 20 * time.Minute
+
+// startTimeout bounds the wait for the control plane's addresses.
+const startTimeout = 20 * time.Second
+
+// UpOptions describe a mesh on one machine.
+type UpOptions struct {
+	// Dir is the project's folder, with tulle.yaml and the user's YAML.
+	Dir string
+	// Executable is this program: control plane and proxies are its children.
+	Executable string
+	// Environ is the environment that applications inherit.
+	Environ []string
+	// State is the folder of logs, keys and the run file; empty: Dir/.tulle.
+	State string
+	// GatewayPort replaces the first gateway port of the project; 0: what the
+	// project says; -1: a port that the kernel chooses.
+	GatewayPort int
+	// CertificateTTL is the lifetime of workload certificates; 0: 24 h.
+	CertificateTTL time.Duration
+	// Announce is a folder that gets a copy of the run file, so that commands
+	// find the mesh from anywhere; empty: none.
+	Announce string
+	// Changed is called after every change of a process's state.
+	Changed func(process.State)
+	Log     *slog.Logger
+}
+
+// ErrProject says that tulle.yaml has errors; they are in the Mesh's Problems.
+var ErrProject = errors.New("tulle.yaml has errors")
+
+// Mesh is a whole mesh on this machine: control plane, gateway, and for each
+// workload a proxy and its application, each a child process.
+type Mesh struct {
+	// Fixed at creation.
+	options   UpOptions
+	Project   *project.Project
+	Problems  []apis.Problem
+	Text      []byte // of tulle.yaml
+	run       string // folder of this run
+	mark      string
+	addresses map[string]project.Address
+	apps      []project.Process
+	workloads []*meshWorkload
+	gateways  []netip.AddrPort
+	tokens    *ca.TokenIssuer
+	domain    string
+	reaper    *process.Reaper
+
+	mu        sync.Mutex
+	processes []*process.Process
+	running   Running
+}
+
+// meshWorkload is one workload with its proxy.
+type meshWorkload struct {
+	name, namespace, account string
+	node                     string // xDS node id
+	metadata                 map[string]any
+	httpProxy                netip.AddrPort
+	upstreams                []capture.Upstream
+}
+
+// NewMesh reads the project and plans the run. Problems of tulle.yaml come
+// back as ErrProject with a Mesh that holds them.
+func NewMesh(ctx context.Context, o UpOptions) (*Mesh, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.State == "" {
+		o.State = filepath.Join(o.Dir, projectState)
+	}
+	path := filepath.Join(o.Dir, project.FileName)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	m := &Mesh{options: o, Text: text, run: filepath.Join(o.State, "run"), mark: "mesh-" + strconv.Itoa(os.Getpid())}
+	if m.Project, m.Problems = project.Decode(path, text); m.Project == nil || slices.ContainsFunc(m.Problems, apis.Problem.Refuses) {
+		return m, ErrProject
+	}
+	for _, w := range m.Project.Workloads() {
+		if w.Version.Capture == project.CaptureNetns {
+			return nil, fmt.Errorf("workload %s: capture netns is not run by `up` yet; use capture: proxy", w.Name)
+		}
+	}
+	if m.addresses, err = project.Assign(ctx, m.Project, nil); err != nil {
+		return nil, err
+	}
+	compiled, apps, err := project.Compile(m.Project, o.Dir, m.addresses)
+	if err != nil {
+		return nil, err
+	}
+	m.apps = apps
+	if err := m.plan(ctx); err != nil {
+		return nil, err
+	}
+	return m, m.prepare(compiled)
+}
+
+// prepare writes what the children read: compiled objects, keys, tokens, node
+// metadata.
+func (m *Mesh) prepare(compiled []byte) error {
+	if err := os.MkdirAll(m.run, 0o700); err != nil {
+		return err
+	}
+	if len(m.gateways) > 0 {
+		compiled = append(compiled, gatewayEntry...)
+	}
+	if err := os.WriteFile(m.path("project.yaml"), compiled, 0o600); err != nil {
+		return err
+	}
+	in, _, err := file.Load([]string{m.options.Dir}, file.Options{})
+	if err != nil {
+		return err
+	}
+	mesh := model.MeshFrom(in.MeshConfig)
+	m.domain = mesh.TrustDomain
+	domains, err := identity.NewTrustDomains(mesh.TrustDomain, mesh.TrustDomainAliases...)
+	if err != nil {
+		return err
+	}
+	authority, err := ca.LoadOrCreate(filepath.Join(m.options.State, "ca"), ca.Options{TrustDomains: domains})
+	if err != nil {
+		return err
+	}
+	if m.tokens, err = ca.NewTokenIssuer(filepath.Join(m.options.State, "token", "key.pem"), time.Now); err != nil {
+		return err
+	}
+	if err := os.WriteFile(m.path("roots.pem"), authority.Roots(), 0o600); err != nil {
+		return err
+	}
+	for _, w := range m.workloads {
+		data, err := json.Marshal(w.metadata)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(m.path(w.name+".node.json"), data, 0o600); err != nil {
+			return err
+		}
+	}
+	return m.writeTokens()
+}
+
+func (m *Mesh) path(name string) string { return filepath.Join(m.run, name) }
+
+// writeTokens writes a join token for each workload.
+func (m *Mesh) writeTokens() error {
+	for _, w := range m.workloads {
+		t, err := m.tokens.Issue(identity.ID{TrustDomain: m.domain, Namespace: w.namespace, ServiceAccount: w.account}, 0)
+		if err != nil {
+			return err
+		}
+		tmp := m.path(w.name + ".token.tmp")
+		if err := os.WriteFile(tmp, []byte(t.Reveal()), 0o600); err != nil {
+			return err
+		}
+		if err := os.Rename(tmp, m.path(w.name+".token")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Gateways are the addresses at which the ingress gateway serves.
+func (m *Mesh) Gateways() []netip.AddrPort { return slices.Clone(m.gateways) }
+
+// States are the states of all processes, in the order in which they started.
+func (m *Mesh) States() []process.State {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make([]process.State, 0, len(m.processes))
+	for _, p := range m.processes {
+		out = append(out, p.State())
+	}
+	return out
+}
+
+// Monitoring is the control plane's monitoring address, empty before it runs.
+func (m *Mesh) Monitoring() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.running.Monitoring
+}
+
+// Run runs the mesh until ctx ends, and returns when nothing of it is left.
+// Applications end first, then proxies, then the control plane.
+func (m *Mesh) Run(ctx context.Context) (err error) {
+	if m.reaper, err = process.StartReaper(ctx, m.mark, m.options.Executable, "__reap"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.reaper.Close()) }()
+	defer func() { err = errors.Join(err, os.RemoveAll(m.run)) }()
+	control := newTier(ctx)
+	defer func() { err = errors.Join(err, control.stop()) }()
+	addresses, err := m.startControl(control)
+	if err != nil {
+		return err
+	}
+	proxies := newTier(ctx)
+	defer func() { err = errors.Join(err, proxies.stop()) }()
+	if err := m.startProxies(proxies, addresses[0]); err != nil {
+		return err
+	}
+	apps := newTier(ctx)
+	defer func() { err = errors.Join(err, apps.stop()) }()
+	if err := m.startApps(apps); err != nil {
+		return err
+	}
+	if err := m.collectAdmin(ctx); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	running := m.running
+	m.mu.Unlock()
+	for _, dir := range []string{m.options.State, m.options.Announce} {
+		if dir == "" {
+			continue
+		}
+		remove, err := running.write(dir)
+		if err != nil {
+			return err
+		}
+		defer remove()
+	}
+	return m.keepTokens(ctx)
+}
+
+// tier is a group of processes that end together.
+type tier struct {
+	ctx    context.Context //nolint:containedctx // the life of the tier's processes, ended by stop
+	cancel context.CancelFunc
+	group  *errgroup.Group
+}
+
+func newTier(ctx context.Context) *tier {
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	return &tier{ctx: inner, cancel: cancel, group: &errgroup.Group{}}
+}
+
+func (t *tier) stop() error {
+	t.cancel()
+	return t.group.Wait()
+}
+
+// start runs a process in a tier.
+func (m *Mesh) start(t *tier, s process.Spec) error {
+	s.Mark, s.Reaper, s.Changed = m.mark+"/"+s.Name, m.reaper, m.options.Changed
+	s.Log = filepath.Join(m.options.State, "logs", s.Name+".log")
+	p, err := process.New(s)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.processes = append(m.processes, p)
+	m.mu.Unlock()
+	t.group.Go(func() error { return p.Run(t.ctx) })
+	return nil
+}
+
+// startControl starts the control plane and waits for its addresses: xDS over
+// TLS and monitoring.
+func (m *Mesh) startControl(t *tier) ([]string, error) {
+	bound := m.path("control.addresses")
+	words := []string{m.options.Executable, "serve", "-f", m.options.Dir, "-f", m.path("project.yaml"), "--xds", "", "--xds-tls", "127.0.0.1:0", "--monitoring", "127.0.0.1:0",
+		"--state", m.options.State, "--address-file", bound}
+	if m.options.CertificateTTL > 0 {
+		words = append(words, "--certificate-ttl", m.options.CertificateTTL.String())
+	}
+	if err := m.start(t, process.Spec{Name: "control-plane", Words: words, Env: m.options.Environ, StopTime: 2 * stopGrace}); err != nil {
+		return nil, err
+	}
+	lines, err := awaitLines(t.ctx, bound, 3)
+	if err != nil {
+		return nil, fmt.Errorf("the control plane does not start: %w; see %s", err, filepath.Join(m.options.State, "logs", "control-plane.log"))
+	}
+	m.mu.Lock()
+	m.running = Running{Project: m.Project.Name, PID: os.Getpid(), Monitoring: lines[2]}
+	for _, g := range m.gateways {
+		m.running.Gateways = append(m.running.Gateways, g.String())
+	}
+	m.mu.Unlock()
+	return lines[1:], nil
+}
+
+func (m *Mesh) startProxies(t *tier, xds string) error {
+	for _, w := range m.workloads {
+		words := []string{m.options.Executable, "proxy", "--xds-tls", xds, "--roots", m.path("roots.pem"), "--token", m.path(w.name + ".token"), "--id", w.node,
+			"--metadata", m.path(w.name + ".node.json"), "--trust-domain", m.domain, "--admin", "127.0.0.1:0", "--address-file", m.path(w.name + ".admin"), "--state", filepath.Join(m.run, w.name)}
+		if err := m.start(t, process.Spec{Name: w.name + "-proxy", Words: words, Env: m.options.Environ, StopTime: 2 * drainMax}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Mesh) startApps(t *tier) error {
+	byName := map[string]*meshWorkload{}
+	for _, w := range m.workloads {
+		byName[w.name] = w
+	}
+	for _, app := range m.apps {
+		name := app.Workload.Name
+		s := capture.Surroundings{Workload: name, Run: m.run, Executable: m.options.Executable, JVM: capture.StartsJVM(append([]string{app.Workload.Version.Run.Shell}, app.Workload.Version.Run.Words...)...)}
+		if w := byName[name]; w != nil {
+			s.Proxy, s.Upstreams = w.httpProxy, w.upstreams
+		}
+		mesh := app.Variables()
+		maps.Copy(mesh, capture.Environment(s))
+		words, env := app.Command(m.options.Environ, mesh)
+		first := app.Address.App[app.Workload.Service.Ports[0].Name]
+		ready := process.Ready{Address: first.String(), Path: app.Workload.Version.Ready.Path}
+		if err := m.start(t, process.Spec{Name: name, Words: words, Env: env, Dir: app.Dir, Ready: ready}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// collectAdmin reads the proxies' admin addresses, for the run file.
+func (m *Mesh) collectAdmin(ctx context.Context) error {
+	for _, w := range m.workloads {
+		lines, err := awaitLines(ctx, m.path(w.name+".admin"), 1)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("the proxy of %s does not start: %w; see %s", w.name, err, filepath.Join(m.options.State, "logs", w.name+"-proxy.log"))
+		}
+		m.mu.Lock()
+		m.running.Proxies = append(m.running.Proxies, RunningProxy{Name: w.name + "." + w.namespace, Admin: lines[0]})
+		m.mu.Unlock()
+	}
+	return nil
+}
+
+// keepTokens writes tokens anew until ctx ends.
+func (m *Mesh) keepTokens(ctx context.Context) error {
+	tick := time.NewTicker(tokenEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if err := m.writeTokens(); err != nil {
+				m.options.Log.ErrorContext(ctx, "join tokens could not be written anew", "error", err)
+			}
+		}
+	}
+}
+
+// awaitLines waits until a file has n lines.
+func awaitLines(ctx context.Context, path string, n int) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		data, err := os.ReadFile(path)
+		if lines := splitLines(data); err == nil && len(lines) >= n {
+			return lines, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// splitLines are the complete lines of a text; empty ones count.
+func splitLines(data []byte) []string {
+	var out []string
+	begin := 0
+	for i, b := range data {
+		if b == '\n' {
+			out = append(out, string(data[begin:i]))
+			begin = i + 1
+		}
+	}
+	return out
+}
+
+// Reap is the life of the reaper, the hidden command __reap.
+func Reap(r io.Reader) error { return process.Reap(r) }
+
+// ProcessState is the state of one process of a mesh.
+type ProcessState = process.State
+
+// The phases that a screen tells apart.
+const (
+	PhaseServing = process.Serving
+	PhaseUnready = process.Unready
+	PhaseFailed  = process.Failed
+)

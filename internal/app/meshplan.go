@@ -1,0 +1,141 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+
+	"github.com/tullemesh/tulle/internal/agent/capture"
+	"github.com/tullemesh/tulle/internal/app/project"
+	"github.com/tullemesh/tulle/internal/wire"
+)
+
+// plan gives every proxy its ports and its node.
+func (m *Mesh) plan(ctx context.Context) error {
+	ports := &portAsker{}
+	defer ports.close()
+	for _, w := range m.Project.Workloads() {
+		if !w.Meshed() {
+			continue
+		}
+		mw := &meshWorkload{name: w.Name, namespace: w.Service.Namespace, account: w.Service.ServiceAccount}
+		at, err := ports.ask(ctx)
+		if err != nil {
+			return err
+		}
+		mw.httpProxy = at
+		egress := map[string]any{}
+		for _, s := range m.Project.Services {
+			if s.External {
+				continue
+			}
+			for i, port := range s.Ports {
+				at, err := ports.ask(ctx)
+				if err != nil {
+					return err
+				}
+				egress[fmt.Sprintf("%s.%s.svc.cluster.local:%d", s.Name, s.Namespace, port.Number)] = at.String()
+				if i == 0 {
+					up := capture.Upstream{Service: s.Name, Address: at}
+					if port.Protocol == "http" || port.Protocol == "http2" || port.Protocol == "grpc" {
+						up.Scheme = "http"
+					}
+					mw.upstreams = append(mw.upstreams, up)
+				}
+			}
+		}
+		address := m.addresses[w.Name]
+		app := map[string]any{}
+		for name, published := range address.Ports {
+			app[strconv.Itoa(int(published))] = address.App[name].String()
+		}
+		labels := map[string]any{"app": w.Service.Name, "version": w.Version.Name}
+		for k, v := range w.Version.Labels {
+			labels[k] = v
+		}
+		mw.node = wire.NodeID(wire.Sidecar, address.IP, w.Name, w.Service.Namespace, w.Service.Namespace+".svc.cluster.local")
+		mw.metadata = map[string]any{"NAMESPACE": w.Service.Namespace, "LABELS": labels, "SERVICE_ACCOUNT": w.Service.ServiceAccount, "WORKLOAD_NAME": w.Service.Name + "-" + w.Version.Name,
+			"CLUSTER_ID": "Kubernetes", "INTERCEPTION_MODE": "NONE", "HTTP_PROXY_PORT": strconv.Itoa(int(mw.httpProxy.Port())), "TULLE_APP_PORTS": app, "TULLE_EGRESS": egress}
+		m.workloads = append(m.workloads, mw)
+	}
+	return m.planGateway(ctx, ports)
+}
+
+func (m *Mesh) planGateway(ctx context.Context, ports *portAsker) error {
+	if len(m.Project.GatewayPorts) == 0 {
+		return nil
+	}
+	binds := map[string]any{}
+	for i, port := range m.Project.GatewayPorts {
+		at := netip.AddrPortFrom(loopback(), port)
+		if i == 0 && m.options.GatewayPort > 0 {
+			at = netip.AddrPortFrom(loopback(), uint16(m.options.GatewayPort))
+		}
+		if m.options.GatewayPort < 0 {
+			free, err := ports.ask(ctx)
+			if err != nil {
+				return err
+			}
+			at = free
+		} else if err := mustBeFree(ctx, at); err != nil {
+			return err
+		}
+		binds[strconv.Itoa(int(port))] = at.String()
+		m.gateways = append(m.gateways, at)
+	}
+	m.workloads = append(m.workloads, &meshWorkload{name: gatewayName, namespace: gatewayNamespace, account: gatewayName,
+		node: wire.NodeID(wire.Router, loopback(), gatewayName, gatewayNamespace, gatewayNamespace+".svc.cluster.local"),
+		metadata: map[string]any{"NAMESPACE": gatewayNamespace, "LABELS": gatewayLabels(), "SERVICE_ACCOUNT": gatewayName, "WORKLOAD_NAME": gatewayName,
+			"CLUSTER_ID": "Kubernetes", "TULLE_APP_PORTS": binds}})
+	return nil
+}
+
+func gatewayLabels() map[string]any {
+	return map[string]any{"app": gatewayName, "istio": "ingressgateway"}
+}
+
+// gatewayEntry is the object by which the control plane knows the gateway.
+const gatewayEntry = `---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata:
+  name: istio-ingressgateway
+  namespace: istio-system
+  labels: {app: istio-ingressgateway, istio: ingressgateway}
+spec:
+  address: 127.0.0.1
+  labels: {app: istio-ingressgateway, istio: ingressgateway}
+  serviceAccount: istio-ingressgateway
+`
+
+func loopback() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
+
+// mustBeFree tells who can't listen where, before anything starts.
+func mustBeFree(ctx context.Context, at netip.AddrPort) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", at.String())
+	if err != nil {
+		return fmt.Errorf("the gateway cannot listen on %s: %w\n  use --gateway-port N, or set gateway.ports in %s", at, err, project.FileName)
+	}
+	return l.Close()
+}
+
+// portAsker holds the listeners by which the kernel was asked for ports, so
+// that it names none twice.
+type portAsker struct{ held []net.Listener }
+
+func (p *portAsker) ask(ctx context.Context) (netip.AddrPort, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("ask for a free port: %w", err)
+	}
+	p.held = append(p.held, l)
+	return l.Addr().(*net.TCPAddr).AddrPort(), nil
+}
+
+func (p *portAsker) close() {
+	for _, l := range p.held {
+		_ = l.Close()
+	}
+}
