@@ -5,7 +5,6 @@ import (
 	"slices"
 	"sync"
 
-	meshconfig "istio.io/api/mesh/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/tullemesh/tulle/internal/apis"
@@ -19,7 +18,7 @@ type Input struct {
 	Objects  []*apis.Object
 	Problems []apis.Problem // all of them, of the objects too
 	// MeshConfig is the mesh configuration, if the source has one.
-	MeshConfig *meshconfig.MeshConfig
+	MeshConfig *MeshConfig
 }
 
 // Store merges the inputs of all sources into Sets. It keeps the last good

@@ -378,7 +378,7 @@ spec: {address: 10.0.0.1}
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
 metadata: {name: vm}
-spec: {adress: 10.0.0.2}
+spec: {adr: 10.0.0.2}
 `
 	s := registry.NewStore(registry.Options{})
 	s.Put(input(t, "a", good))
@@ -440,7 +440,7 @@ func TestObjectInTwoSources(t *testing.T) {
 		if len(set.Problems) != 1 || set.Problems[0].Code != problem.CodeDefinedTwice || set.Problems[0].Position.File != "b.yaml" {
 			t.Errorf("order %v: %v", order, set.Problems)
 		}
-		s.Put(input(t, "a", strings.Replace(entry("10.0.0.3"), "address", "adress", 1)))
+		s.Put(input(t, "a", strings.Replace(entry("10.0.0.3"), "address", "adr", 1)))
 		if got := s.Set().Workloads[0].Addresses[0].String(); got != "10.0.0.2" {
 			t.Errorf("order %v: a refused object hides a good one: %s", order, got)
 		}

@@ -1,8 +1,13 @@
 // Package registry merges what all sources know of services, workloads and
 // endpoints, and the configuration objects beside them, into one immutable
-// Set. Sources put whole inputs in; model.Build takes the Set out. A Set never
-// changes once it is published; unchanged parts are shared between Sets.
-// Read types.go first.
+// Set. Sources put whole inputs into a Store; model.Build takes the Set out.
+//
+// The Store owns all state: the last good version of every object, and what was
+// made of it, so that a change costs what it touches. A Set never changes once it
+// is published; unchanged parts are shared between Sets by pointer. Conversion
+// follows Istio's rules for Kubernetes Services, ServiceEntries, WorkloadEntries and
+// Pods. Read types.go first, then store.go, version.go (which version of an object
+// counts) and converter.go (what becomes of it).
 package registry
 
 import (
@@ -159,6 +164,9 @@ type Workload struct {
 	Key   apis.Key
 }
 
+// MeshConfig is Istio's own type, which sources pass on unread.
+type MeshConfig = meshconfig.MeshConfig
+
 // Set is everything that one moment knows. It is immutable.
 type Set struct {
 	// Version grows with each Set.
@@ -176,5 +184,5 @@ type Set struct {
 	// they select must deny (DESIGN, Strictness).
 	Denied []*apis.Object
 	// MeshConfig is what a source found (a ConfigMap "istio" or a file), nil: none.
-	MeshConfig *meshconfig.MeshConfig
+	MeshConfig *MeshConfig
 }

@@ -84,7 +84,7 @@ func New(paths []string, store *registry.Store, opts Options) (*Source, error) {
 func (s *Source) Run(ctx context.Context) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		s.log.WarnContext(ctx, "files can't be watched; they are read again from time to time", "error", err, "interval", pollInterval)
+		s.log.WarnContext(ctx, "files can't be watched; they are read again from time to time", slog.Any("error", err), slog.Duration("interval", pollInterval))
 	} else {
 		s.watcher = w
 		defer func() { _ = w.Close() }()
@@ -115,7 +115,8 @@ func (s *Source) refresh(ctx context.Context, now time.Time) bool {
 	if s.reader.changed {
 		s.reader.changed = false
 		s.store.Put(in)
-		s.log.DebugContext(ctx, "files read", "files", len(s.reader.files), "objects", len(in.Objects), "problems", len(in.Problems))
+		s.log.DebugContext(ctx, "files read", slog.Int("files", len(s.reader.files)), slog.Int("objects", len(in.Objects)),
+			slog.Int("problems", len(in.Problems)))
 	}
 	return again
 }
@@ -131,7 +132,7 @@ func (s *Source) watch(ctx context.Context, folders []string) {
 		}
 		if err := s.watcher.Add(dir); err != nil {
 			if !errors.Is(err, os.ErrNotExist) {
-				s.log.WarnContext(ctx, "a folder can't be watched; changes in it are seen late", "folder", dir, "error", err)
+				s.log.WarnContext(ctx, "a folder can't be watched; changes in it are seen late", slog.String("folder", dir), slog.Any("error", err))
 			}
 			continue
 		}
@@ -168,7 +169,7 @@ func (s *Source) wait(ctx context.Context, limit time.Duration) bool {
 			return true
 		case err := <-failures:
 			// An overflow loses events: look at everything.
-			s.log.WarnContext(ctx, "watching files", "error", err)
+			s.log.WarnContext(ctx, "watching files", slog.Any("error", err))
 			return true
 		case e := <-events:
 			if s.concerns(e) {

@@ -4,19 +4,14 @@ import (
 	"bytes"
 	"slices"
 
-	meshconfig "istio.io/api/mesh/v1alpha1"
-
-	"github.com/cespare/xxhash/v2"
-
 	"github.com/tullemesh/tulle/internal/apis"
 	"github.com/tullemesh/tulle/internal/apis/document"
+	"github.com/tullemesh/tulle/internal/control/registry"
 )
-
-func sumOf(text []byte) uint64 { return xxhash.Sum64(text) }
 
 // keepGood decodes a mesh configuration. One with errors is not taken when
 // there is an older one without.
-func keepGood(old *meshconfig.MeshConfig, file string, text []byte) (*meshconfig.MeshConfig, []apis.Problem) {
+func keepGood(old *registry.MeshConfig, file string, text []byte) (*registry.MeshConfig, []apis.Problem) {
 	config, problems := apis.DecodeMeshConfig(file, text)
 	wrong := slices.ContainsFunc(problems, func(p apis.Problem) bool { return p.Level == apis.LevelError })
 	if wrong && old != nil {
@@ -33,7 +28,7 @@ func keepGood(old *meshconfig.MeshConfig, file string, text []byte) (*meshconfig
 // meshOf looks for Istio's ConfigMap "istio" with the key "mesh", as an
 // installation has it, and puts its problems in the place of the remark that
 // ConfigMaps are not read.
-func meshOf(file string, text []byte, old *meshconfig.MeshConfig, problems []apis.Problem) (*meshconfig.MeshConfig, []apis.Problem) {
+func meshOf(file string, text []byte, old *registry.MeshConfig, problems []apis.Problem) (*registry.MeshConfig, []apis.Problem) {
 	if !bytes.Contains(text, []byte("ConfigMap")) || !bytes.Contains(text, []byte("mesh")) {
 		return nil, problems
 	}

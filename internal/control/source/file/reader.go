@@ -2,6 +2,7 @@ package file
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"io/fs"
@@ -10,8 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
-
-	meshconfig "istio.io/api/mesh/v1alpha1"
 
 	"github.com/tullemesh/tulle/internal/apis"
 	"github.com/tullemesh/tulle/internal/apis/problem"
@@ -37,7 +36,7 @@ type entry struct {
 	info    fs.FileInfo
 	readAt  time.Time
 	text    []byte // nil unless texts are kept
-	sum     uint64
+	sum     [sha256.Size]byte
 	objects []*apis.Object
 	// held are objects of parts of the file that can't be read any more.
 	held []*apis.Object
@@ -45,7 +44,7 @@ type entry struct {
 	lost      []*apis.Object
 	lostSince time.Time
 	problems  []apis.Problem
-	mesh      *meshconfig.MeshConfig // of a ConfigMap, or of Options.MeshConfig
+	mesh      *registry.MeshConfig // of a ConfigMap, or of Options.MeshConfig
 }
 
 // racy is how young a file may be for its time to say nothing: two writes
@@ -71,7 +70,7 @@ func (r *reader) read(now time.Time) (registry.Input, bool) {
 			continue
 		}
 		missing := slices.Concat(e.objects, e.held)
-		e.objects, e.held, e.problems, e.mesh, e.info, e.sum = nil, nil, nil, nil, nil, 0
+		e.objects, e.held, e.problems, e.mesh, e.info, e.sum = nil, nil, nil, nil, nil, [sha256.Size]byte{}
 		if r.lose(e, missing, now) {
 			again = true
 		} else {
@@ -113,7 +112,7 @@ func (r *reader) readFile(path string, info fs.FileInfo, now time.Time) (again b
 	if r.keepText {
 		e.text = text
 	}
-	sum := sumOf(text)
+	sum := sha256.Sum256(text)
 	if e.sum == sum && e.objects != nil && len(e.lost) == 0 {
 		return young
 	}
@@ -219,7 +218,7 @@ func (r *reader) readMesh(now time.Time) (again bool) {
 	if r.keepText {
 		e.text = text
 	}
-	if sum := sumOf(text); e.sum != sum || e.mesh == nil {
+	if sum := sha256.Sum256(text); e.sum != sum || e.mesh == nil {
 		e.sum = sum
 		e.mesh, e.problems = keepGood(e.mesh, path, text)
 		r.changed = true
