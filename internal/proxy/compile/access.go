@@ -53,7 +53,7 @@ func (v *conv) logFormat(out *listener.AccessLog, m *corev3.SubstitutionFormatSt
 	switch f := m.GetFormat().(type) {
 	case nil:
 	case *corev3.SubstitutionFormatString_TextFormat:
-		out.Format = f.TextFormat
+		out.Format = f.TextFormat //nolint:staticcheck // deprecated, and still sent
 	case *corev3.SubstitutionFormatString_TextFormatSource:
 		if f.TextFormatSource.GetFilename() != "" {
 			v.report.refuse(join(path, "text_format_source.filename"), "a format in a file is not supported")

@@ -25,6 +25,8 @@ func (v *conv) forward(m *routev3.RouteAction, path string) *router.Forward {
 		PrefixRewrite:     m.GetPrefixRewrite(),
 		MaxStreamDuration: v.duration(m.GetMaxStreamDuration().GetMaxStreamDuration(), 0, join(path, "max_stream_duration")),
 		ClusterNotFound:   http.StatusServiceUnavailable,
+
+		AppendForwardedHost: m.GetAppendXForwardedHost(),
 	}
 	switch m.GetClusterNotFoundResponseCode() {
 	case routev3.RouteAction_SERVICE_UNAVAILABLE:
@@ -46,6 +48,9 @@ func (v *conv) forward(m *routev3.RouteAction, path string) *router.Forward {
 		f.HostRewrite = h.HostRewriteLiteral
 	case *routev3.RouteAction_AutoHostRewrite:
 		f.AutoHostRewrite = h.AutoHostRewrite.GetValue()
+		if f.AppendForwardedHost {
+			v.report.refuse(join(path, "append_x_forwarded_host"), "not with auto_host_rewrite")
+		}
 	default:
 		v.report.refuse(path, "this rewrite of the host is not supported")
 	}

@@ -35,7 +35,7 @@ func (v *conv) cluster(m *clusterv3.Cluster) *cluster.Spec {
 		ConnectTimeout:     v.duration(m.GetConnectTimeout(), connectTimeout, "connect_timeout"),
 		DNSRefresh:         v.duration(m.GetDnsRefreshRate(), dnsRefresh, "dns_refresh_rate"), //nolint:staticcheck // deprecated, and still sent
 		RespectDNSTTL:      m.GetRespectDnsTtl(),                                              //nolint:staticcheck // as above
-		DNSFamily:          cluster.DNSFamily(m.GetDnsLookupFamily()),                         //nolint:staticcheck // as above
+		DNSFamily:          cluster.DNSFamily(m.GetDnsLookupFamily()),
 		PanicThreshold:     panicThreshold,
 		MaxRequestsPerConn: m.GetMaxRequestsPerConnection().GetValue(), //nolint:staticcheck // as above
 		LeastChoices:       leastChoices,

@@ -38,7 +38,7 @@ func routeSurface() map[protoreflect.FullName]fields {
 func routeActionSurface() map[protoreflect.FullName]fields {
 	return map[protoreflect.FullName]fields{
 		route + "RouteAction": all(`cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite
-			host_rewrite_literal auto_host_rewrite timeout idle_timeout retry_policy upgrade_configs max_stream_duration`).
+			host_rewrite_literal auto_host_rewrite append_x_forwarded_host timeout idle_timeout retry_policy upgrade_configs max_stream_duration`).
 			inert(hashReason, "hash_policy").
 			inert("grpc-timeout is the client's own deadline, which it keeps itself; the route's timeout holds", "max_grpc_timeout").
 			refuse("mirroring is not built yet", "request_mirror_policies").
@@ -46,7 +46,9 @@ func routeActionSurface() map[protoreflect.FullName]fields {
 			refuse("CORS is not built yet", "cors"),
 		route + "RouteAction.MaxStreamDuration": all("max_stream_duration").
 			inert("grpc-timeout is the client's own deadline, which it keeps itself; the route's timeout holds", "grpc_timeout_header_max grpc_timeout_header_offset"),
-		route + "RouteAction.UpgradeConfig": all("upgrade_type enabled"),
+		route + "RouteAction.UpgradeConfig": all("upgrade_type enabled connect_config"),
+		route + "RouteAction.UpgradeConfig.ConnectConfig": all("").
+			refuse("a tunnel by POST, or one that begins with a PROXY header, is not built yet", "allow_post proxy_protocol_config"),
 		route + "RetryPolicy": all("retry_on num_retries").
 			inert("the engine's own repetition always avoids the endpoint that failed", "retry_host_predicate host_selection_retry_max_attempts").
 			refuse(retryReason, "per_try_timeout retriable_status_codes retry_back_off retry_priority per_try_idle_timeout"),

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
-var update = flag.Bool("update", false, "rewrite golden files") //nolint:gochecknoglobals // a flag of the test binary
+var update = flag.Bool("update", false, "rewrite golden files")
 
 // A misspelt field would be listed and refused; a message that nobody links
 // could not be unpacked.

@@ -212,6 +212,15 @@ func newRequestID(out *[36]byte) {
 // after the first choose.
 func (x *exchange) toUpstream() {
 	h, f := &x.req, x.result.Route.Forward
+	// Templates read the request as it came, so they go before the rewrites
+	// (Envoy: finalizeRequestHeaders).
+	levels := x.table.RequestLevels(x.result.Host, x.result.Route, x.weighted)
+	x.scratch = levels.Apply(h, x, x.scratch)
+	if x.result.Host.AttemptCount {
+		// The engine repeats only what no upstream has worked on, so this is the
+		// first attempt that counts.
+		h.SetString("x-envoy-attempt-count", "1")
+	}
 	if f.Rewrites() {
 		original := h.Path
 		x.scratch = f.AppendPath(x.scratch[:0], &x.result.Route.Match, &x.facts)
@@ -219,7 +228,9 @@ func (x *exchange) toUpstream() {
 		h.Set(":path", x.scratch)
 	}
 	if host := f.Authority(x.weighted); host != "" {
-		h.Set("x-forwarded-host", h.Authority)
+		if f.AppendForwardedHost {
+			h.Add("x-forwarded-host", h.Authority)
+		}
 		h.Authority = h.KeepString(host)
 	} else if f.AutoHostRewrite {
 		if info := x.upstream.Info(); info.Hostname != "" {
@@ -228,8 +239,6 @@ func (x *exchange) toUpstream() {
 			h.Authority = h.KeepString(info.Host)
 		}
 	}
-	levels := x.table.RequestLevels(x.result.Host, x.result.Route, x.weighted)
-	x.scratch = levels.Apply(h, x, x.scratch)
 	if p := x.d.e.opts.Peers; p != nil && x.d.spec.Direction == listener.Outbound && x.upstream.Secure() {
 		id, encoded := p.Self()
 		h.SetString("x-envoy-peer-metadata-id", id)

@@ -120,6 +120,8 @@ type Forward struct {
 	// endpoint's host name.
 	HostRewrite     string
 	AutoHostRewrite bool
+	// AppendForwardedHost keeps a replaced authority in x-forwarded-host.
+	AppendForwardedHost bool
 	// Upgrades lists upgrade types that are allowed, in lower case.
 	Upgrades []string
 	// MaxStreamDuration bounds a stream's life; 0: none.
