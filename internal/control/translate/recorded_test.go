@@ -293,3 +293,35 @@ func TestResourcesEqualThoseOfARecordedIstiod(t *testing.T) {
 		})
 	}
 }
+
+// replaceObjects puts the objects of an edit in the place of those of the same
+// kind and name, and new ones behind.
+func replaceObjects(t *testing.T, input, edit string) string {
+	t.Helper()
+	key := func(doc string) string {
+		var o struct {
+			Kind     string
+			Metadata struct{ Name, Namespace string }
+		}
+		if err := yaml.Unmarshal([]byte(doc), &o); err != nil {
+			t.Fatal(err)
+		}
+		return o.Kind + "/" + o.Metadata.Namespace + "/" + o.Metadata.Name
+	}
+	edits := make(map[string]string)
+	for _, doc := range strings.Split(edit, "---\n")[1:] {
+		edits[key(doc)] = doc
+	}
+	var out strings.Builder
+	for _, doc := range strings.Split(input, "---\n")[1:] {
+		if d, ok := edits[key(doc)]; ok {
+			doc = d
+			delete(edits, key(doc))
+		}
+		out.WriteString("---\n" + doc)
+	}
+	for _, k := range sorted(edits) {
+		out.WriteString("---\n" + edits[k])
+	}
+	return out.String()
+}

@@ -115,9 +115,9 @@ func build(t testing.TB, tr *translate.Translator, v *translate.View, typeURL, n
 // istioData is the folder of Istio's recorded streams.
 func istioData(t testing.TB) string {
 	t.Helper()
-	dir := os.Getenv("TULLE_ISTIO_ADS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "..", "shared", "data", "istio-ads")
+	dir := filepath.Join("..", "..", "..", "..", "shared", "data", "istio-ads")
+	if istio := os.Getenv("TULLE_ISTIO_DATA"); istio != "" {
+		dir = filepath.Join(filepath.Dir(istio), "istio-ads")
 	}
 	if _, err := os.Stat(dir); err != nil {
 		if os.Getenv("CI") == "true" {

@@ -40,16 +40,14 @@ const (
 )
 
 // View is all that a proxy's configuration depends on, at one Snapshot. It is
-// immutable.
+// immutable. Locality and network are no part of it: endpoints are sent alike
+// to all places (see assignment).
 type View struct {
 	role      Role
 	namespace string
 	domain    string // DNS search domain of the workload
 	labels    map[string]string
 	addrs     []netip.Addr
-	locality  registry.Locality
-	network   string
-	cluster   string
 	workload  *registry.Workload
 	identity  string // authenticated SPIFFE URI; empty: plaintext, nothing proven
 
@@ -60,9 +58,7 @@ type View struct {
 	egress        map[string]string // "host:port" → listening address
 	dnsCapture    bool
 
-	// What the proxy can take.
-	vhds  bool
-	ranks bool
+	vhds bool // the proxy takes virtual hosts one by one
 
 	// Derived from the Snapshot.
 	scope     *model.SidecarScope
@@ -85,14 +81,10 @@ type View struct {
 func NewView(s *model.Snapshot, node *wire.Node, peer string) (*View, error) {
 	v := &View{
 		namespace: node.Namespace, domain: node.Domain, labels: node.Metadata.Labels, addrs: node.IPs,
-		locality:  registry.Locality{Region: node.Region, Zone: node.Zone, SubZone: node.SubZone},
-		network:   node.Metadata.Network,
-		cluster:   node.Metadata.ClusterID,
 		identity:  peer,
 		appPorts:  node.Metadata.AppPorts,
 		egress:    node.Metadata.Egress,
 		vhds:      node.Supports(wire.FeatureVHDS),
-		ranks:     node.Supports(wire.FeatureRanks),
 		intercept: interception(node.Metadata.Interception),
 	}
 	v.dnsCapture = node.Metadata.DNSCapture
@@ -158,12 +150,6 @@ func (v *View) authenticate(node *wire.Node, peer string) error {
 		return fmt.Errorf("%w: workload %s/%s runs as service account %q, its certificate is for %s", ErrView, w.Namespace, w.Name, w.Account, peer)
 	}
 	v.labels, v.addrs = w.Labels, w.Addresses
-	if w.Network != "" {
-		v.network = w.Network
-	}
-	if w.Locality != (registry.Locality{}) {
-		v.locality = w.Locality
-	}
 	return nil
 }
 
@@ -212,7 +198,7 @@ func (v *View) fingerprint() string {
 	for _, a := range v.addrs {
 		field(a.String())
 	}
-	field(fmt.Sprint(v.locality, v.network, v.cluster, v.identity, v.intercept, v.httpProxyPort, v.vhds, v.ranks, v.dnsCapture))
+	field(fmt.Sprint(v.identity, v.intercept, v.httpProxyPort, v.vhds, v.dnsCapture))
 	field(selectorText(v.appPorts))
 	field(selectorText(v.egress))
 	field(v.inboundText)
