@@ -6,24 +6,25 @@ import (
 	"testing"
 )
 
-func named(n int) *Service {
-	return &Service{Namespace: "x", Hostname: fmt.Sprintf("svc-%d.example", n)}
+// named is a service that a number of ServiceEntries define.
+func named(host string, entries int) *unit {
+	return &unit{base: &Service{Namespace: "default", Hostname: host}, contributions: make([]*contribution, entries)}
 }
 
 func TestAllocatedAddressesAreDistinctAndStable(t *testing.T) {
-	var all []*Service
+	var all []*unit
 	for i := range 3000 { // some dozens of them collide
-		all = append(all, named(i))
+		all = append(all, named(fmt.Sprintf("svc-%d.example", i), 1))
 	}
 	first := allocate(all)
-	seen := map[netip.Addr]*Service{}
-	for s, a := range first {
+	seen := map[netip.Addr]*unit{}
+	for u, a := range first {
 		if other := seen[a]; other != nil {
-			t.Fatalf("%s and %s share %s", s.Hostname, other.Hostname, a)
+			t.Fatalf("%s and %s share %s", u.base.Hostname, other.base.Hostname, a)
 		}
-		seen[a] = s
-		if !netip.MustParsePrefix("240.240.0.0/16").Contains(a) {
-			t.Fatalf("%s is outside of the range", a)
+		seen[a] = u
+		if b := a.As4(); !netip.MustParsePrefix("240.240.0.0/16").Contains(a) || b[3] == 0 || b[3] == 255 {
+			t.Fatalf("%s is not an address to give out", a)
 		}
 	}
 	if len(first) != len(all) {
@@ -31,8 +32,8 @@ func TestAllocatedAddressesAreDistinctAndStable(t *testing.T) {
 	}
 	moved := 0
 	without := allocate(all[1:])
-	for s, a := range without {
-		if first[s] != a {
+	for u, a := range without {
+		if first[u] != a {
 			moved++
 		}
 	}
@@ -41,13 +42,32 @@ func TestAllocatedAddressesAreDistinctAndStable(t *testing.T) {
 	}
 }
 
-func TestAllocationEndsWithItsRange(t *testing.T) {
-	var all []*Service
-	for i := range autoLast - autoFirst + 10 {
-		all = append(all, named(i))
+// The addresses are those that istiod gives (pilot/pkg/serviceregistry/serviceentry).
+func TestAllocatedAddressesAreIstios(t *testing.T) {
+	one, two, other := named("istio.io", 1), named("istio.io", 2), named("other.io", 1)
+	for _, c := range []struct {
+		name string
+		of   *unit
+		want string
+	}{
+		{"one entry", one, "240.240.122.168"},
+		{"two entries for one host", two, "240.240.91.120"},
+	} {
+		if got := allocate([]*unit{c.of, other})[c.of].String(); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
 	}
-	if got := len(allocate(all)); got != autoLast-autoFirst+1 {
-		t.Errorf("%d addresses", got)
+}
+
+func TestAllocationEndsWithItsRange(t *testing.T) {
+	for _, extra := range []int{-1, 0, 1} {
+		var all []*unit
+		for i := range autoUsedMax + extra {
+			all = append(all, named(fmt.Sprintf("svc-%d.example", i), 1))
+		}
+		if got, want := len(allocate(all)), min(len(all), autoUsedMax); got != want {
+			t.Errorf("%d services: %d addresses, want %d", len(all), got, want)
+		}
 	}
 }
 

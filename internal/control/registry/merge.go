@@ -97,15 +97,13 @@ func hostPath(o *apis.Object, host string) string {
 // complete fills in what depends on all services: allocated addresses and
 // aliases. Published services are never edited: a changed one is a new value.
 func complete(order []*unit) {
-	bases := make([]*Service, len(order))
 	targets := map[string]string{} // of aliases, by host
-	for i, u := range order {
-		bases[i] = u.base
+	for _, u := range order {
 		if u.base.Resolution == Alias {
 			targets[u.base.Hostname] = u.base.ExternalName
 		}
 	}
-	auto := allocate(bases)
+	auto := allocate(order)
 	aliases := map[string][]string{}
 	for host := range targets {
 		if concrete, ok := follow(targets, host); ok {
@@ -116,7 +114,7 @@ func complete(order []*unit) {
 		slices.Sort(list)
 	}
 	for _, u := range order {
-		u.publish(auto[u.base], aliases[u.base.Hostname])
+		u.publish(auto[u], aliases[u.base.Hostname])
 	}
 }
 
