@@ -205,6 +205,7 @@ func (t *Translator) virtualInbound(r *reader) *listenerv3.Listener {
 		}
 	}
 	l := t.inboundListener(r, virtualInboundName, (&planner{families: r.families()}).anyAddress(), inboundPort, chains)
+	l.AdditionalAddresses = t.alsoAt(r, inboundPort)
 	l.ListenerFilters = append(originalDestination(r.intercept()), inspectors(chains)...)
 	if r.intercept() == InterceptTPROXY {
 		l.Transparent = wrapperspb.Bool(true)

@@ -79,6 +79,9 @@ func (t *Translator) outboundListener(r *reader, p *listenerPlan) *listenerv3.Li
 		TrafficDirection:                 corev3.TrafficDirection_OUTBOUND,
 		ContinueOnListenerFiltersTimeout: true,
 	}
+	if p.wildcard {
+		l.AdditionalAddresses = t.alsoAt(r, p.port)
+	}
 	if p.bindToPort {
 		l.MaxConnectionsToAcceptPerSocketEvent = wrapperspb.UInt32(1)
 	} else {
@@ -104,6 +107,15 @@ func (t *Translator) outboundListener(r *reader, p *listenerPlan) *listenerv3.Li
 		}
 	}
 	return l
+}
+
+// alsoAt is the second wildcard address of proxies that have both address
+// families: Envoy's wildcard of one takes no traffic of the other.
+func (t *Translator) alsoAt(r *reader, port int) []*listenerv3.AdditionalAddress {
+	if f := r.families(); !f.v4 || !f.v6 {
+		return nil
+	}
+	return []*listenerv3.AdditionalAddress{{Address: socketAddress("::", port)}}
 }
 
 // unknownCluster is where connections go that no service claims
@@ -178,6 +190,7 @@ func (t *Translator) virtualOutbound(r *reader) *listenerv3.Listener {
 	l := &listenerv3.Listener{
 		Name:                                 virtualOutboundName,
 		Address:                              socketAddress(any4, outboundPort),
+		AdditionalAddresses:                  t.alsoAt(r, outboundPort),
 		TrafficDirection:                     corev3.TrafficDirection_OUTBOUND,
 		UseOriginalDst:                       wrapperspb.Bool(true),
 		MaxConnectionsToAcceptPerSocketEvent: wrapperspb.UInt32(1),

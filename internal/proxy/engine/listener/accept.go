@@ -33,8 +33,10 @@ type Acceptor struct {
 func Listen(at netip.AddrPort, most int, handle func(net.Conn), refused func()) (*Acceptor, error) {
 	var c net.ListenConfig
 	c.KeepAlive = -1 // Envoy's default: off
-	network := "tcp"
-	if at.Addr().Is4() {
+	// One family each: a wildcard of IPv6 leaves IPv4 to another socket, as
+	// Envoy's does without ipv4_compat.
+	network := "tcp6"
+	if at.Addr().Unmap().Is4() {
 		network = "tcp4"
 	}
 	l, err := c.Listen(context.Background(), network, at.String())
