@@ -140,21 +140,16 @@ func (q *Question) connection(g *generation, cfg *engine.Config, namespace strin
 	if q.ALPN != "" {
 		c.ALPN = strings.Split(q.ALPN, ",")
 	}
-	switch {
-	case !c.TLS && q.Protocol == "http" && len(c.ALPN) == 0:
-		c.ALPN = []string{"http/1.1"}
-	case !c.TLS && q.Protocol == "http2" && len(c.ALPN) == 0:
-		c.ALPN = []string{"h2c"}
-	case q.TLS == "tls" && c.SNI == "":
+	if p := usualALPN(q.TLS, q.Protocol); p != "" && len(c.ALPN) == 0 {
+		c.ALPN = []string{p}
+	}
+	if q.TLS == "tls" && c.SNI == "" {
 		// A TLS client names the host that it calls.
 		c.SNI = strings.ToLower(q.Host)
 	}
 	if q.TLS == "mtls" {
 		c.Verified = true
 		c.Peer = "spiffe://" + g.snapshot.Mesh().TrustDomain + "/ns/" + namespace + "/sa/default"
-		if len(c.ALPN) == 0 {
-			c.ALPN = []string{"istio"}
-		}
 	}
 	address := q.Address
 	var accepting *listener.Matcher
@@ -174,6 +169,16 @@ func (q *Question) connection(g *generation, cfg *engine.Config, namespace strin
 	}
 	c.Local = netip.AddrPortFrom(address, uint16(q.Port))
 	return c, accepting
+}
+
+// usualALPN is what clients of a protocol offer, and sidecars within mutual TLS
+// (Istio); of plaintext it is what sniffing finds. Empty: nothing.
+func usualALPN(tls, protocol string) string {
+	return map[string]map[string]string{
+		"none": {"http": "http/1.1", "http2": "h2c"},
+		"tls":  {"http": "http/1.1", "http2": "h2"},
+		"mtls": {"http": "istio-http/1.1", "http2": "istio-h2", "tcp": "istio"},
+	}[tls][protocol]
 }
 
 // serviceAddress is the address that the question's host would resolve to, and
@@ -228,6 +233,9 @@ func (q *Question) request(conn *fact.Conn) *fact.Request {
 func (g *generation) answer(cfg *engine.Config, d *engine.Decision, tr *fact.Trace) *Answer {
 	a := &Answer{Decision: string(d.Outcome), Status: d.Status, Error: string(d.Error), Cluster: d.Cluster, Policy: d.Policy,
 		Weights: d.Weights, Conditions: d.Conditions, Origin: []Place{}, Trace: []Step{}}
+	if d.Error == engine.NoCluster {
+		a.Error, a.Missing = "", d.Cluster
+	}
 	if a.Weights == nil {
 		a.Weights = map[string]uint32{}
 	}

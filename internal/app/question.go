@@ -39,18 +39,22 @@ type Answer struct {
 	Status   int    `json:"status"`
 	// Error is empty or no_listener, no_filter_chain, invalid_mtls, protocol,
 	// no_virtual_host, no_route.
-	Error       string            `json:"error"`
-	Listener    string            `json:"listener"`
-	FilterChain string            `json:"filterChain"`
-	RouteConfig string            `json:"routeConfig"`
-	VirtualHost string            `json:"virtualHost"`
-	Route       string            `json:"route"`
-	Cluster     string            `json:"cluster"`
-	Weights     map[string]uint32 `json:"weights"`
-	Policy      string            `json:"policy"`
-	Conditions  []string          `json:"conditions"`
-	Origin      []Place           `json:"origin"`
-	Trace       []Step            `json:"trace"`
+	Error       string `json:"error"`
+	Listener    string `json:"listener"`
+	FilterChain string `json:"filterChain"`
+	RouteConfig string `json:"routeConfig"`
+	VirtualHost string `json:"virtualHost"`
+	Route       string `json:"route"`
+	Cluster     string `json:"cluster"`
+	// Missing is the name of the cluster that a route leads to and that does
+	// not exist, because no service or subset does: such a request is rejected
+	// with Status (503), and Cluster is that name too.
+	Missing    string            `json:"missing"`
+	Weights    map[string]uint32 `json:"weights"`
+	Policy     string            `json:"policy"`
+	Conditions []string          `json:"conditions"`
+	Origin     []Place           `json:"origin"`
+	Trace      []Step            `json:"trace"`
 }
 
 // Place is a field of an object, and where it stands.

@@ -152,6 +152,8 @@ func conclusion(a *app.Answer) string {
 	switch {
 	case a.Error != "":
 		return fmt.Sprintf("%s: %s", a.Decision, strings.ReplaceAll(a.Error, "_", " "))
+	case a.Missing != "":
+		return fmt.Sprintf("%s %d: no cluster %s", a.Decision, a.Status, a.Missing)
 	case len(a.Weights) > 1:
 		var parts []string
 		for _, name := range slices.Sorted(maps.Keys(a.Weights)) {
