@@ -382,7 +382,7 @@ func (m *Mesh) keepTokens(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			if err := m.writeTokens(); err != nil {
-				m.options.Log.ErrorContext(ctx, "join tokens could not be written anew", "error", err)
+				m.options.Log.ErrorContext(ctx, "join tokens could not be written anew", slog.Any("error", err))
 			}
 		}
 	}

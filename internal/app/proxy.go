@@ -280,7 +280,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 		bound, cancel := context.WithTimeout(inner, drainMax)
 		defer cancel()
 		if err := p.engine.Drain(bound); err != nil {
-			p.options.Log.WarnContext(inner, "drain cut short", "error", err)
+			p.options.Log.WarnContext(inner, "drain cut short", slog.Any("error", err))
 		}
 		stop()
 		return nil
@@ -313,7 +313,7 @@ func (p *Proxy) apply(typeURL string, added []*wire.Resource, removed []string, 
 func (p *Proxy) buildLocked(now time.Time) {
 	cfg, wait := p.builder.Build(now)
 	if err := p.engine.Apply(cfg); err != nil {
-		p.options.Log.Error("a part of the configuration could not be put in force", "error", err)
+		p.options.Log.Error("a part of the configuration could not be put in force", slog.Any("error", err))
 	}
 	p.waiting = time.Time{}
 	if wait > 0 {
@@ -368,7 +368,7 @@ func (p *Proxy) rememberLocked(typeURL string, added []*wire.Resource, removed [
 		i := slices.IndexFunc(rejections, func(x wire.Rejection) bool { return x.Name == r.Name })
 		if i >= 0 {
 			refused[r.Name] = admin.Rejection{TypeURL: typeURL, Name: r.Name, Version: r.Version, Reason: rejections[i].Reason, At: now}
-			p.options.Log.Error("resource refused, its last good version stays", "type", shortType(typeURL), "name", r.Name, "reason", rejections[i].Reason)
+			p.options.Log.Error("resource refused, its last good version stays", slog.String("type", shortType(typeURL)), slog.String("name", r.Name), slog.String("reason", rejections[i].Reason))
 			continue
 		}
 		delete(refused, r.Name)

@@ -270,7 +270,7 @@ func (c *ControlPlane) report(ctx context.Context, g *generation, took time.Dura
 			bad++
 		}
 	}
-	c.options.Log.InfoContext(ctx, "configuration built", "generation", g.version, "objects", len(g.set.Objects), "services", len(g.set.Services), "refused", bad, "took", took)
+	c.options.Log.InfoContext(ctx, "configuration built", slog.String("generation", g.version), slog.Int("objects", len(g.set.Objects)), slog.Int("services", len(g.set.Services)), slog.Int("refused", bad), slog.Duration("took", took))
 }
 
 // serveHTTP serves until ctx ends, then lets open requests finish.

@@ -16,9 +16,11 @@ import (
 
 // propagated are the request headers that a service hands on to the services it calls: a mesh can join spans into a trace only
 // when the applications do this (B3, W3C Trace Context), and a route by user works only for calls that carry the user.
-var propagated = [...]string{
-	"x-request-id", "traceparent", "tracestate", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled",
-	"x-b3-flags", "x-ot-span-context", "end-user",
+func propagated() []string {
+	return []string{
+		"x-request-id", "traceparent", "tracestate", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled",
+		"x-b3-flags", "x-ot-span-context", "end-user",
+	}
 }
 
 // caller makes the calls to other services, the way the environment says:
@@ -71,7 +73,7 @@ func (c *caller) get(r *http.Request, target string, out any) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, h := range propagated {
+	for _, h := range propagated() {
 		if v := r.Header.Get(h); v != "" {
 			req.Header.Set(h, v)
 		}

@@ -57,7 +57,7 @@ func Run(ctx context.Context, name string, o Options) error {
 	if version == "" {
 		version = "v1"
 	}
-	s := &service{name: name, log: o.Log.With("service", name), switches: newSwitches(version)}
+	s := &service{name: name, log: o.Log.With(slog.String("service", name)), switches: newSwitches(version)}
 	calls, err := newCaller(o.Env)
 	if err != nil {
 		return err
@@ -84,7 +84,7 @@ func Run(ctx context.Context, name string, o Options) error {
 	if o.Started != nil {
 		o.Started(ln.Addr())
 	}
-	s.log.Info("serving", "address", ln.Addr().String(), "version", version)
+	s.log.Info("serving", slog.String("address", ln.Addr().String()), slog.String("version", version))
 	return s.run(ctx, ln, ctl)
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"strconv"
 	"strings"
@@ -66,7 +67,7 @@ func (l *ledger) serve(ctx context.Context, ln net.Listener) error {
 		l.mu.Unlock()
 		wg.Go(func() {
 			if err := l.converse(ctx, c); err != nil {
-				l.s.log.Debug("ledger connection ended", "error", err)
+				l.s.log.Debug("ledger connection ended", slog.Any("error", err))
 			}
 			l.mu.Lock()
 			delete(l.open, c)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -89,13 +90,13 @@ func (s *service) front(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if recommendErr != nil {
-		s.log.Debug("page without recommendations", "error", recommendErr)
+		s.log.Debug("page without recommendations", slog.Any("error", recommendErr))
 		page.Recommendations = nil
 	}
 	if strings.Contains(r.Header.Get("Accept"), "text/html") {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		if err := frontPage().Execute(w, page); err != nil {
-			s.log.Debug("page not written", "error", err)
+			s.log.Debug("page not written", slog.Any("error", err))
 		}
 		return
 	}

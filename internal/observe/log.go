@@ -109,7 +109,9 @@ type repeatHandler struct {
 }
 
 // Enabled implements slog.Handler.
-func (h *repeatHandler) Enabled(ctx context.Context, l slog.Level) bool { return h.next.Enabled(ctx, l) }
+func (h *repeatHandler) Enabled(ctx context.Context, l slog.Level) bool {
+	return h.next.Enabled(ctx, l)
+}
 
 // Handle implements slog.Handler.
 func (h *repeatHandler) Handle(ctx context.Context, r slog.Record) error {

@@ -125,7 +125,7 @@ func TestRepeatedMessagesAreHeldBackAndCounted(t *testing.T) {
 		var out bytes.Buffer
 		log := NewLogger(&out, LogOptions{})
 		for range repeatsMax + 7 {
-			log.Warn("endpoint refused", "address", "127.0.0.1:1")
+			log.Warn("endpoint refused", slog.String("address", "127.0.0.1:1"))
 		}
 		log.Warn("another")
 		if got := strings.Count(out.String(), "endpoint refused"); got != repeatsMax {
@@ -136,7 +136,7 @@ func TestRepeatedMessagesAreHeldBackAndCounted(t *testing.T) {
 		}
 		<-time.After(repeatWindow) // virtual time
 		out.Reset()
-		log.With("k", 1).Warn("endpoint refused")
+		log.With(slog.Int("k", 1)).Warn("endpoint refused")
 		if !strings.Contains(out.String(), "repeats_left_out=7") {
 			t.Errorf("the new window does not tell of 7 lines left out: %s", out.String())
 		}
@@ -149,7 +149,7 @@ func TestLogHidesSecretsByKeyAndKeepsLevels(t *testing.T) {
 	log := NewLogger(&out, LogOptions{Format: JSON, Level: level})
 	log.Debug("not shown")
 	level.Set(slog.LevelDebug)
-	log.WithGroup("request").Debug("shown", "Authorization", "Bearer abc", "path", "/")
+	log.WithGroup("request").Debug("shown", slog.String("Authorization", "Bearer abc"), slog.String("path", "/"))
 	if got := out.String(); strings.Contains(got, "abc") || strings.Contains(got, "not shown") || !strings.Contains(got, `"path":"/"`) {
 		t.Errorf("got %s", got)
 	}

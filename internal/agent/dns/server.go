@@ -137,7 +137,7 @@ func (s *Server) answer(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) {
 	}
 	reply.Truncate(size)
 	if err := w.WriteMsg(reply); err != nil {
-		s.options.Log.Debug("name query not answered", "error", err)
+		s.options.Log.Debug("name query not answered", slog.Any("error", err))
 	}
 }
 
@@ -166,7 +166,7 @@ func (s *Server) reply(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) (*
 	}
 	m, err := s.forward(ctx, q, w.RemoteAddr().Network())
 	if err != nil {
-		s.options.Log.Debug("name not resolved", "error", err)
+		s.options.Log.Debug("name not resolved", slog.Any("error", err))
 		return ednsOf(q, new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)), "failed"
 	}
 	return m, "forwarded"

@@ -19,7 +19,7 @@ import (
 	"github.com/tullemesh/tulle/internal/demo"
 )
 
-var update = flag.Bool("update", false, "rewrite golden files") //nolint:gochecknoglobals // a flag of the test
+var update = flag.Bool("update", false, "rewrite golden files")
 
 func TestMistakesAreReportedAllAndInPlace(t *testing.T) {
 	const path = "testdata/refused.txtar"
