@@ -8,7 +8,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 .PHONY: build
-build: ## build bin/tulle and bin/tulle-proxy
+build: ## build bin/tulle
 	$(GO) build -trimpath -o $(BIN)/ ./cmd/...
 
 .PHONY: test

@@ -23,6 +23,7 @@ const defaultTrustDomain = "cluster.local"
 type workloadAgent struct {
 	keeper *certs.Keeper
 	name   string
+	roots  string // file
 }
 
 func newWorkloadAgent(o ProxyOptions, node *corev3.Node) (*workloadAgent, error) {
@@ -62,7 +63,7 @@ func newWorkloadAgent(o ProxyOptions, node *corev3.Node) (*workloadAgent, error)
 	if err != nil {
 		return nil, err
 	}
-	return &workloadAgent{keeper: keeper, name: o.ServerName}, nil
+	return &workloadAgent{keeper: keeper, name: o.ServerName, roots: o.Roots}, nil
 }
 
 // Run keeps the certificate fresh until ctx ends.
@@ -85,5 +86,11 @@ func (a *workloadAgent) clientTLS() (*tls.Config, error) {
 	if b == nil {
 		return nil, errors.New("there is no certificate yet")
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}, RootCAs: b.Pool(), ServerName: a.name, Certificates: []tls.Certificate{*b.Certificate()}}, nil
+	roots := b.Pool().Clone()
+	// The file may be newer than the certificate: after a change of roots the
+	// control plane serves a certificate of the new one.
+	if text, err := os.ReadFile(a.roots); err == nil {
+		roots.AppendCertsFromPEM(text)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}, RootCAs: roots, ServerName: a.name, Certificates: []tls.Certificate{*b.Certificate()}}, nil
 }

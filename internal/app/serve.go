@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 	securityapi "istio.io/api/security/v1alpha1"
 
 	"github.com/tullemesh/tulle/internal/apis"
@@ -99,7 +100,7 @@ func NewControlPlane(ctx context.Context, o ServeOptions) (*ControlPlane, error)
 	if c.source, err = file.New(o.Files, c.store, file.Options{MeshConfig: o.MeshConfig, Log: o.Log}); err != nil {
 		return nil, err
 	}
-	c.server = xds.New(xds.Options{Log: o.Log, Registry: c.metrics})
+	served := xds.Options{Log: o.Log, Registry: c.metrics}
 	if o.XDSTLS != "" {
 		// The trust domain is part of every certificate: it holds for a run.
 		in, _, err := file.Load(o.Files, file.Options{MeshConfig: o.MeshConfig})
@@ -111,12 +112,37 @@ func NewControlPlane(ctx context.Context, o ServeOptions) (*ControlPlane, error)
 		if c.issuer, err = newIssuer(o, mesh, c.metrics); err != nil {
 			return nil, err
 		}
+		served.Identify = identify(ca.NewCertificateAuthenticator(c.issuer.authority))
 	}
+	c.server = xds.New(served)
 	if err := c.listen(ctx); err != nil {
 		c.closeListeners()
 		return nil, err
 	}
 	return c, nil
+}
+
+// identify proves who a client is by its certificate, judged when the stream
+// opens and not only in the handshake: roots, trust domain, validity. A client
+// over TLS without a certificate is nobody.
+func identify(a *ca.CertificateAuthenticator) func(context.Context) (xds.Identity, error) {
+	return func(ctx context.Context) (xds.Identity, error) {
+		p, ok := peer.FromContext(ctx)
+		if !ok {
+			return xds.Identity{Plaintext: true}, nil
+		}
+		if _, secured := p.AuthInfo.(credentials.TLSInfo); !secured {
+			return xds.Identity{Plaintext: true}, nil
+		}
+		id, err := a.Authenticate(ctx)
+		if errors.Is(err, ca.ErrNoCredential) {
+			return xds.Identity{}, nil
+		}
+		if err != nil {
+			return xds.Identity{}, err
+		}
+		return xds.Identity{Peer: id.String()}, nil
+	}
 }
 
 func newIssuer(o ServeOptions, mesh *model.Mesh, metrics *observe.Registry) (*issuer, error) {
