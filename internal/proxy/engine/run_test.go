@@ -388,4 +388,3 @@ func eventually(t testing.TB, what string, holds func() bool) {
 		}
 	}
 }
-

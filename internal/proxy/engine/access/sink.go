@@ -183,17 +183,17 @@ type sink struct {
 	w       io.WriteCloser
 	dropped *observe.Counter
 
-	// Guarded by writing: one write at a time, in order.
-	writing sync.Mutex
-	spare   []byte
+	flusher sync.WaitGroup
 
 	// Guarded by mu.
-	mu     sync.Mutex
-	lines  []byte
-	timer  *time.Timer
-	armed  bool
-	hurry  bool
-	closed bool
+	mu       sync.Mutex
+	lines    []byte
+	spare    []byte // of the flusher
+	timer    *time.Timer
+	armed    bool // the timer is, or a flusher runs
+	hurry    bool
+	flushing bool
+	closed   bool
 }
 
 func newSink(w io.WriteCloser, dropped *observe.Counter) *sink { return &sink{w: w, dropped: dropped} }
@@ -214,28 +214,35 @@ func (s *sink) write(f *Format, r *Record) {
 		} else {
 			s.timer.Reset(flushAfter)
 		}
-	case len(s.lines) >= flushBytes && !s.hurry:
+	case len(s.lines) >= flushBytes && !s.hurry && !s.flushing:
 		s.hurry = true
 		s.timer.Reset(0)
 	}
 }
 
-// flush writes what waits. Two may run when the timer was hurried; writing
-// keeps their order.
+// flush writes until nothing waits. One flusher runs at a time, so lines keep
+// their order; what comes while it writes goes with its next write.
 func (s *sink) flush() {
-	s.writing.Lock()
-	defer s.writing.Unlock()
 	s.mu.Lock()
-	lines := s.lines
-	s.lines = s.spare[:0]
-	s.armed, s.hurry = false, false
-	s.mu.Unlock()
-	if len(lines) > 0 {
-		if _, err := s.w.Write(lines); err != nil {
+	defer s.mu.Unlock()
+	if s.flushing {
+		return
+	}
+	s.flushing, s.armed = true, true
+	s.flusher.Add(1)
+	defer s.flusher.Done()
+	for len(s.lines) > 0 {
+		lines := s.lines
+		s.lines = s.spare[:0]
+		s.mu.Unlock()
+		_, err := s.w.Write(lines)
+		s.mu.Lock()
+		if err != nil {
 			s.dropped.Inc()
 		}
+		s.spare = lines
 	}
-	s.spare = lines
+	s.flushing, s.armed, s.hurry = false, false, false
 }
 
 func (s *sink) close() {
@@ -246,5 +253,6 @@ func (s *sink) close() {
 	}
 	s.mu.Unlock()
 	s.flush()
+	s.flusher.Wait()
 	_ = s.w.Close() // nothing is lost: all lines were written
 }
