@@ -44,6 +44,8 @@ type Live struct {
 	ended chan struct{} // closed by Close
 	work  sync.WaitGroup
 
+	buffers conn.Buffers // of HTTP/2 connections
+
 	clusters atomic.Pointer[map[string]*Cluster]
 
 	// Guarded by mu.

@@ -42,6 +42,7 @@ type Upstream struct {
 
 	info   atomic.Pointer[EndpointInfo]
 	Counts Counts
+	mux    multiplex
 
 	// Guarded by mu.
 	mu      sync.Mutex
@@ -57,7 +58,7 @@ type Counts struct {
 }
 
 func newUpstream(c *Cluster, key string, at netip.AddrPort, pipe string, transport *tls.ClientSpec) *Upstream {
-	u := &Upstream{Host: Host{Key: key}, Addr: at, Pipe: pipe, cluster: c, transport: transport}
+	u := &Upstream{Host: Host{Key: key}, Addr: at, Pipe: pipe, cluster: c, transport: transport, mux: multiplex{speaks: Auto}}
 	u.Host.up = u
 	return u
 }
@@ -92,6 +93,29 @@ type Use struct {
 	ServerName string
 	// Raw is for bytes that are not HTTP: without HTTP's application protocols.
 	Raw bool
+	// Protocol of HTTP: HTTP1, HTTP2 or Auto.
+	Protocol Protocol
+}
+
+// application is what TLS offers.
+func (u *Use) application() tls.Application {
+	switch {
+	case u.Raw:
+		return tls.Bytes
+	case u.Protocol == HTTP2:
+		return tls.HTTP2
+	case u.Protocol == Auto:
+		return tls.AnyHTTP
+	}
+	return tls.HTTP1
+}
+
+// negotiated is the application protocol that TLS agreed on, or empty.
+func (c *Conn) negotiated() string {
+	if t, ok := c.Stream.(*conn.TLS); ok {
+		return t.ConnectionState().NegotiatedProtocol
+	}
+	return ""
 }
 
 // Connect makes a connection to the endpoint, or takes one over that another
@@ -146,7 +170,7 @@ func (u *Upstream) connect(ctx context.Context, use *Use) (*Conn, error) {
 	}
 	c := &Conn{Stream: s, Upstream: u, made: u.cluster.live.opts.Clock.Now()}
 	if u.transport != nil {
-		t, err := u.cluster.live.opts.TLS.Connect(ctx, s, u.transport, u.serverName(use), !use.Raw)
+		t, err := u.cluster.live.opts.TLS.Connect(ctx, s, u.transport, u.serverName(use), use.application())
 		if err != nil {
 			s.Close()
 			return nil, fmt.Errorf("%w: TLS handshake with %s: %w", ErrConnect, u.Host.Key, err)
@@ -241,6 +265,7 @@ func (u *Upstream) retire() {
 	for _, c := range idle {
 		c.Close()
 	}
+	u.mux.retire()
 }
 
 func (u *Upstream) unused() bool {

@@ -24,6 +24,9 @@ const peerExchange = "istio-peer-exchange"
 // istioHTTP1 is Istio's ALPN for HTTP/1.1 between sidecars.
 const istioHTTP1 = "istio-http/1.1"
 
+// istioHTTP2 is the same for HTTP/2.
+const istioHTTP2 = "istio-h2"
+
 // Errors of certificate checks.
 var (
 	ErrName    = errors.New("peer certificate has none of the expected names")
@@ -37,8 +40,21 @@ func (c *ClientSpec) Equal(o *ClientSpec) bool { return reflect.DeepEqual(c, o) 
 type clientKey struct {
 	spec *ClientSpec
 	name string
-	http bool
+	app  Application
 }
+
+// Application is what an upstream connection is for, which decides the
+// protocols that are offered by ALPN.
+type Application uint8
+
+// The applications: bytes that are not HTTP, one version of HTTP, or the one
+// that the peer chooses.
+const (
+	Bytes Application = iota
+	HTTP1
+	HTTP2
+	AnyHTTP
+)
 
 // Accept does the server's side of a handshake over s. The certificates are
 // those of the moment.
@@ -119,11 +135,11 @@ func (s *Store) server(spec *ServerSpec) (*tls.Config, error) {
 	return actual.(*tls.Config), nil
 }
 
-// Connect does the client's side of a handshake over s. http says that HTTP/1.1
-// follows, so that Istio's protocol name for it is offered (what Istio's ALPN
-// filter does for Envoy).
-func (s *Store) Connect(ctx context.Context, sock *conn.Socket, spec *ClientSpec, name string, http bool) (*conn.TLS, error) {
-	cfg, err := s.client(spec, name, http)
+// Connect does the client's side of a handshake over s. app says what follows,
+// so that Istio's protocol name for it is offered (what Istio's ALPN filter
+// does for Envoy).
+func (s *Store) Connect(ctx context.Context, sock *conn.Socket, spec *ClientSpec, name string, app Application) (*conn.TLS, error) {
+	cfg, err := s.client(spec, name, app)
 	if err != nil {
 		return nil, err
 	}
@@ -135,9 +151,9 @@ func (s *Store) Connect(ctx context.Context, sock *conn.Socket, spec *ClientSpec
 }
 
 // client returns the context of a spec in the current generation.
-func (s *Store) client(spec *ClientSpec, name string, http bool) (*tls.Config, error) {
+func (s *Store) client(spec *ClientSpec, name string, app Application) (*tls.Config, error) {
 	g := s.state.Load()
-	key := clientKey{spec, name, http}
+	key := clientKey{spec, name, app}
 	if c, ok := g.contexts.Load(key); ok {
 		return c.(*tls.Config), nil
 	}
@@ -145,7 +161,7 @@ func (s *Store) client(spec *ClientSpec, name string, http bool) (*tls.Config, e
 		MinVersion: atLeast12(spec.MinVersion),
 		MaxVersion: spec.MaxVersion,
 		ServerName: name,
-		NextProtos: clientALPN(spec.ALPN, http),
+		NextProtos: clientALPN(spec.ALPN, app),
 		// Verification is below: names are SPIFFE IDs, and without roots the
 		// configuration asks for none (Envoy: no validation context).
 		InsecureSkipVerify: true,
@@ -181,17 +197,28 @@ func (s *Store) client(spec *ClientSpec, name string, http bool) (*tls.Config, e
 	return actual.(*tls.Config), nil
 }
 
-// clientALPN is the list to offer.
-func clientALPN(configured []string, http bool) []string {
+// clientALPN is the list to offer. One version of HTTP is offered alone, so
+// that the peer can't choose the other; where nothing is configured, HTTP/2 is
+// still named (Envoy: the pools' ALPN fallback).
+func clientALPN(configured []string, app Application) []string {
 	out := without(configured, peerExchange)
-	if !http {
-		return out
+	istio := slices.Contains(out, "istio")
+	switch app {
+	case HTTP1:
+		if istio {
+			return []string{istioHTTP1, "istio", "http/1.1"}
+		}
+		return without(out, "h2")
+	case HTTP2:
+		if istio {
+			return []string{istioHTTP2, "istio", "h2"}
+		}
+		return []string{"h2"}
+	case AnyHTTP:
+		return []string{"h2", "http/1.1"}
+	case Bytes:
 	}
-	if slices.Contains(out, "istio") {
-		return []string{istioHTTP1, "istio", "http/1.1"}
-	}
-	// Until the upstream connection speaks HTTP/2, the peer must not choose it.
-	return without(out, "h2")
+	return out
 }
 
 func without(list []string, name string) []string {

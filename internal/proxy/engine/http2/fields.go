@@ -1,0 +1,299 @@
+package http2
+
+import (
+	"bytes"
+	"strconv"
+
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/message"
+)
+
+// section says what a header block is.
+type section uint8
+
+const (
+	requestSection section = iota
+	responseSection
+	trailerSection
+)
+
+// pseudo-header fields as bits, to find repeated and missing ones.
+const (
+	gotMethod = 1 << iota
+	gotScheme
+	gotPath
+	gotAuthority
+	gotStatus
+)
+
+// fieldReader checks the fields of one block by RFC 9113 §8.2 and §8.3 and
+// fills a head. A rule that is broken is remembered, because the rest of the
+// block must still be decoded for HPACK's sake.
+type fieldReader struct {
+	head     *message.Head
+	section  section
+	bytesMax int
+	countMax int
+
+	bytes, count int
+	pseudo       int
+	regular      bool // a regular field was seen
+	malformed    string
+	large        bool
+	host         []byte
+	hosts        int
+	cookies      int
+	length       int64 // of Content-Length; -1: none
+	trailers     bool  // te: trailers
+	expect       bool  // expect: 100-continue
+}
+
+// emit takes one field from the HPACK decoder.
+func (r *fieldReader) emit(f hpack.HeaderField) {
+	if r.malformed != "" || r.large {
+		return
+	}
+	r.bytes += len(f.Name) + len(f.Value) + 32 // RFC 9113 §6.5.2
+	r.count++
+	if r.bytes > r.bytesMax || r.count > r.countMax {
+		r.large = true
+		return
+	}
+	if !validValue(f.Value) {
+		r.malformed = "field value with a forbidden byte or surrounding space"
+		return
+	}
+	if f.Name != "" && f.Name[0] == ':' {
+		r.malformed = r.pseudoField(f.Name, f.Value)
+		return
+	}
+	r.regular = true
+	if !validName(f.Name) {
+		r.malformed = "field name with a forbidden byte"
+		return
+	}
+	r.malformed = r.field(f.Name, f.Value)
+}
+
+// pseudoField takes a pseudo-header field (RFC 9113 §8.3).
+func (r *fieldReader) pseudoField(name, value string) (malformed string) {
+	if r.regular || r.section == trailerSection {
+		return "pseudo-header field after a regular one or in trailers"
+	}
+	bit := 0
+	h := r.head
+	switch {
+	case name == ":status" && r.section == responseSection:
+		bit = gotStatus
+		n, err := strconv.Atoi(value)
+		if err != nil || len(value) != 3 || n < 100 || n == 101 {
+			return ":status is not a status of HTTP/2"
+		}
+		h.Status = n
+	case r.section != requestSection:
+		return "unknown pseudo-header field"
+	case name == ":method":
+		bit = gotMethod
+		h.Method = h.KeepString(value)
+	case name == ":scheme":
+		bit = gotScheme
+		h.Scheme = h.KeepString(value)
+	case name == ":path":
+		bit = gotPath
+		h.Path = h.KeepString(value)
+	case name == ":authority":
+		bit = gotAuthority
+		h.Authority = h.KeepString(value)
+	default:
+		return "unknown pseudo-header field"
+	}
+	if r.pseudo&bit != 0 {
+		return "repeated pseudo-header field"
+	}
+	r.pseudo |= bit
+	return ""
+}
+
+// field takes a regular field.
+func (r *fieldReader) field(name, value string) (malformed string) {
+	h := r.head
+	switch name {
+	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
+		return "connection-specific field" // RFC 9113 §8.2.2
+	case "te":
+		if value != "trailers" {
+			return "te other than trailers"
+		}
+		r.trailers = true
+		return ""
+	case "content-length":
+		n, ok := parseLength(value)
+		if r.section == trailerSection || !ok || r.length >= 0 {
+			return "content-length that is repeated, misplaced or no number"
+		}
+		r.length = n
+	case "host":
+		if r.section == requestSection {
+			r.hosts++
+			r.host = h.KeepString(value)
+			return ""
+		}
+	case "cookie":
+		r.cookies++
+	case "expect":
+		if r.section == requestSection && value == "100-continue" {
+			r.expect = true
+			return ""
+		}
+	}
+	if r.section == trailerSection && !allowedTrailer(name) {
+		return "field that is not allowed in trailers"
+	}
+	h.Append(h.KeepString(name), h.KeepString(value))
+	return ""
+}
+
+// finish checks what only the whole block tells.
+func (r *fieldReader) finish() {
+	if r.malformed != "" || r.large {
+		return
+	}
+	switch r.section {
+	case requestSection:
+		r.malformed = r.finishRequest()
+	case responseSection:
+		if r.pseudo&gotStatus == 0 {
+			r.malformed = "no :status"
+		}
+	case trailerSection:
+	}
+}
+
+func (r *fieldReader) finishRequest() (malformed string) {
+	h := r.head
+	h.Protocol = fact.HTTP2
+	if r.hosts > 1 {
+		return "repeated host"
+	}
+	if r.cookies > 1 { // RFC 9113 §8.2.3: crumbs are joined for whoever reads them
+		if joined, ok := h.Get("cookie"); ok {
+			h.Set("cookie", joined)
+		}
+	}
+	if r.hosts == 1 {
+		if r.pseudo&gotAuthority == 0 {
+			h.Authority = r.host
+			r.pseudo |= gotAuthority
+		} else if !bytes.EqualFold(h.Authority, r.host) {
+			return "host differs from :authority" // RFC 9113 §8.3.1
+		}
+	}
+	connect := string(h.Method) == "CONNECT"
+	switch {
+	case !validName(string(bytes.ToLower(h.Method))):
+		return ":method is missing or no token"
+	case connect && (r.pseudo&(gotScheme|gotPath) != 0 || r.pseudo&gotAuthority == 0):
+		return "CONNECT with :scheme or :path, or without :authority" // RFC 9113 §8.5
+	case connect:
+	case r.pseudo&(gotScheme|gotPath) != gotScheme|gotPath:
+		return "no :scheme or no :path"
+	case !validScheme(h.Scheme):
+		return ":scheme is no scheme"
+	case !validPath(h.Path, h.Method):
+		return ":path is empty, relative or has a forbidden byte"
+	}
+	if !validHost(h.Authority) {
+		return ":authority is missing or no host and port"
+	}
+	return ""
+}
+
+// validValue is RFC 9113 §8.2.1, and HTTP/1.1's rule for control characters:
+// what passes here may be written in HTTP/1.1.
+func validValue(v string) bool {
+	if len(v) == 0 {
+		return true
+	}
+	if first, last := v[0], v[len(v)-1]; first == ' ' || first == '\t' || last == ' ' || last == '\t' {
+		return false
+	}
+	for i := range len(v) {
+		if c := v[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// validName is a token in lower case (RFC 9113 §8.2).
+func validName(n string) bool {
+	for i := range len(n) {
+		c := n[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && !bytes.ContainsRune([]byte("!#$%&'*+-.^_`|~"), rune(c)) {
+			return false
+		}
+	}
+	return len(n) > 0
+}
+
+func validScheme(s []byte) bool {
+	for i, c := range s {
+		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
+		if !letter && (i == 0 || (c < '0' || c > '9') && c != '+' && c != '-' && c != '.') {
+			return false
+		}
+	}
+	return len(s) > 0
+}
+
+// validPath allows what a request target of HTTP/1.1 may hold.
+func validPath(p, method []byte) bool {
+	if len(p) == 0 || p[0] != '/' && (string(p) != "*" || string(method) != "OPTIONS") {
+		return false
+	}
+	for _, c := range p {
+		if c <= ' ' || c >= 0x7f || c == '#' {
+			return false
+		}
+	}
+	return true
+}
+
+// validHost allows the bytes of a host and port; userinfo is refused
+// (RFC 9113 §8.3.1).
+func validHost(h []byte) bool {
+	for _, c := range h {
+		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
+		if !letter && (c < '0' || c > '9') && bytes.IndexByte([]byte("-._~%!$&'()*+,;=:[]"), c) < 0 {
+			return false
+		}
+	}
+	return len(h) > 0
+}
+
+func parseLength(s string) (int64, bool) {
+	if len(s) == 0 || len(s) > 18 {
+		return 0, false
+	}
+	n := int64(0)
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, false
+		}
+		n = n*10 + int64(s[i]-'0')
+	}
+	return n, true
+}
+
+// allowedTrailer refuses what decides framing, routing or authentication
+// (RFC 9110 §6.5.1), as HTTP/1.1's trailers do.
+func allowedTrailer(name string) bool {
+	switch name {
+	case "host", "authorization", "cookie", "set-cookie", "content-type", "content-encoding", "content-range",
+		"expect", "trailer", "cache-control", "max-forwards", "range", "x-forwarded-client-cert":
+		return false
+	}
+	return true
+}

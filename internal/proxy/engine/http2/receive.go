@@ -1,0 +1,339 @@
+package http2
+
+import (
+	"encoding/binary"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/message"
+)
+
+// data takes body bytes (RFC 9113 §6.1).
+func (s *Session) data(f *frame) error {
+	if f.stream == 0 {
+		return connError(ProtocolError, "DATA on stream 0")
+	}
+	whole := int64(len(f.payload)) // padding counts (RFC 9113 §6.9.1)
+	if s.recvWindow -= whole; s.recvWindow < 0 {
+		return connError(FlowControlError, "DATA beyond the connection's window")
+	}
+	if err := unpad(f); err != nil {
+		return err
+	}
+	st := s.streams[f.stream]
+	if st == nil {
+		return s.lateData(f.stream, whole)
+	}
+	switch {
+	case st.remoteEnd:
+		s.credit(whole)
+		return &StreamError{f.stream, StreamClosed, "DATA after END_STREAM"}
+	case s.opts.Role == Client && !st.gotFinal:
+		s.credit(whole)
+		return &StreamError{f.stream, ProtocolError, "DATA before the response's head"}
+	}
+	if st.recvWindow -= whole; st.recvWindow < 0 {
+		s.credit(whole)
+		return &StreamError{f.stream, FlowControlError, "DATA beyond the stream's window"}
+	}
+	n := int64(len(f.payload))
+	if n == 0 && !f.has(flagEndStream) {
+		if err := s.idle(); err != nil {
+			return err
+		}
+	}
+	if st.declared >= 0 && st.received+n > st.declared {
+		s.credit(whole)
+		return &StreamError{f.stream, ProtocolError, "more DATA than content-length says"}
+	}
+	st.received += n
+	st.wireIn += whole + frameHeadBytes
+	st.body = append(st.body, f.payload...)
+	if whole > n {
+		s.consumed(st, whole-n)
+	}
+	if f.has(flagEndStream) {
+		return s.remoteEnd(st)
+	}
+	s.touch(st)
+	return nil
+}
+
+// lateData takes DATA for a stream that is no more.
+func (s *Session) lateData(id uint32, n int64) error {
+	if s.isIdle(id) {
+		return connError(ProtocolError, "DATA on an idle stream")
+	}
+	// It counts against the connection's window all the same, or that would
+	// shrink for good (RFC 9113 §5.1).
+	s.credit(n)
+	if known, local := s.remembered(id); s.opts.Role == Client || local || !known {
+		return s.idle()
+	}
+	return &StreamError{id, StreamClosed, "DATA on a closed stream"}
+}
+
+// remoteEnd ends the peer's direction (RFC 9113 §8.1.1: the length must be
+// what was declared).
+func (s *Session) remoteEnd(st *Stream) error {
+	if st.declared >= 0 && st.received != st.declared {
+		return &StreamError{st.ID, ProtocolError, "less DATA than content-length says"}
+	}
+	st.remoteEnd = true
+	s.touch(st)
+	return nil
+}
+
+// headers begins a header block (RFC 9113 §6.2).
+func (s *Session) headers(f *frame) error {
+	if f.stream == 0 {
+		return connError(ProtocolError, "HEADERS on stream 0")
+	}
+	if s.opts.Role == Server && f.stream%2 == 0 {
+		return connError(ProtocolError, "HEADERS on an even stream")
+	}
+	if err := unpad(f); err != nil {
+		return err
+	}
+	b := &s.block
+	b.stream, b.end, b.self, b.frames, b.buf = f.stream, f.has(flagEndStream), false, 0, b.buf[:0]
+	if f.has(flagPriority) {
+		if len(f.payload) < 5 {
+			return connError(FrameSizeError, "HEADERS too short for its priority")
+		}
+		b.self = binary.BigEndian.Uint32(f.payload)&streamIDMax == f.stream
+		f.payload = f.payload[5:]
+	}
+	return s.fragment(f)
+}
+
+// continuation goes on with it (RFC 9113 §6.10).
+func (s *Session) continuation(f *frame) error {
+	if s.block.stream == 0 {
+		return connError(ProtocolError, "CONTINUATION without HEADERS")
+	}
+	if s.block.frames++; s.block.frames > continuationsMax {
+		return connError(EnhanceYourCalm, "too many CONTINUATIONs") // CVE-2024-27316
+	}
+	return s.fragment(f)
+}
+
+func (s *Session) fragment(f *frame) error {
+	b := &s.block
+	if len(b.buf)+len(f.payload) > s.opts.HeadBytesMax+blockBytesSlack {
+		return connError(EnhanceYourCalm, "header block too long")
+	}
+	if !f.has(flagEndHeaders) {
+		b.buf = append(b.buf, f.payload...)
+		return nil
+	}
+	payload := f.payload
+	if len(b.buf) > 0 {
+		b.buf = append(b.buf, payload...)
+		payload = b.buf
+	}
+	id := b.stream
+	b.stream = 0
+	if s.opts.Role == Server {
+		return s.requestBlock(id, payload)
+	}
+	return s.responseBlock(id, payload)
+}
+
+// decode decompresses a whole block into a head. It must run for every block,
+// wanted or not, because the table is the connection's.
+func (s *Session) decode(payload []byte, h *message.Head, what section) (*fieldReader, error) {
+	r := &fieldReader{head: h, section: what, bytesMax: s.opts.HeadBytesMax, countMax: s.opts.HeadFieldsMax, length: -1}
+	s.dec.SetEmitFunc(r.emit)
+	if _, err := s.dec.Write(payload); err != nil {
+		return nil, connError(CompressionError, err.Error())
+	}
+	if err := s.dec.Close(); err != nil {
+		return nil, connError(CompressionError, err.Error())
+	}
+	r.finish()
+	return r, nil
+}
+
+// requestBlock takes a request's head or trailers.
+func (s *Session) requestBlock(id uint32, payload []byte) error {
+	if st := s.streams[id]; st != nil {
+		return s.trailerBlock(st, payload)
+	}
+	st := newStream(s, id)
+	r, err := s.decode(payload, &st.Head, requestSection)
+	if err != nil {
+		return err
+	}
+	if id <= s.lastPeer {
+		switch known, local := s.remembered(id); {
+		case local:
+			return s.idle()
+		case known:
+			return connError(StreamClosed, "HEADERS on a closed stream")
+		}
+		return connError(ProtocolError, "stream ids go backwards") // RFC 9113 §5.1.1
+	}
+	s.lastPeer = id
+	switch {
+	case s.final && id > s.lastTaken:
+		return s.idle() // RFC 9113 §6.8: the peer knows that we ignore these
+	case s.block.self:
+		return &StreamError{id, ProtocolError, "a stream depends on itself"}
+	case uint32(len(s.streams)) >= s.opts.StreamsMax:
+		return &StreamError{id, RefusedStream, "too many concurrent streams"}
+	case r.malformed != "":
+		return &StreamError{id, ProtocolError, r.malformed}
+	}
+	st.TooLarge, st.declared, st.WantsTrailers, st.Expect100 = r.large, r.length, r.trailers, r.expect
+	st.wireIn = int64(len(payload)) + frameHeadBytes
+	s.streams[id] = st
+	s.opened = append(s.opened, st)
+	if s.block.end {
+		return s.remoteEnd(st)
+	}
+	return nil
+}
+
+// trailerBlock takes what follows a body.
+func (s *Session) trailerBlock(st *Stream, payload []byte) error {
+	trailers := &message.Head{}
+	r, err := s.decode(payload, trailers, trailerSection)
+	switch {
+	case err != nil:
+		return err
+	case st.remoteEnd:
+		return &StreamError{st.ID, StreamClosed, "HEADERS after END_STREAM"}
+	case !s.block.end:
+		return &StreamError{st.ID, ProtocolError, "trailers without END_STREAM"}
+	case r.malformed != "":
+		return &StreamError{st.ID, ProtocolError, r.malformed}
+	case r.large:
+		return &StreamError{st.ID, EnhanceYourCalm, "trailers too large"}
+	}
+	st.wireIn += int64(len(payload)) + frameHeadBytes
+	st.trailers = trailers
+	return s.remoteEnd(st)
+}
+
+// responseBlock takes a response's head, an informational one, or trailers.
+func (s *Session) responseBlock(id uint32, payload []byte) error {
+	st := s.streams[id]
+	switch {
+	case st == nil:
+		if s.isIdle(id) {
+			return connError(ProtocolError, "HEADERS on an idle stream")
+		}
+		if _, err := s.decode(payload, &message.Head{}, responseSection); err != nil {
+			return err
+		}
+		return s.idle()
+	case st.gotFinal:
+		return s.trailerBlock(st, payload)
+	}
+	h := &message.Head{}
+	r, err := s.decode(payload, h, responseSection)
+	switch {
+	case err != nil:
+		return err
+	case r.malformed != "":
+		return &StreamError{id, ProtocolError, r.malformed}
+	case r.large:
+		return &StreamError{id, EnhanceYourCalm, "response head too large"}
+	case h.Status < 200 && s.block.end:
+		return &StreamError{id, ProtocolError, "informational response with END_STREAM"}
+	case h.Status < 200 && len(st.heads) >= informationalMax:
+		return &StreamError{id, EnhanceYourCalm, "too many informational responses"}
+	}
+	st.wireIn += int64(len(payload)) + frameHeadBytes
+	st.heads = append(st.heads, h)
+	s.touch(st)
+	if h.Status < 200 {
+		return nil
+	}
+	st.gotFinal = true
+	// The length of a response without a body is that of another one.
+	if h.Status != 304 && !st.isHead {
+		st.declared = r.length
+	}
+	if s.block.end {
+		return s.remoteEnd(st)
+	}
+	return nil
+}
+
+// peerReset takes RST_STREAM (RFC 9113 §6.4).
+func (s *Session) peerReset(f *frame) error {
+	switch {
+	case f.stream == 0:
+		return connError(ProtocolError, "RST_STREAM on stream 0")
+	case len(f.payload) != 4:
+		return connError(FrameSizeError, "RST_STREAM of a wrong length")
+	}
+	st := s.streams[f.stream]
+	if st == nil {
+		if s.isIdle(f.stream) {
+			return connError(ProtocolError, "RST_STREAM on an idle stream")
+		}
+		return s.idle()
+	}
+	st.fail(&ResetError{Code(binary.BigEndian.Uint32(f.payload))})
+	s.touch(st)
+	s.forget(st, false)
+	if s.opts.Role == Server && !s.resets.take(resetBurst, resetRate, s.now) {
+		return connError(EnhanceYourCalm, "too many streams reset")
+	}
+	return nil
+}
+
+// forget removes a stream; bytes of it that nobody read give their credit back.
+func (s *Session) forget(st *Stream, local bool) {
+	if s.streams[st.ID] != st {
+		return
+	}
+	delete(s.streams, st.ID)
+	s.remember(st.ID, local)
+	if n := len(st.body) - st.read; n > 0 {
+		s.credit(int64(n))
+	}
+	st.gone = true
+}
+
+func (s *Session) remember(id uint32, local bool) {
+	s.closed[s.closedAt%closedMax] = closedStream{id, local}
+	s.closedAt++
+}
+
+func (s *Session) remembered(id uint32) (known, local bool) {
+	for i := range s.closed {
+		if s.closed[i].id == id {
+			return true, s.closed[i].local
+		}
+	}
+	return false, false
+}
+
+// consumed gives a stream's and the connection's credit back when enough has
+// come together.
+func (s *Session) consumed(st *Stream, n int64) {
+	if st.gone {
+		return // forget gave the connection's credit back
+	}
+	s.credit(n)
+	st.unacked += n
+	if st.remoteEnd || st.unacked < s.opts.StreamWindow/2 {
+		return
+	}
+	s.out = appendWindow(s.out, st.ID, st.unacked)
+	st.recvWindow += st.unacked
+	st.unacked = 0
+}
+
+// credit gives the connection's credit back.
+func (s *Session) credit(n int64) {
+	s.recvUnacked += n
+	if s.recvUnacked < s.opts.ConnWindow/4 {
+		return
+	}
+	s.out = appendWindow(s.out, 0, s.recvUnacked)
+	s.recvWindow += s.recvUnacked
+	s.recvUnacked = 0
+}
