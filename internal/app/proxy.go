@@ -34,6 +34,10 @@ import (
 // drainMax bounds a proxy's graceful end (Istio: terminationDrainDuration).
 const drainMax = 5 * time.Second
 
+// applyAgain is how long a proxy waits before it tries again what it could not
+// put in force, such as an address that somebody else listens on.
+const applyAgain = time.Second
+
 // Proxy is the data plane: resources from a bootstrap and from an xDS server,
 // compiled into generations that the engine runs. It is an xdsclient.Handler
 // and what the admin port sees.
@@ -44,6 +48,7 @@ type Proxy struct {
 	engine  *engine.Engine
 	client  *xdsclient.Client // nil without a server
 	agent   *workloadAgent    // nil without certificates of our own
+	names   *names            // nil without a DNS proxy
 	metrics *observe.Registry
 	admin   net.Listener
 	started time.Time
@@ -100,6 +105,15 @@ func NewProxy(ctx context.Context, o ProxyOptions) (*Proxy, error) {
 			return nil, err
 		}
 		boot.ADS.Target = o.XDSTLS
+	}
+	if o.DNS != "" {
+		parsed, err := wire.ParseNode(p.node)
+		if err != nil {
+			return nil, err
+		}
+		if p.names, err = listenNames(ctx, o, parsed); err != nil {
+			return nil, err
+		}
 	}
 	if err := p.start(boot); err != nil {
 		return nil, err
@@ -210,6 +224,9 @@ func (p *Proxy) start(boot *compile.Boot) error {
 		if boot.Listeners {
 			p.client.Subscribe(wire.ListenerType, xdsclient.Wildcard)
 		}
+		if p.names != nil {
+			p.client.Subscribe(wire.NameTableType, xdsclient.Wildcard)
+		}
 	}
 	return nil
 }
@@ -256,6 +273,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 		g.Go(func() error { return p.agent.Run(inner) })
 		g.Go(func() error { return p.takeSecrets(inner, p.agent.keeper) })
 	}
+	if p.names != nil {
+		g.Go(func() error { return p.names.Run(inner) })
+	}
 	if p.client != nil {
 		g.Go(func() error {
 			if p.agent != nil && !p.agent.ready(inner) {
@@ -290,6 +310,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 
 // Apply implements xdsclient.Handler.
 func (p *Proxy) Apply(_ context.Context, u xdsclient.Update) []wire.Rejection {
+	if u.Type == wire.NameTableType && p.names != nil {
+		return p.names.apply(u)
+	}
 	rejections := p.apply(u.Type, u.Added, u.Removed, false)
 	p.subscribe()
 	return rejections

@@ -25,6 +25,8 @@ type ProxyOptions struct {
 	TrustDomain string
 	// Admin is the admin address; empty: none.
 	Admin string
+	// DNS is the address of the DNS proxy, by UDP and TCP; empty: none.
+	DNS string
 	// State keeps the last good configuration and the certificate; empty:
 	// nothing is kept.
 	State string

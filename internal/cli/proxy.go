@@ -70,6 +70,7 @@ the same file runs on Envoy. What it does not support in a bootstrap it refuses 
 	fl.StringVar(&o.ID, "id", "", "node id: sidecar~IP~NAME.NS~NS.svc.cluster.local")
 	fl.StringVar(&metadata, "metadata", "", "file with node metadata, JSON (Istio's keys)")
 	fl.StringVar(&o.Admin, "admin", "127.0.0.1:15000", "admin address, loopback; empty: off")
+	fl.StringVar(&o.DNS, "dns", "", "answer the workload's name queries at this address, from the server's name table (DNS_CAPTURE)")
 	fl.StringVar(&o.State, "state", "", "folder for the last good configuration and certificate; empty: none is kept")
 	fl.StringVar(&addressFile, "address-file", "", "write the bound admin address here")
 	level.flag(cmd)

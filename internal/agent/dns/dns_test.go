@@ -361,7 +361,7 @@ func TestTableIsReplacedAsAWhole(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx, packets, ln) }()
 	server := ln.Addr().(*net.TCPAddr).AddrPort()
-	if got := text(ask(t, server, "udp", "reviews", mdns.TypeA)); got != "NXDOMAIN" {
+	if got := text(ask(t, server, "udp", "reviews", mdns.TypeA)); got != "SERVFAIL" {
 		t.Errorf("before the first table: %s", got)
 	}
 	s.SetTable(mesh(t))

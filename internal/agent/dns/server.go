@@ -61,7 +61,7 @@ type Server struct {
 	waiting chan struct{} // a slot for each forwarded query
 }
 
-// New returns a server with an empty table.
+// New returns a server without a table: until SetTable, names of the mesh fail (SERVFAIL), because nobody knows whether they exist.
 func New(o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -158,10 +158,15 @@ func (s *Server) reply(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) (*
 	if question.Qclass != dns.ClassINET && question.Qclass != dns.ClassANY {
 		return refuse(dns.RcodeRefused)
 	}
-	if ips, alias, found := s.table.Load().Lookup(question.Name); found {
+	table := s.table.Load()
+	if ips, alias, found := table.Lookup(question.Name); found {
 		return s.known(q, ips, alias), "table"
 	}
-	if s.isOwn(question.Name) {
+	own := s.isOwn(question.Name)
+	if own && table == nil { // we do not know yet which names there are
+		return ednsOf(q, new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)), "failed"
+	}
+	if own {
 		return ednsOf(q, new(dns.Msg).SetRcode(q, dns.RcodeNameError)), "nxdomain"
 	}
 	m, err := s.forward(ctx, q, w.RemoteAddr().Network())
