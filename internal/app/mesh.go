@@ -78,12 +78,15 @@ type Mesh struct {
 	run       string // folder of this run
 	mark      string
 	addresses map[string]project.Address
-	apps      []project.Process
-	workloads []*meshWorkload
-	gateways  []netip.AddrPort
-	tokens    *ca.TokenIssuer
-	domain    string
-	reaper    *process.Reaper
+	// ports are held until Run returns.
+	ports           *project.Ports
+	xds, monitoring netip.AddrPort
+	apps            []project.Process
+	workloads       []*meshWorkload
+	gateways        []netip.AddrPort
+	tokens          *ca.TokenIssuer
+	domain          string
+	reaper          *process.Reaper
 
 	mu        sync.Mutex
 	processes []*process.Process
@@ -95,13 +98,13 @@ type meshWorkload struct {
 	name, namespace, account string
 	node                     string // xDS node id
 	metadata                 map[string]any
-	httpProxy                netip.AddrPort
+	httpProxy, admin         netip.AddrPort
 	upstreams                []capture.Upstream
 }
 
 // NewMesh reads the project and plans the run. Problems of tulle.yaml come
 // back as ErrProject with a Mesh that holds them.
-func NewMesh(ctx context.Context, o UpOptions) (*Mesh, error) {
+func NewMesh(ctx context.Context, o UpOptions) (_ *Mesh, err error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -113,7 +116,12 @@ func NewMesh(ctx context.Context, o UpOptions) (*Mesh, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Mesh{options: o, Text: text, run: filepath.Join(o.State, "run"), mark: "mesh-" + strconv.Itoa(os.Getpid())}
+	m := &Mesh{options: o, Text: text, run: filepath.Join(o.State, "run"), mark: "mesh-" + strconv.Itoa(os.Getpid()), ports: &project.Ports{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.ports.Close())
+		}
+	}()
 	if m.Project, m.Problems = project.Decode(path, text); m.Project == nil || slices.ContainsFunc(m.Problems, apis.Problem.Refuses) {
 		return m, ErrProject
 	}
@@ -122,7 +130,7 @@ func NewMesh(ctx context.Context, o UpOptions) (*Mesh, error) {
 			return nil, fmt.Errorf("workload %s: capture netns is not run by `up` yet; use capture: proxy", w.Name)
 		}
 	}
-	if m.addresses, err = project.Assign(ctx, m.Project, nil); err != nil {
+	if m.addresses, err = project.Assign(ctx, m.Project, nil, m.ports); err != nil {
 		return nil, err
 	}
 	compiled, apps, err := project.Compile(m.Project, o.Dir, m.addresses)
@@ -228,16 +236,18 @@ func (m *Mesh) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.reaper.Close()) }()
-	defer func() { err = errors.Join(err, os.RemoveAll(m.run)) }()
+	defer func() { err = errors.Join(err, os.RemoveAll(m.run), m.ports.Close()) }()
+	if err := m.ports.Settle(); err != nil {
+		return err
+	}
 	control := newTier(ctx)
 	defer func() { err = errors.Join(err, control.stop()) }()
-	addresses, err := m.startControl(control)
-	if err != nil {
+	if err := m.startControl(control); err != nil {
 		return err
 	}
 	proxies := newTier(ctx)
 	defer func() { err = errors.Join(err, proxies.stop()) }()
-	if err := m.startProxies(proxies, addresses[0]); err != nil {
+	if err := m.startProxies(proxies); err != nil {
 		return err
 	}
 	apps := newTier(ctx)
@@ -296,35 +306,33 @@ func (m *Mesh) start(t *tier, s process.Spec) error {
 	return nil
 }
 
-// startControl starts the control plane and waits for its addresses: xDS over
-// TLS and monitoring.
-func (m *Mesh) startControl(t *tier) ([]string, error) {
+// startControl starts the control plane and waits until it serves.
+func (m *Mesh) startControl(t *tier) error {
 	bound := m.path("control.addresses")
-	words := []string{m.options.Executable, "serve", "-f", m.options.Dir, "-f", m.path("project.yaml"), "--xds", "", "--xds-tls", "127.0.0.1:0", "--monitoring", "127.0.0.1:0",
+	words := []string{m.options.Executable, "serve", "-f", m.options.Dir, "-f", m.path("project.yaml"), "--xds", "", "--xds-tls", m.xds.String(), "--monitoring", m.monitoring.String(),
 		"--state", m.options.State, "--address-file", bound}
 	if m.options.CertificateTTL > 0 {
 		words = append(words, "--certificate-ttl", m.options.CertificateTTL.String())
 	}
 	if err := m.start(t, process.Spec{Name: "control-plane", Words: words, Env: m.options.Environ, StopTime: 2 * stopGrace}); err != nil {
-		return nil, err
+		return err
 	}
-	lines, err := awaitLines(t.ctx, bound, 3)
-	if err != nil {
-		return nil, fmt.Errorf("the control plane does not start: %w; see %s", err, filepath.Join(m.options.State, "logs", "control-plane.log"))
+	if _, err := awaitLines(t.ctx, bound, 3); err != nil {
+		return fmt.Errorf("the control plane does not start: %w; see %s", err, filepath.Join(m.options.State, "logs", "control-plane.log"))
 	}
 	m.mu.Lock()
-	m.running = Running{Project: m.Project.Name, PID: os.Getpid(), Monitoring: lines[2]}
+	m.running = Running{Project: m.Project.Name, PID: os.Getpid(), Monitoring: m.monitoring.String()}
 	for _, g := range m.gateways {
 		m.running.Gateways = append(m.running.Gateways, g.String())
 	}
 	m.mu.Unlock()
-	return lines[1:], nil
+	return nil
 }
 
-func (m *Mesh) startProxies(t *tier, xds string) error {
+func (m *Mesh) startProxies(t *tier) error {
 	for _, w := range m.workloads {
-		words := []string{m.options.Executable, "proxy", "--xds-tls", xds, "--roots", m.path("roots.pem"), "--token", m.path(w.name + ".token"), "--id", w.node,
-			"--metadata", m.path(w.name + ".node.json"), "--trust-domain", m.domain, "--admin", "127.0.0.1:0", "--address-file", m.path(w.name + ".admin"), "--state", filepath.Join(m.run, w.name)}
+		words := []string{m.options.Executable, "proxy", "--xds-tls", m.xds.String(), "--roots", m.path("roots.pem"), "--token", m.path(w.name + ".token"), "--id", w.node,
+			"--metadata", m.path(w.name + ".node.json"), "--trust-domain", m.domain, "--admin", w.admin.String(), "--address-file", m.path(w.name + ".admin"), "--state", filepath.Join(m.run, w.name)}
 		if err := m.start(t, process.Spec{Name: w.name + "-proxy", Words: words, Env: m.options.Environ, StopTime: 2 * drainMax}); err != nil {
 			return err
 		}
@@ -346,6 +354,11 @@ func (m *Mesh) startApps(t *tier) error {
 		mesh := app.Variables()
 		maps.Copy(mesh, capture.Environment(s))
 		words, env := app.Command(m.options.Environ, mesh)
+		for _, at := range app.Address.App {
+			if err := m.ports.Release(at); err != nil {
+				return err
+			}
+		}
 		first := app.Address.App[app.Workload.Service.Ports[0].Name]
 		ready := process.Ready{Address: first.String(), Path: app.Workload.Version.Ready.Path}
 		if err := m.start(t, process.Spec{Name: name, Words: words, Env: env, Dir: app.Dir, Ready: ready}); err != nil {
@@ -355,18 +368,18 @@ func (m *Mesh) startApps(t *tier) error {
 	return nil
 }
 
-// collectAdmin reads the proxies' admin addresses, for the run file.
+// collectAdmin waits for the proxies' admin ports and notes them for the run
+// file.
 func (m *Mesh) collectAdmin(ctx context.Context) error {
 	for _, w := range m.workloads {
-		lines, err := awaitLines(ctx, m.path(w.name+".admin"), 1)
-		if err != nil {
+		if _, err := awaitLines(ctx, m.path(w.name+".admin"), 1); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
 			return fmt.Errorf("the proxy of %s does not start: %w; see %s", w.name, err, filepath.Join(m.options.State, "logs", w.name+"-proxy.log"))
 		}
 		m.mu.Lock()
-		m.running.Proxies = append(m.running.Proxies, RunningProxy{Name: w.name + "." + w.namespace, Admin: lines[0]})
+		m.running.Proxies = append(m.running.Proxies, RunningProxy{Name: w.name + "." + w.namespace, Admin: w.admin.String()})
 		m.mu.Unlock()
 	}
 	return nil

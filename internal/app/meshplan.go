@@ -12,16 +12,21 @@ import (
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
-// plan gives every proxy its ports and its node.
+// plan gives the control plane its ports, and every proxy its ports and its
+// node. They stay the same when a process starts again.
 func (m *Mesh) plan(ctx context.Context) error {
-	ports := &portAsker{}
-	defer ports.close()
+	for _, at := range []*netip.AddrPort{&m.xds, &m.monitoring} {
+		var err error
+		if *at, err = m.ports.Ask(ctx, loopback()); err != nil {
+			return err
+		}
+	}
 	for _, w := range m.Project.Workloads() {
 		if !w.Meshed() {
 			continue
 		}
 		mw := &meshWorkload{name: w.Name, namespace: w.Service.Namespace, account: w.Service.ServiceAccount}
-		at, err := ports.ask(ctx)
+		at, err := m.ports.Ask(ctx, loopback())
 		if err != nil {
 			return err
 		}
@@ -32,7 +37,7 @@ func (m *Mesh) plan(ctx context.Context) error {
 				continue
 			}
 			for i, port := range s.Ports {
-				at, err := ports.ask(ctx)
+				at, err := m.ports.Ask(ctx, loopback())
 				if err != nil {
 					return err
 				}
@@ -60,10 +65,19 @@ func (m *Mesh) plan(ctx context.Context) error {
 			"CLUSTER_ID": "Kubernetes", "INTERCEPTION_MODE": "NONE", "HTTP_PROXY_PORT": strconv.Itoa(int(mw.httpProxy.Port())), "TULLE_APP_PORTS": app, "TULLE_EGRESS": egress}
 		m.workloads = append(m.workloads, mw)
 	}
-	return m.planGateway(ctx, ports)
+	if err := m.planGateway(ctx); err != nil {
+		return err
+	}
+	for _, w := range m.workloads {
+		var err error
+		if w.admin, err = m.ports.Ask(ctx, loopback()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (m *Mesh) planGateway(ctx context.Context, ports *portAsker) error {
+func (m *Mesh) planGateway(ctx context.Context) error {
 	if len(m.Project.GatewayPorts) == 0 {
 		return nil
 	}
@@ -74,7 +88,7 @@ func (m *Mesh) planGateway(ctx context.Context, ports *portAsker) error {
 			at = netip.AddrPortFrom(loopback(), uint16(m.options.GatewayPort))
 		}
 		if m.options.GatewayPort < 0 {
-			free, err := ports.ask(ctx)
+			free, err := m.ports.Ask(ctx, loopback())
 			if err != nil {
 				return err
 			}
@@ -119,23 +133,4 @@ func mustBeFree(ctx context.Context, at netip.AddrPort) error {
 		return fmt.Errorf("the gateway cannot listen on %s: %w\n  use --gateway-port N, or set gateway.ports in %s", at, err, project.FileName)
 	}
 	return l.Close()
-}
-
-// portAsker holds the listeners by which the kernel was asked for ports, so
-// that it names none twice.
-type portAsker struct{ held []net.Listener }
-
-func (p *portAsker) ask(ctx context.Context) (netip.AddrPort, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("ask for a free port: %w", err)
-	}
-	p.held = append(p.held, l)
-	return l.Addr().(*net.TCPAddr).AddrPort(), nil
-}
-
-func (p *portAsker) close() {
-	for _, l := range p.held {
-		_ = l.Close()
-	}
 }

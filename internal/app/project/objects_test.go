@@ -31,7 +31,7 @@ func TestCompiledObjectsAreAccepted(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := decode(t, string(in))
-	addresses, err := project.Assign(t.Context(), p, nil)
+	addresses, err := project.Assign(t.Context(), p, nil, ports(t))
 	if err != nil {
 		t.Fatal(err)
 	}

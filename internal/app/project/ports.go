@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"io"
 	"net/netip"
+	"slices"
 )
 
 // Address is where the ports of a workload are.
@@ -19,11 +20,8 @@ type Address struct {
 }
 
 // Assign gives every workload its addresses. Workloads with a network namespace, whose addresses are inside, keep the ports of their
-// service; all others get ports that the kernel says are free on loopback now. Nothing holds these ports until they are used, so a
-// process that finds its port taken must be assigned anew.
-func Assign(ctx context.Context, p *Project, inside map[string]netip.Addr) (_ map[string]Address, err error) {
-	asked := &asker{}
-	defer func() { err = errors.Join(err, asked.close()) }()
+// service; all others get ports of loopback, which ports holds.
+func Assign(ctx context.Context, p *Project, inside map[string]netip.Addr, ports *Ports) (map[string]Address, error) {
 	all := map[string]Address{}
 	for _, w := range p.Workloads() {
 		a := Address{IP: w.Service.Listen, Ports: map[string]uint16{}, App: map[string]netip.AddrPort{}}
@@ -40,11 +38,11 @@ func Assign(ctx context.Context, p *Project, inside map[string]netip.Addr) (_ ma
 			case isAttached:
 				a.App[port.Name] = attached
 			default:
-				number, err := asked.port(ctx, w.Service.Listen)
+				at, err := ports.Ask(ctx, w.Service.Listen)
 				if err != nil {
 					return nil, fmt.Errorf("port %s of workload %s: %w", port.Name, w.Name, err)
 				}
-				a.App[port.Name] = netip.AddrPortFrom(w.Service.Listen, number)
+				a.App[port.Name] = at
 			}
 			if !w.Meshed() {
 				if first := a.App[w.Service.Ports[0].Name].Addr(); first != a.App[port.Name].Addr() {
@@ -53,32 +51,62 @@ func Assign(ctx context.Context, p *Project, inside map[string]netip.Addr) (_ ma
 				a.IP, a.Ports[port.Name] = a.App[port.Name].Addr(), a.App[port.Name].Port()
 				continue
 			}
-			if a.Ports[port.Name], err = asked.port(ctx, w.Service.Listen); err != nil {
+			at, err := ports.Ask(ctx, w.Service.Listen)
+			if err != nil {
 				return nil, fmt.Errorf("proxy port %s of workload %s: %w", port.Name, w.Name, err)
 			}
+			a.Ports[port.Name] = at.Port()
 		}
 		all[w.Name] = a
 	}
 	return all, nil
 }
 
-// asker holds the listeners by which the kernel was asked for ports, so that it names none twice.
-type asker struct{ held []net.Listener }
+// Ports holds the ports that the kernel was asked for, so that it gives none to anybody else, neither to another socket of this project
+// nor to a connection that happens to begin meanwhile. It is used by one goroutine.
+type Ports struct{ held []held }
 
-func (a *asker) port(ctx context.Context, ip netip.Addr) (uint16, error) {
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", netip.AddrPortFrom(ip, 0).String())
-	if err != nil {
-		return 0, fmt.Errorf("ask for a free port on %s: %w", ip, err)
-	}
-	a.held = append(a.held, ln)
-	return ln.Addr().(*net.TCPAddr).AddrPort().Port(), nil
+// held is a port that nobody else gets.
+type held struct {
+	at     netip.AddrPort
+	closer io.Closer
+	// lasting: the port's user may listen while it is held.
+	lasting bool
 }
 
-func (a *asker) close() error {
-	var errs error
-	for _, ln := range a.held {
-		errs = errors.Join(errs, ln.Close())
+// Ask asks for a port on an address of this machine and holds it.
+func (p *Ports) Ask(ctx context.Context, ip netip.Addr) (netip.AddrPort, error) {
+	h, err := hold(ctx, ip)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("ask for a free port on %s: %w", ip, err)
 	}
+	p.held = append(p.held, h)
+	return h.at, nil
+}
+
+// Settle lets the ports' users listen: where a held port can't be shared, it is released.
+func (p *Ports) Settle() error {
+	return p.release(func(h held) bool { return !h.lasting })
+}
+
+// Release releases one port, for a user that may not share it.
+func (p *Ports) Release(at netip.AddrPort) error {
+	return p.release(func(h held) bool { return h.at == at })
+}
+
+// Close releases all ports.
+func (p *Ports) Close() error {
+	return p.release(func(held) bool { return true })
+}
+
+func (p *Ports) release(which func(held) bool) error {
+	var errs error
+	p.held = slices.DeleteFunc(p.held, func(h held) bool {
+		if !which(h) {
+			return false
+		}
+		errs = errors.Join(errs, h.closer.Close())
+		return true
+	})
 	return errs
 }

@@ -161,8 +161,12 @@ services:
   e: {ports: [80, 81], run: ./e, capture: netns}
 `)
 	own := netip.MustParseAddr("10.77.0.5")
-	got, err := project.Assign(t.Context(), p, map[string]netip.Addr{"e-v1": own})
+	kept := ports(t)
+	got, err := project.Assign(t.Context(), p, map[string]netip.Addr{"e-v1": own}, kept)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := kept.Settle(); err != nil {
 		t.Fatal(err)
 	}
 	seen := map[netip.AddrPort]string{}
@@ -200,7 +204,7 @@ services:
 	if e := got["e-v1"]; e.IP != own || e.Ports["http-81"] != 81 || e.App["http-80"] != netip.AddrPortFrom(own, 80) {
 		t.Errorf("in a namespace: %+v", e)
 	}
-	if _, err := project.Assign(t.Context(), p, nil); err == nil {
+	if _, err := project.Assign(t.Context(), p, nil, ports(t)); err == nil {
 		t.Error("assigned a workload of a namespace without its address")
 	}
 }
