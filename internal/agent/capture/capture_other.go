@@ -75,6 +75,9 @@ func (s *Namespace) Dial(context.Context, netip.AddrPort) (net.Conn, error) {
 // Close has nothing to close.
 func (s *Namespace) Close() error { return nil }
 
+// Confine returns ErrUnavailable.
+func Confine() error { return unavailable() }
+
 // StartRootless returns ErrUnavailable.
 func StartRootless(context.Context, []string, []string, []string) (*exec.Cmd, error) {
 	return nil, unavailable()

@@ -20,7 +20,7 @@ const idsWanted = 65_535
 // StartRootless starts words, which are our own program again, as root of a new user namespace, where Detect says Direct. The words stage
 // must call EnterRootless with the rest of their arguments. Inside, user 0 is the caller, and 1 to 65,535 are the caller's subordinate
 // ids, so ProxyUID is a user of its own. The network stays the host's; only namespaces that are made inside are ours. The caller waits
-// for the command.
+// for the command, which gets SIGTERM when ctx ends, and ends itself.
 func StartRootless(ctx context.Context, stage, words, env []string) (*exec.Cmd, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -30,6 +30,7 @@ func StartRootless(ctx context.Context, stage, words, env []string) (*exec.Cmd, 
 	cmd := exec.CommandContext(ctx, stage[0], append(append([]string{}, stage[1:]...), words...)...)
 	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = env, os.Stdin, os.Stdout, os.Stderr, []*os.File{r}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	err = cmd.Start()
 	_ = r.Close()
 	if err != nil {

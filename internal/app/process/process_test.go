@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -437,5 +438,30 @@ func TestProcessRunsAsItsUser(t *testing.T) {
 	}
 	if got != "65534 65534 65534 nobody /" {
 		t.Errorf("the process is %q", got)
+	}
+}
+
+func TestReaperRemovesTheFoldersOfItsParent(t *testing.T) {
+	run := filepath.Join(t.TempDir(), "run")
+	if err := os.MkdirAll(filepath.Join(run, "web"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	reaper, err := process.StartReaper(t.Context(), "test-none", os.Args[0], "reap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reaper.Remove(run)
+	if err := reaper.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(run); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the folder is left: %v", err)
+	}
+	for _, dir := range []string{"/", "/etc", "relative"} {
+		mad := exec.CommandContext(t.Context(), os.Args[0], "reap")
+		mad.Stdin = strings.NewReader("remove " + dir + "\n")
+		if out, err := mad.CombinedOutput(); err == nil || !strings.Contains(string(out), "told to remove") {
+			t.Errorf("remove %s: %v, %s", dir, err, out)
+		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,6 +51,13 @@ func StartReaper(ctx context.Context, mark string, words ...string) (*Reaper, er
 	return &Reaper{cmd: cmd, w: w}, nil
 }
 
+// Remove makes the reaper remove a folder, and what is in it, when we have ended, however that was.
+func (r *Reaper) Remove(dir string) {
+	if !strings.Contains(dir, "\n") { // it would be two orders
+		r.tellText("remove", dir)
+	}
+}
+
 // PID is the reaper's process; 0 without one.
 func (r *Reaper) PID() int {
 	if r == nil {
@@ -61,14 +69,16 @@ func (r *Reaper) PID() int {
 func (r *Reaper) watch(group int)  { r.tell("watch", group) }
 func (r *Reaper) forget(group int) { r.tell("forget", group) }
 
-// tell writes one line. A reaper that is gone was killed by someone; supervision goes on without this net.
-func (r *Reaper) tell(verb string, group int) {
+func (r *Reaper) tell(verb string, group int) { r.tellText(verb, strconv.Itoa(group)) }
+
+// tellText writes one line. A reaper that is gone was killed by someone; supervision goes on without this net.
+func (r *Reaper) tellText(verb, value string) {
 	if r == nil {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, _ = fmt.Fprintf(r.w, "%s %d\n", verb, group)
+	_, _ = fmt.Fprintf(r.w, "%s %s\n", verb, value)
 }
 
 // Close ends the reaper. Call it when every process has ended; what it still watches, it kills.
@@ -86,7 +96,7 @@ func (r *Reaper) Close() error {
 // ends what is left. Polite signals are ignored: they are meant for the parent, whose end is the reaper's, too.
 func Reap(r io.Reader) error {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	groups, mark := map[int]bool{}, ""
+	groups, mark, folders := map[int]bool{}, "", []string(nil)
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
 		verb, value, _ := strings.Cut(lines.Text(), " ")
@@ -94,6 +104,11 @@ func Reap(r io.Reader) error {
 		switch {
 		case verb == "mark":
 			mark = value
+		case verb == "remove":
+			if !filepath.IsAbs(value) || filepath.Dir(filepath.Clean(value)) == "/" {
+				return fmt.Errorf("reaper was told to remove %q", value)
+			}
+			folders = append(folders, value)
 		case err != nil || group <= 1: // 0 and 1 mean our own group and everyone
 			return fmt.Errorf("reaper was told %q", lines.Text())
 		case verb == "watch":
@@ -113,6 +128,9 @@ func Reap(r io.Reader) error {
 	}
 	if mark != "" {
 		errs = errors.Join(errs, KillMarked(mark))
+	}
+	for _, dir := range folders {
+		errs = errors.Join(errs, os.RemoveAll(dir))
 	}
 	return errors.Join(errs, ignoreClosed(lines.Err()))
 }
