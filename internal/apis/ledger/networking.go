@@ -210,6 +210,21 @@ func sidecar() *Kind {
 	return &Kind{Name: "Sidecar", Entries: table(`
 		workloadSelector
 		workloadSelector.labels{}
+		ingress[]
+		ingress[].port
+		ingress[].port.number
+		ingress[].port.protocol
+		ingress[].port.name
+		ingress[].bind
+		ingress[].captureMode
+		ingress[].defaultEndpoint
+		ingress[].tls
+		ingress[].tls.mode
+		ingress[].tls.serverCertificate
+		ingress[].tls.privateKey
+		ingress[].tls.caCertificates
+		ingress[].tls.minProtocolVersion = TLS_AUTO TLSV1_2 TLSV1_3
+		ingress[].tls.maxProtocolVersion = TLS_AUTO TLSV1_2 TLSV1_3
 		egress[]
 		egress[].port
 		egress[].port.number
@@ -221,7 +236,9 @@ func sidecar() *Kind {
 		outboundTrafficPolicy
 		outboundTrafficPolicy.mode = REGISTRY_ONLY ALLOW_ANY
 	`), Reasons: map[string]string{
-		"ingress[]":                         "ingress listeners are not enforced yet: the proxy accepts on the ports of the services",
+		"ingress[].connectionPool":          "connectionPool is not enforced yet: connections are not limited",
+		"ingress[].tls.cipherSuites[]":      "cipherSuites are not enforced yet: Go's own choice of TLS ciphers holds",
+		"ingress[].tls.subjectAltNames[]":   "subjectAltNames are not enforced yet: every certificate of the client CA would be let in",
 		"inboundConnectionPool":             "inboundConnectionPool is not enforced yet: connections are not limited",
 		"outboundTrafficPolicy.egressProxy": "egressProxy is not enforced yet",
 	}}

@@ -20,6 +20,7 @@ type sidecar struct {
 	created      time.Time
 	selector     map[string]string // nil: the namespace's
 	registryOnly *bool
+	ingress      []IngressListener
 	egress       []egress
 }
 
@@ -37,7 +38,7 @@ type egressHost struct {
 }
 
 func convertSidecar(o *apis.Object, spec *networking.Sidecar) *sidecar {
-	s := &sidecar{origin: Origin{Key: o.Key, Path: "spec"}, created: o.Created}
+	s := &sidecar{origin: Origin{Key: o.Key, Path: "spec"}, created: o.Created, ingress: convertIngress(o, spec.Ingress)}
 	if spec.WorkloadSelector != nil {
 		s.selector = spec.WorkloadSelector.Labels
 		if s.selector == nil {
@@ -162,7 +163,7 @@ func (b *scopeBuilder) scope(sc *sidecar, client string) *SidecarScope {
 	if sc == nil {
 		return &SidecarScope{Default: true, Services: visible.list, Egress: []EgressListener{{Services: visible.list, Rules: bound}}}
 	}
-	out := &SidecarScope{Origin: sc.origin, RegistryOnly: sc.registryOnly}
+	out := &SidecarScope{Origin: sc.origin, RegistryOnly: sc.registryOnly, Ingress: sc.ingress}
 	for _, e := range sc.egress {
 		im := newImports(e.hosts, client)
 		l := e.listener

@@ -268,7 +268,9 @@ type SidecarScope struct {
 	Origin       Origin
 	Default      bool // no Sidecar resource applies: every visible service
 	RegistryOnly *bool
-	Egress       []EgressListener
+	// Ingress, when there is any, stands instead of the ports of the services.
+	Ingress []IngressListener
+	Egress  []EgressListener
 	// Services are all that the scope can call: those of every listener, and
 	// what the listeners' rules lead to. One for each host.
 	Services []*registry.Service

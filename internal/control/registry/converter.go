@@ -48,6 +48,7 @@ type unit struct {
 	published     *Service        // the base that service was made of
 	endpoints     []*Endpoint
 	problems      []conflict
+	slots         int // contributions when addresses were allocated last
 }
 
 // converter turns objects into services, endpoints and workloads. It keeps what
@@ -216,8 +217,8 @@ func (c *converter) rebuild(key ServiceKey) {
 		return
 	}
 	base, problems := merge(u.contributions)
-	if u.base == nil || !reflect.DeepEqual(u.base, base) {
-		u.base = base
+	if u.base == nil || !reflect.DeepEqual(u.base, base) || u.slots != len(u.contributions) {
+		u.base, u.slots = base, len(u.contributions)
 		c.servicesDirty = true
 	}
 	u.problems = problems

@@ -261,7 +261,7 @@ func (t *Translator) gatewayListener(r *reader, name string) (*listenerv3.Listen
 // the server names that tls rules of earlier servers of the listener have.
 func (t *Translator) serverChains(r *reader, s *gatewayServer, taken map[string]struct{}) []*chain {
 	if s.routes != "" {
-		return []*chain{{routes: s.routes, sni: s.sni, tls: t.serverTLS(s)}}
+		return []*chain{{routes: s.routes, sni: s.sni, tls: t.serverTLS(s.TLS, true)}}
 	}
 	c := &l4Context{r: r, port: s.Port, gateway: s.gateway}
 	rules := t.snap.GatewayRules(s.gateway, r.namespace())
@@ -282,7 +282,7 @@ func (t *Translator) serverChains(r *reader, s *gatewayServer, taken map[string]
 			ch := c.forward(rule.Destinations, x)
 			ch.config = &x.Origin
 			if s.TLS != nil {
-				ch.sni, ch.tls = s.sni, t.serverTLS(s)
+				ch.sni, ch.tls = s.sni, t.serverTLS(s.TLS, s.Protocol == registry.HTTPS)
 			}
 			return []*chain{ch}
 		}

@@ -25,23 +25,33 @@ import (
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
-// servedPort is a port of the workload that services lead to.
+// servedPort is a port of the workload that services, or a Sidecar, lead to.
 type servedPort struct {
 	target   int // port of the workload
 	port     int // of the service
 	protocol registry.Protocol
-	host     string // of the service
+	host     string // of the service, "SIDECAR.NAMESPACE" where there is none (Istio)
 	services []*registry.Service
-	// Without interception: where the proxy listens for it, and the app's own
-	// address behind it.
-	bind string
+	// bind is the address in the name of the port's chains; bound says that
+	// the proxy listens there itself: nothing is redirected to it.
+	bind  string
+	bound bool
+	// The app's own address; neither: where the connection went.
 	app  netip.AddrPort
+	pipe string
+	// Of a Sidecar's ingress listener.
+	tls    *model.ServerTLS
+	config *model.Origin
 }
 
-// inboundPorts lists the ports that the workload serves, by number. Where
-// several services share one, the first decides on the protocol (Istio: the
-// oldest). Without interception only ports whose app address is known count.
+// inboundPorts lists the ports that the workload serves, by number: those that
+// a Sidecar declares, else those of its services. Where several services share
+// one, the first decides on the protocol (Istio: the oldest). Without
+// interception only ports whose app address is known count.
 func (t *Translator) inboundPorts(r *reader) []servedPort {
+	if scope, list := r.ingress(); len(list) > 0 {
+		return t.ingressPorts(r, scope, list)
+	}
 	instances, _ := r.inbound()
 	intercept := r.intercept()
 	byTarget := make(map[int]*servedPort)
@@ -57,7 +67,7 @@ func (t *Translator) inboundPorts(r *reader) []servedPort {
 		}
 		p := &servedPort{
 			target: in.TargetPort, port: in.Port.Number, protocol: in.Port.Protocol,
-			host: in.Service.Hostname, services: []*registry.Service{in.Service},
+			host: in.Service.Hostname, services: []*registry.Service{in.Service}, bind: "0.0.0.0",
 		}
 		if intercept == InterceptNone {
 			app, err := netip.ParseAddrPort(r.appAddress(strconv.Itoa(in.TargetPort)))
@@ -65,7 +75,7 @@ func (t *Translator) inboundPorts(r *reader) []servedPort {
 				continue
 			}
 			// The workload's address is part of askInbound here.
-			p.app, p.bind = app, r.v.addrs[0].String()
+			p.app, p.bind, p.bound = app, r.v.addrs[0].String(), true
 		}
 		byTarget[in.TargetPort] = p
 	}
@@ -74,6 +84,66 @@ func (t *Translator) inboundPorts(r *reader) []servedPort {
 		out = append(out, *byTarget[n])
 	}
 	return out
+}
+
+// boundPorts are the ports at which the proxy listens itself. Most proxies have
+// none, and do not differ in it.
+func (t *Translator) boundPorts(r *reader) []servedPort {
+	if !r.ask(askBinds, "").(bool) {
+		return nil
+	}
+	return slices.DeleteFunc(t.inboundPorts(r), func(p servedPort) bool { return !p.bound })
+}
+
+// ingressPorts are the ports of a Sidecar's ingress listeners. The workload's
+// addresses are part of askInbound where there are any.
+func (t *Translator) ingressPorts(r *reader, scope *model.SidecarScope, list []model.IngressListener) []servedPort {
+	instances, _ := r.inbound()
+	none := r.intercept() == InterceptNone
+	var out []servedPort
+	for i := range list {
+		l := &list[i]
+		p := servedPort{
+			target: l.Port, port: l.Port, protocol: l.Protocol, host: scope.Origin.Key.Name + "." + scope.Origin.Key.Namespace,
+			bind: l.Bind, bound: l.Capture == model.CaptureNone || none && l.Capture == model.CaptureDefault,
+			app: l.Endpoint, pipe: l.Pipe, tls: l.TLS, config: &l.Origin,
+		}
+		if p.bind == "" {
+			p.bind = t.ownAddress(r, netip.IPv4Unspecified()).String()
+		}
+		if l.Endpoint.IsValid() {
+			p.app = netip.AddrPortFrom(t.ownAddress(r, l.Endpoint.Addr()), l.Endpoint.Port())
+			// On a machine that it shares, the app listens elsewhere.
+			if at, err := netip.ParseAddrPort(r.appAddress(strconv.Itoa(int(l.Endpoint.Port())))); err == nil {
+				p.app = at
+			}
+		}
+		for _, in := range oldestInstances(instances) {
+			if in.TargetPort == l.Port && !slices.Contains(p.services, in.Service) {
+				p.services = append(p.services, in.Service)
+			}
+		}
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(a, b servedPort) int { return cmp.Compare(a.target, b.target) })
+	return out
+}
+
+// ownAddress is what an address of a Sidecar's listener means: an unspecified
+// one is the workload's first of that family, else its loopback; a loopback is
+// that of the family that the workload has (Istio).
+func (t *Translator) ownAddress(r *reader, a netip.Addr) netip.Addr {
+	if a.IsUnspecified() {
+		for _, own := range r.v.addrs {
+			if own.Is4() == a.Is4() {
+				return own
+			}
+		}
+	}
+	if f := r.families(); a.Is4() && !f.v4 || a.Is6() && f.v6 {
+		return netip.IPv6Loopback()
+	}
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
 }
 
 func oldestInstances(in []model.Instance) []model.Instance {
@@ -100,11 +170,11 @@ func (t *Translator) inboundCluster(r *reader, name string, target int) *cluster
 		CircuitBreakers:               unbroken(),
 		TypedExtensionProtocolOptions: protocolOptions(p.protocol),
 	}
-	if r.intercept() == InterceptNone {
+	if to := p.appAddress(); to != nil {
 		c.ClusterDiscoveryType = kindOf(clusterv3.Cluster_STATIC)
 		c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{{
 			LbEndpoints: []*endpointv3.LbEndpoint{{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
-				Endpoint: &endpointv3.Endpoint{Address: socketAddress(p.app.Addr().String(), int(p.app.Port()))},
+				Endpoint: &endpointv3.Endpoint{Address: to},
 			}}},
 		}}}
 		return c
@@ -113,6 +183,17 @@ func (t *Translator) inboundCluster(r *reader, name string, target int) *cluster
 	c.CleanupInterval = durationpb.New(inboundCleanup)
 	c.UpstreamBindConfig = t.inboundBind(r)
 	return c
+}
+
+// appAddress is where the app listens; nil: where the connection went.
+func (p *servedPort) appAddress() *corev3.Address {
+	switch {
+	case p.pipe != "":
+		return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: p.pipe}}}
+	case p.app.IsValid():
+		return socketAddress(p.app.Addr().String(), int(p.app.Port()))
+	}
+	return nil
 }
 
 func servicesValue(services []*registry.Service) *structpb.Value {
@@ -141,6 +222,7 @@ type inboundMatch struct {
 	transport string
 	http      bool
 	mutual    bool
+	own       bool // TLS that the port's own settings end
 }
 
 func istioHTTP() []string { return []string{"istio-http/1.0", "istio-http/1.1", "istio-h2"} }
@@ -187,6 +269,17 @@ func modeOf(pa *model.PeerAuth, target int) model.MTLSMode {
 	return pa.Mode
 }
 
+// matches are the kinds of connections that the port takes. TLS settings of its
+// own count where mutual TLS is off, because a ClientHello cannot have both
+// answers.
+func (p *servedPort) matches(pa *model.PeerAuth) []inboundMatch {
+	mode := modeOf(pa, p.target)
+	if p.tls != nil && mode == model.MTLSDisable {
+		return []inboundMatch{{transport: "tls", http: p.protocol.IsHTTP(), own: true}}
+	}
+	return inboundMatches(mode, p.protocol)
+}
+
 // virtualInbound takes all redirected inbound connections: those to served
 // ports by what the services say, all others as they come, within the limits
 // of peer authentication.
@@ -200,7 +293,10 @@ func (t *Translator) virtualInbound(r *reader) *listenerv3.Listener {
 	}}
 	chains = append(chains, t.passthroughChains(pa, ports)...)
 	for _, p := range ports {
-		for _, m := range inboundMatches(modeOf(pa, p.target), p.protocol) {
+		if p.bound {
+			continue
+		}
+		for _, m := range p.matches(pa) {
 			chains = append(chains, t.inboundChain(p, m, pa, p.target))
 		}
 	}
@@ -229,7 +325,7 @@ func (t *Translator) inboundListener(r *reader, name, bind string, port int, cha
 func (t *Translator) boundInbound(r *reader, name string, p servedPort) *listenerv3.Listener {
 	_, pa := r.inbound()
 	var chains []*listenerv3.FilterChain
-	for _, m := range inboundMatches(modeOf(pa, p.target), p.protocol) {
+	for _, m := range p.matches(pa) {
 		chains = append(chains, t.inboundChain(p, m, pa, 0))
 	}
 	l := t.inboundListener(r, name, p.bind, p.target, chains)
@@ -240,10 +336,15 @@ func (t *Translator) boundInbound(r *reader, name string, p servedPort) *listene
 // inboundChain builds the chain of one served port for one kind of connection;
 // port 0 leaves the destination port out of the match.
 func (t *Translator) inboundChain(p servedPort, m inboundMatch, pa *model.PeerAuth, port int) *listenerv3.FilterChain {
-	bind := cmp.Or(p.bind, "0.0.0.0")
 	cluster := wire.ClusterName(wire.Inbound, p.target, "", "")
 	fc := t.inboundShell(m, pa, port)
-	fc.Name = listenerName(bind, p.target)
+	fc.Name = listenerName(p.bind, p.target)
+	if p.config != nil {
+		fc.Metadata = configMetadata(*p.config)
+	}
+	if m.own {
+		fc.TransportSocket = t.serverTLS(p.tls, m.http)
+	}
 	if m.http {
 		rc := inboundRoutes(cluster, p.port, p.host+":"+strconv.Itoa(p.port)+"/*", p.protocol)
 		fc.Filters = append(fc.Filters, httpFilter(t.inboundManager("inbound_"+fc.Name, rc)))

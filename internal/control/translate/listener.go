@@ -51,15 +51,13 @@ func (t *Translator) listener(r *reader, name string) (*listenerv3.Listener, err
 			return t.egressListener(r, name, target, ap), nil
 		}
 	}
-	if !intercepted {
-		for _, p := range t.inboundPorts(r) {
-			if listenerName(p.bind, p.target) == name {
-				return t.boundInbound(r, name, p), nil
-			}
-		}
-	}
 	if p := t.listenerPlansOf(r, r.v).byName[name]; p != nil {
 		return t.outboundListener(r, p), nil
+	}
+	for _, p := range t.boundPorts(r) {
+		if listenerName(p.bind, p.target) == name {
+			return t.boundInbound(r, name, p), nil
+		}
 	}
 	return nil, nil
 }

@@ -232,10 +232,10 @@ func (t *Translator) listenerNames(r *reader) []string {
 	if port := r.httpProxyPort(); port != 0 {
 		names[listenerName(t.loopbackOf(r), port)] = struct{}{}
 	}
+	for _, p := range t.boundPorts(r) {
+		names[listenerName(p.bind, p.target)] = struct{}{}
+	}
 	if r.intercept() == InterceptNone {
-		for _, p := range t.inboundPorts(r) {
-			names[listenerName(p.bind, p.target)] = struct{}{}
-		}
 		return sortedKeys(names)
 	}
 	names[virtualOutboundName], names[virtualInboundName] = struct{}{}, struct{}{}

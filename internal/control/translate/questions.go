@@ -1,7 +1,9 @@
 package translate
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,6 +31,7 @@ const (
 	askProxyPort               // int
 	askDNSCapture              // bool
 	askVHDS                    // bool
+	askBinds                   // bool: does it listen at inbound ports itself
 	askInbound                 // string: everything the inbound side depends on
 	askEgress                  // string: canonical egress addresses
 	askGateways                // string: the selected gateways' names
@@ -81,6 +84,8 @@ func (t *Translator) answer(v *View, q question) any {
 		return v.dnsCapture
 	case askVHDS:
 		return v.vhds
+	case askBinds:
+		return v.intercept == InterceptNone || slices.ContainsFunc(v.scope.Ingress, func(l model.IngressListener) bool { return l.Capture == model.CaptureNone })
 	case askInbound:
 		return v.inboundText
 	case askEgress:
@@ -139,6 +144,12 @@ func (r *reader) gateways() []*model.Gateway {
 func (r *reader) inbound() ([]model.Instance, *model.PeerAuth) {
 	r.ask(askInbound, "")
 	return r.v.instances, r.v.peerAuth
+}
+
+// ingress are the ports that a Sidecar declares for the workload.
+func (r *reader) ingress() (*model.SidecarScope, []model.IngressListener) {
+	r.ask(askInbound, "")
+	return r.v.scope, r.v.scope.Ingress
 }
 
 func (v *View) scopeKey() any {
@@ -213,7 +224,16 @@ func (v *View) inboundKey() string {
 		b.WriteString("," + strconv.Itoa(p) + "=" + strconv.Itoa(int(pa.Ports[p])))
 	}
 	b.WriteString("|" + selectorText(v.appPorts))
-	if v.intercept == InterceptNone {
+	if len(v.scope.Ingress) > 0 {
+		fmt.Fprintf(&b, "|%s/%s", v.scope.Origin.Key.Namespace, v.scope.Origin.Key.Name)
+		for _, in := range v.scope.Ingress {
+			fmt.Fprintf(&b, ";%d/%s/%s/%d/%s/%s", in.Port, in.Protocol, in.Bind, in.Capture, in.Endpoint, in.Pipe)
+			if in.TLS != nil {
+				fmt.Fprintf(&b, "/%+v", *in.TLS)
+			}
+		}
+	}
+	if v.intercept == InterceptNone || len(v.scope.Ingress) > 0 {
 		for _, a := range v.addrs {
 			b.WriteString("," + a.String())
 		}

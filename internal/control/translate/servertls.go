@@ -5,7 +5,7 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/tullemesh/tulle/internal/control/registry"
+	"github.com/tullemesh/tulle/internal/control/model"
 )
 
 const (
@@ -19,31 +19,32 @@ const (
 	fileSeparator  = "~"
 )
 
-// serverTLS is the TLS of a gateway server that ends connections.
-func (t *Translator) serverTLS(s *gatewayServer) *corev3.TransportSocket {
-	if s.TLS.Mode == "ISTIO_MUTUAL" {
+// serverTLS is the TLS of a server that ends connections: a gateway's, or a
+// Sidecar's ingress listener. http says that HTTP is spoken within.
+func (t *Translator) serverTLS(s *model.ServerTLS, http bool) *corev3.TransportSocket {
+	if s.Mode == "ISTIO_MUTUAL" {
 		ctx := t.downstreamMutual()
-		ctx.CommonTlsContext.TlsParams = tlsParams(s.TLS.MinVersion, s.TLS.MaxVersion)
+		ctx.CommonTlsContext.TlsParams = tlsParams(s.MinVersion, s.MaxVersion)
 		return socket(tlsSocket, ctx)
 	}
-	common := &tlsv3.CommonTlsContext{TlsParams: tlsParams(s.TLS.MinVersion, s.TLS.MaxVersion)}
-	if s.Protocol == registry.HTTPS {
+	common := &tlsv3.CommonTlsContext{TlsParams: tlsParams(s.MinVersion, s.MaxVersion)}
+	if http {
 		common.AlpnProtocols = httpALPN()
 	}
 	var root *tlsv3.SdsSecretConfig
-	if len(s.TLS.CredentialNames) > 0 {
-		for _, name := range s.TLS.CredentialNames {
+	if len(s.CredentialNames) > 0 {
+		for _, name := range s.CredentialNames {
 			common.TlsCertificateSdsSecretConfigs = append(common.TlsCertificateSdsSecretConfigs, gatewaySecret(credentialPrefix+name))
 		}
-		root = gatewaySecret(credentialPrefix + s.TLS.CredentialNames[0] + caSuffix)
+		root = gatewaySecret(credentialPrefix + s.CredentialNames[0] + caSuffix)
 	} else {
 		common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{
-			agentSecret(filePrefix + s.TLS.CertFile + fileSeparator + s.TLS.KeyFile),
+			agentSecret(filePrefix + s.CertFile + fileSeparator + s.KeyFile),
 		}
-		root = agentSecret(rootFilePrefix + s.TLS.CAFile)
+		root = agentSecret(rootFilePrefix + s.CAFile)
 	}
-	ctx := &tlsv3.DownstreamTlsContext{CommonTlsContext: common, RequireClientCertificate: wrapperspb.Bool(s.TLS.Mode == "MUTUAL")}
-	if s.TLS.Mode == "MUTUAL" || s.TLS.Mode == "OPTIONAL_MUTUAL" {
+	ctx := &tlsv3.DownstreamTlsContext{CommonTlsContext: common, RequireClientCertificate: wrapperspb.Bool(s.Mode == "MUTUAL")}
+	if s.Mode == "MUTUAL" || s.Mode == "OPTIONAL_MUTUAL" {
 		common.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
 			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
 				DefaultValidationContext: &tlsv3.CertificateValidationContext{}, ValidationContextSdsSecretConfig: root,
