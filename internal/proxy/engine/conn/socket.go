@@ -10,7 +10,7 @@
 // the monitor thread, which doubles the cost of a request at low rates. A
 // socket is non-blocking, so its read and write can run inside the RawConn
 // callbacks as raw calls and still park in the netpoller
-// (docs/adr: raw socket calls). Sketch of a kept-alive request: one read, one
+// (docs/adr/0004-raw-socket-calls.md). Sketch of a kept-alive request: one read, one
 // write, no allocation, no timer. Buffers belong to a request in progress: an
 // idle connection waits in AwaitReadable without one.
 //
