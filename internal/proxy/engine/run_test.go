@@ -89,12 +89,13 @@ func (s *setup) config(t testing.TB) *Config {
 	chain.Name = "main"
 	parts := Parts{Tables: map[string]*router.Table{}, Clusters: map[string]*cluster.Spec{}}
 	if s.tcp != nil {
-		s.tcp.AccessLog = []listener.AccessLog{{Path: "log", Format: "tcp %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT%\n"}}
-		chain.TCP = s.tcp
+		tcp := *s.tcp
+		tcp.AccessLog = []listener.AccessLog{{Path: "log", Format: "tcp %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT%\n"}}
+		chain.TCP = &tcp
 	} else {
-		m := s.manager
-		if m == nil {
-			m = &listener.HTTPManager{}
+		m := &listener.HTTPManager{} // a generation is immutable: each has its own
+		if s.manager != nil {
+			*m = *s.manager
 		}
 		m.RouteName = "routes"
 		m.GenerateRequestID = true
