@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/tullemesh/tulle/internal/control/registry"
@@ -28,11 +29,29 @@ var ErrRefused = errors.New("the proxy refuses the configuration")
 // Explain decides a question over files: it translates them for the proxy of
 // the question, compiles what the proxy would get, and asks the proxy's own
 // Decide.
-func Explain(_ context.Context, q Question) (*Answer, error) {
-	g, _, err := load(q.Files, q.MeshConfig)
+func Explain(ctx context.Context, q Question) (*Answer, error) {
+	e, err := NewExplainer(q.Files, q.MeshConfig)
 	if err != nil {
 		return nil, err
 	}
+	return e.Explain(ctx, q)
+}
+
+// Explainer answers questions over files that are read once. It is immutable.
+type Explainer struct{ generation *generation }
+
+// NewExplainer reads files as Explain does.
+func NewExplainer(files []string, meshConfig string) (*Explainer, error) {
+	g, _, err := load(files, meshConfig)
+	if err != nil {
+		return nil, err
+	}
+	return &Explainer{g}, nil
+}
+
+// Explain is as the function, over the Explainer's files in place of q's.
+func (e *Explainer) Explain(_ context.Context, q Question) (*Answer, error) {
+	g := e.generation
 	node, err := q.node()
 	if err != nil {
 		return nil, err
@@ -69,6 +88,10 @@ func (q *Question) node() (*wire.Node, error) {
 	n := &corev3.Node{Id: wire.NodeID(kind, q.address(), "explain", ns, ns+".svc.cluster.local"), Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{}}}
 	for k, v := range q.Metadata {
 		n.Metadata.Fields[k] = structpb.NewStringValue(v)
+		// Values that are objects in a node's metadata are written as JSON.
+		if o := new(structpb.Struct); strings.HasPrefix(v, "{") && protojson.Unmarshal([]byte(v), o) == nil {
+			n.Metadata.Fields[k] = structpb.NewStructValue(o)
+		}
 	}
 	if len(q.ProxyIPs) > 0 {
 		var ips []string
