@@ -49,6 +49,7 @@ Service...), unchanged and watched: edit a file, and the mesh follows. Ctrl-C or
 		},
 	}
 	cmd.Flags().IntVar(&o.GatewayPort, "gateway-port", 0, "host port of the gateway instead of the project's first one; -1: any free one")
+	cmd.Flags().DurationVar(&o.CertificateTTL, "certificate-ttl", 0, "lifetime of workload certificates (24h)")
 	return cmd
 }
 
