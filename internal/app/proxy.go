@@ -99,7 +99,14 @@ func NewProxy(ctx context.Context, o ProxyOptions) (*Proxy, error) {
 	if err != nil && o.Bootstrap == "" {
 		return nil, err
 	}
-	p.engine = engine.New(engine.Options{Registry: p.metrics, Log: o.Log, Self: self, OpenLog: p.openLog})
+	options := engine.Options{Registry: p.metrics, Log: o.Log, Self: self, OpenLog: p.openLog}
+	if err == nil {
+		// A node without Istio's id has no workload to tell of.
+		if options.Peers, err = newPeerCodec(p.node, self); err != nil {
+			return nil, err
+		}
+	}
+	p.engine = engine.New(options)
 	if o.XDSTLS != "" {
 		if p.agent, err = newWorkloadAgent(o, p.node); err != nil {
 			return nil, err

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
@@ -321,14 +322,16 @@ func (x *http1Exchange) switchProtocols(first []byte) *Failure {
 	return nil
 }
 
-// connect serves CONNECT: a tunnel to a destination that the route table
-// knows. It is for explicit proxies (capture "proxy"): the listener is one
-// that clients name as their HTTP proxy.
+// connect serves CONNECT: a tunnel to the cluster of a route that is for
+// CONNECT and says that it ends here (Envoy: ConnectMatcher, connect_config).
+// Routes by path do not hold for a request without a path.
 func (x *http1Exchange) connect() bool {
 	d := x.d
-	x.req.Path = x.req.KeepString("/") // what routes by prefix match
 	ok := x.admit() == actForward
-	x.req.Path = nil
+	if ok && !slices.Contains(x.result.Route.Forward.Upgrades, "connect") {
+		x.fail(Failure{Kind: NotSupported, Detail: "CONNECT"})
+		ok = false
+	}
 	var f *Failure
 	if ok {
 		f = x.openTunnel()

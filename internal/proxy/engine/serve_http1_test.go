@@ -303,10 +303,13 @@ func TestUpgradeThatNobodyAllowedIsRefused(t *testing.T) {
 	}
 }
 
-func TestConnectTunnelsToADestinationThatIsRouted(t *testing.T) {
+func TestConnectTunnelsWhereARouteEndsIt(t *testing.T) {
 	b := echo(t)
-	p := cartProxy(t, b)
-	c := p.dial(t)
+	tunnel := to("", "cart")
+	tunnel.Match.Path = router.PathMatch{Kind: router.PathConnect}
+	tunnel.Forward.Upgrades = []string{"connect"}
+	s := &setup{routes: []*router.Route{to("/", "cart"), tunnel}, clusters: []*cluster.Spec{static("cart", b.at)}}
+	c := start(t, s).dial(t)
 	r := bufio.NewReader(c)
 	if _, err := io.WriteString(c, "CONNECT cart:80 HTTP/1.1\r\nHost: cart:80\r\n\r\n"); err != nil {
 		t.Fatal(err)
@@ -322,6 +325,25 @@ func TestConnectTunnelsToADestinationThatIsRouted(t *testing.T) {
 	}
 	if line, err := r.ReadString('\n'); err != nil || line != "HTTP/1.1 200 OK\r\n" {
 		t.Errorf("%q, %v", line, err)
+	}
+}
+
+func TestConnectIsNoWayAroundOrdinaryRoutes(t *testing.T) {
+	b := echo(t)
+	open := to("", "cart")
+	open.Match.Path = router.PathMatch{Kind: router.PathConnect} // without an upgrade that ends the tunnel here
+	for name, c := range map[string]struct {
+		routes []*router.Route
+		status string
+	}{
+		"a prefix route does not hold for it": {[]*router.Route{to("/", "cart"), to("", "cart")}, "404"},
+		"a route that does not end it":        {[]*router.Route{open}, "403"},
+	} {
+		s := &setup{routes: c.routes, clusters: []*cluster.Spec{static("cart", b.at)}}
+		got := start(t, s).talk(t, "CONNECT cart:80 HTTP/1.1\r\nHost: cart:80\r\n\r\nGET / HTTP/1.1\r\nHost: cart\r\n\r\n")
+		if !strings.HasPrefix(got, "HTTP/1.1 "+c.status+" ") {
+			t.Errorf("%s: got %.80q, want %s", name, got, c.status)
+		}
 	}
 }
 

@@ -125,6 +125,9 @@ func (p *PathMatch) holds(req *fact.Request, ignoreCase bool) bool {
 		return string(req.Method) == "CONNECT"
 	}
 	path := req.PathOnly()
+	if len(path) == 0 {
+		return false // CONNECT has none (RFC 9110 §9.3.6)
+	}
 	switch p.Kind {
 	case PathExact:
 		return len(path) == len(p.Value) && hasPrefix(path, p.Value, ignoreCase)
