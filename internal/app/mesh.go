@@ -54,6 +54,10 @@ type UpOptions struct {
 	// GatewayPort replaces the first gateway port of the project; 0: what the
 	// project says; -1: a port that the kernel chooses.
 	GatewayPort int
+	// Transparent puts every workload into a namespace of its own, as if
+	// tulle.yaml said capture: netns. Rootless: we are root of a user namespace
+	// only (see RunRootless).
+	Transparent, Rootless bool
 	// CertificateTTL is the lifetime of workload certificates; 0: 24 h.
 	CertificateTTL time.Duration
 	// Announce is a folder that gets a copy of the run file, so that commands
@@ -76,6 +80,9 @@ type Mesh struct {
 	Problems  []apis.Problem
 	Text      []byte // of tulle.yaml
 	run       string // folder of this run
+	sockets   string // folder of the applications' sockets
+	program   string // our executable, where the children's users reach it
+	shared    bool   // the folder of this run is our own to remove whenever we end
 	mark      string
 	addresses map[string]project.Address
 	// ports are held until Run returns.
@@ -86,6 +93,7 @@ type Mesh struct {
 	gateways        []netip.AddrPort
 	tokens          *ca.TokenIssuer
 	domain          string
+	isolation       *isolation // nil without capture netns
 	reaper          *process.Reaper
 
 	mu        sync.Mutex
@@ -100,6 +108,8 @@ type meshWorkload struct {
 	metadata                 map[string]any
 	httpProxy, admin         netip.AddrPort
 	upstreams                []capture.Upstream
+	captured                 bool
+	doors                    []netip.AddrPort // loopback ports at which others call the proxy
 }
 
 // NewMesh reads the project and plans the run. Problems of tulle.yaml come
@@ -119,18 +129,16 @@ func NewMesh(ctx context.Context, o UpOptions) (_ *Mesh, err error) {
 	m := &Mesh{options: o, Text: text, run: filepath.Join(o.State, "run"), mark: "mesh-" + strconv.Itoa(os.Getpid()), ports: &project.Ports{}}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, m.ports.Close())
+			err = errors.Join(err, m.abandon())
 		}
 	}()
 	if m.Project, m.Problems = project.Decode(path, text); m.Project == nil || slices.ContainsFunc(m.Problems, apis.Problem.Refuses) {
 		return m, ErrProject
 	}
-	for _, w := range m.Project.Workloads() {
-		if w.Version.Capture == project.CaptureNetns {
-			return nil, fmt.Errorf("workload %s: capture netns is not run by `up` yet; use capture: proxy", w.Name)
-		}
+	if o.Transparent {
+		m.Project = m.Project.Transparent()
 	}
-	if m.addresses, err = project.Assign(ctx, m.Project, nil, m.ports); err != nil {
+	if err := m.assign(ctx); err != nil {
 		return nil, err
 	}
 	compiled, apps, err := project.Compile(m.Project, o.Dir, m.addresses)
@@ -144,14 +152,23 @@ func NewMesh(ctx context.Context, o UpOptions) (_ *Mesh, err error) {
 	return m, m.prepare(compiled)
 }
 
+// abandon lets go what a mesh that never runs has taken.
+func (m *Mesh) abandon() error {
+	err := errors.Join(m.ports.Close(), m.isolation.close())
+	if m.shared {
+		err = errors.Join(err, os.RemoveAll(m.run))
+	}
+	return err
+}
+
 // prepare writes what the children read: compiled objects, keys, tokens, node
 // metadata.
 func (m *Mesh) prepare(compiled []byte) error {
-	if err := os.MkdirAll(m.run, 0o700); err != nil {
+	if err := m.makeRun(); err != nil {
 		return err
 	}
 	if len(m.gateways) > 0 {
-		compiled = append(compiled, gatewayEntry...)
+		compiled = append(compiled, m.gatewayEntry()...)
 	}
 	if err := os.WriteFile(m.path("project.yaml"), compiled, 0o600); err != nil {
 		return err
@@ -173,7 +190,7 @@ func (m *Mesh) prepare(compiled []byte) error {
 	if m.tokens, err = ca.NewTokenIssuer(filepath.Join(m.options.State, "token", "key.pem"), time.Now); err != nil {
 		return err
 	}
-	if err := os.WriteFile(m.path("roots.pem"), authority.Roots(), 0o600); err != nil {
+	if err := os.WriteFile(m.path("roots.pem"), authority.Roots(), 0o644); err != nil {
 		return err
 	}
 	for _, w := range m.workloads {
@@ -181,14 +198,22 @@ func (m *Mesh) prepare(compiled []byte) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(m.path(w.name+".node.json"), data, 0o600); err != nil {
+		if err := os.MkdirAll(m.path(w.name), 0o700); err != nil {
+			return err
+		}
+		if err := os.WriteFile(m.path(w.name, "node.json"), data, 0o600); err != nil {
+			return err
+		}
+		if err := m.give(m.path(w.name), m.path(w.name, "node.json")); err != nil {
 			return err
 		}
 	}
-	return m.writeTokens()
+	return errors.Join(m.writeResolv(), m.writeTokens())
 }
 
-func (m *Mesh) path(name string) string { return filepath.Join(m.run, name) }
+func (m *Mesh) path(names ...string) string {
+	return filepath.Join(append([]string{m.run}, names...)...)
+}
 
 // writeTokens writes a join token for each workload.
 func (m *Mesh) writeTokens() error {
@@ -197,11 +222,14 @@ func (m *Mesh) writeTokens() error {
 		if err != nil {
 			return err
 		}
-		tmp := m.path(w.name + ".token.tmp")
+		tmp := m.path(w.name, "token.tmp")
 		if err := os.WriteFile(tmp, []byte(t.Reveal()), 0o600); err != nil {
 			return err
 		}
-		if err := os.Rename(tmp, m.path(w.name+".token")); err != nil {
+		if err := m.give(tmp); err != nil {
+			return err
+		}
+		if err := os.Rename(tmp, m.path(w.name, "token")); err != nil {
 			return err
 		}
 	}
@@ -233,11 +261,19 @@ func (m *Mesh) Monitoring() string {
 // Applications end first, then proxies, then the control plane.
 func (m *Mesh) Run(ctx context.Context) (err error) {
 	if m.reaper, err = process.StartReaper(ctx, m.mark, m.options.Executable, "__reap"); err != nil {
-		return err
+		return errors.Join(err, m.abandon())
 	}
 	defer func() { err = errors.Join(err, m.reaper.Close()) }()
-	defer func() { err = errors.Join(err, os.RemoveAll(m.run), m.ports.Close()) }()
+	if m.shared {
+		m.reaper.Remove(m.run)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(m.run), m.ports.Close(), m.isolation.close()) }()
 	if err := m.ports.Settle(); err != nil {
+		return err
+	}
+	relays := newTier(ctx)
+	defer func() { err = errors.Join(err, relays.stop()) }()
+	if err := m.isolation.start(ctx, relays); err != nil {
 		return err
 	}
 	control := newTier(ctx)
@@ -331,9 +367,15 @@ func (m *Mesh) startControl(t *tier) error {
 
 func (m *Mesh) startProxies(t *tier) error {
 	for _, w := range m.workloads {
-		words := []string{m.options.Executable, "proxy", "--xds-tls", m.xds.String(), "--roots", m.path("roots.pem"), "--token", m.path(w.name + ".token"), "--id", w.node,
-			"--metadata", m.path(w.name + ".node.json"), "--trust-domain", m.domain, "--admin", w.admin.String(), "--address-file", m.path(w.name + ".admin"), "--state", filepath.Join(m.run, w.name)}
-		if err := m.start(t, process.Spec{Name: w.name + "-proxy", Words: words, Env: m.options.Environ, StopTime: 2 * drainMax}); err != nil {
+		admin := w.admin
+		if w.captured {
+			admin = netip.AddrPortFrom(loopback(), insideAdmin)
+		}
+		words := []string{m.program, "proxy", "--xds-tls", m.xdsAddress().String(), "--roots", m.path("roots.pem"), "--token", m.path(w.name, "token"), "--id", w.node,
+			"--metadata", m.path(w.name, "node.json"), "--trust-domain", m.domain, "--admin", admin.String(), "--address-file", m.path(w.name, "admin"), "--state", m.path(w.name, "state")}
+		s := process.Spec{Name: w.name + "-proxy", Words: words, Env: m.options.Environ, StopTime: 2 * drainMax}
+		m.isolateProxy(&s, w)
+		if err := m.start(t, s); err != nil {
 			return err
 		}
 	}
@@ -347,7 +389,7 @@ func (m *Mesh) startApps(t *tier) error {
 	}
 	for _, app := range m.apps {
 		name := app.Workload.Name
-		s := capture.Surroundings{Workload: name, Run: m.run, Executable: m.options.Executable, JVM: capture.StartsJVM(append([]string{app.Workload.Version.Run.Shell}, app.Workload.Version.Run.Words...)...)}
+		s := capture.Surroundings{Workload: name, Run: m.sockets, Executable: m.program, JVM: capture.StartsJVM(append([]string{app.Workload.Version.Run.Shell}, app.Workload.Version.Run.Words...)...)}
 		if w := byName[name]; w != nil {
 			s.Proxy, s.Upstreams = w.httpProxy, w.upstreams
 		}
@@ -361,7 +403,15 @@ func (m *Mesh) startApps(t *tier) error {
 		}
 		first := app.Address.App[app.Workload.Service.Ports[0].Name]
 		ready := process.Ready{Address: first.String(), Path: app.Workload.Version.Ready.Path}
-		if err := m.start(t, process.Spec{Name: name, Words: words, Env: env, Dir: app.Dir, Ready: ready}); err != nil {
+		spec := process.Spec{Name: name, Words: words, Env: env, Dir: app.Dir, Ready: ready}
+		var err error
+		if spec.User, err = m.invoker(isCaptured(app.Workload)); err != nil {
+			return err
+		}
+		if isCaptured(app.Workload) {
+			m.isolateApp(&spec, name)
+		}
+		if err := m.start(t, spec); err != nil {
 			return err
 		}
 	}
@@ -372,7 +422,7 @@ func (m *Mesh) startApps(t *tier) error {
 // file.
 func (m *Mesh) collectAdmin(ctx context.Context) error {
 	for _, w := range m.workloads {
-		if _, err := awaitLines(ctx, m.path(w.name+".admin"), 1); err != nil {
+		if _, err := awaitLines(ctx, m.path(w.name, "admin"), 1); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}

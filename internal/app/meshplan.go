@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"strconv"
@@ -25,44 +26,19 @@ func (m *Mesh) plan(ctx context.Context) error {
 		if !w.Meshed() {
 			continue
 		}
-		mw := &meshWorkload{name: w.Name, namespace: w.Service.Namespace, account: w.Service.ServiceAccount}
-		at, err := m.ports.Ask(ctx, loopback())
-		if err != nil {
-			return err
-		}
-		mw.httpProxy = at
-		egress := map[string]any{}
-		for _, s := range m.Project.Services {
-			if s.External {
-				continue
-			}
-			for i, port := range s.Ports {
-				at, err := m.ports.Ask(ctx, loopback())
-				if err != nil {
-					return err
-				}
-				egress[fmt.Sprintf("%s.%s.svc.cluster.local:%d", s.Name, s.Namespace, port.Number)] = at.String()
-				if i == 0 {
-					up := capture.Upstream{Service: s.Name, Address: at}
-					if port.Protocol == "http" || port.Protocol == "http2" || port.Protocol == "grpc" {
-						up.Scheme = "http"
-					}
-					mw.upstreams = append(mw.upstreams, up)
-				}
-			}
-		}
-		address := m.addresses[w.Name]
-		app := map[string]any{}
-		for name, published := range address.Ports {
-			app[strconv.Itoa(int(published))] = address.App[name].String()
-		}
+		mw := &meshWorkload{name: w.Name, namespace: w.Service.Namespace, account: w.Service.ServiceAccount, captured: isCaptured(w)}
 		labels := map[string]any{"app": w.Service.Name, "version": w.Version.Name}
 		for k, v := range w.Version.Labels {
 			labels[k] = v
 		}
-		mw.node = wire.NodeID(wire.Sidecar, address.IP, w.Name, w.Service.Namespace, w.Service.Namespace+".svc.cluster.local")
+		mw.node = wire.NodeID(wire.Sidecar, m.addresses[w.Name].IP, w.Name, w.Service.Namespace, w.Service.Namespace+".svc."+clusterDomain)
 		mw.metadata = map[string]any{"NAMESPACE": w.Service.Namespace, "LABELS": labels, "SERVICE_ACCOUNT": w.Service.ServiceAccount, "WORKLOAD_NAME": w.Service.Name + "-" + w.Version.Name,
-			"CLUSTER_ID": "Kubernetes", "INTERCEPTION_MODE": "NONE", "HTTP_PROXY_PORT": strconv.Itoa(int(mw.httpProxy.Port())), "TULLE_APP_PORTS": app, "TULLE_EGRESS": egress}
+			"CLUSTER_ID": "Kubernetes"}
+		if mw.captured {
+			mw.metadata["INTERCEPTION_MODE"], mw.metadata["DNS_CAPTURE"] = "REDIRECT", "true"
+		} else if err := m.planDoors(ctx, w, mw); err != nil {
+			return err
+		}
 		m.workloads = append(m.workloads, mw)
 	}
 	if err := m.planGateway(ctx); err != nil {
@@ -74,6 +50,51 @@ func (m *Mesh) plan(ctx context.Context) error {
 			return err
 		}
 	}
+	return m.connect(ctx)
+}
+
+// planDoors gives a workload that is not intercepted the ports of loopback at
+// which its application calls the proxy: one for HTTP_PROXY, one for each port
+// of a service.
+func (m *Mesh) planDoors(ctx context.Context, w project.Workload, mw *meshWorkload) error {
+	ask := func() (netip.AddrPort, error) {
+		at, err := m.ports.Ask(ctx, loopback())
+		mw.doors = append(mw.doors, at)
+		return at, err
+	}
+	var err error
+	if mw.httpProxy, err = ask(); err != nil {
+		return err
+	}
+	egress, app := map[string]any{}, map[string]any{}
+	for _, s := range m.Project.Services {
+		if s.External {
+			continue
+		}
+		for i, port := range s.Ports {
+			at, err := ask()
+			if err != nil {
+				return err
+			}
+			egress[fmt.Sprintf("%s.%s.svc.%s:%d", s.Name, s.Namespace, clusterDomain, port.Number)] = at.String()
+			if i == 0 {
+				up := capture.Upstream{Service: s.Name, Address: at}
+				if port.Protocol == "http" || port.Protocol == "http2" || port.Protocol == "grpc" {
+					up.Scheme = "http"
+				}
+				mw.upstreams = append(mw.upstreams, up)
+			}
+		}
+	}
+	address := m.addresses[w.Name]
+	for name, published := range address.Ports {
+		at, err := m.appAddress(ctx, address.App[name])
+		if err != nil {
+			return err
+		}
+		app[strconv.Itoa(int(published))] = at.String()
+	}
+	maps.Copy(mw.metadata, map[string]any{"INTERCEPTION_MODE": "NONE", "HTTP_PROXY_PORT": strconv.Itoa(int(mw.httpProxy.Port())), "TULLE_APP_PORTS": app, "TULLE_EGRESS": egress})
 	return nil
 }
 
@@ -99,8 +120,8 @@ func (m *Mesh) planGateway(ctx context.Context) error {
 		binds[strconv.Itoa(int(port))] = at.String()
 		m.gateways = append(m.gateways, at)
 	}
-	m.workloads = append(m.workloads, &meshWorkload{name: gatewayName, namespace: gatewayNamespace, account: gatewayName,
-		node: wire.NodeID(wire.Router, loopback(), gatewayName, gatewayNamespace, gatewayNamespace+".svc.cluster.local"),
+	m.workloads = append(m.workloads, &meshWorkload{name: gatewayName, namespace: gatewayNamespace, account: gatewayName, doors: m.gateways,
+		node: wire.NodeID(wire.Router, m.gatewayAddress(), gatewayName, gatewayNamespace, gatewayNamespace+".svc."+clusterDomain),
 		metadata: map[string]any{"NAMESPACE": gatewayNamespace, "LABELS": gatewayLabels(), "SERVICE_ACCOUNT": gatewayName, "WORKLOAD_NAME": gatewayName,
 			"CLUSTER_ID": "Kubernetes", "TULLE_APP_PORTS": binds}})
 	return nil
@@ -110,8 +131,17 @@ func gatewayLabels() map[string]any {
 	return map[string]any{"app": gatewayName, "istio": "ingressgateway"}
 }
 
+// gatewayAddress is the gateway's address for proxies.
+func (m *Mesh) gatewayAddress() netip.Addr {
+	if m.isolation == nil {
+		return loopback()
+	}
+	return m.isolation.spaces[gatewayName].Addr()
+}
+
 // gatewayEntry is the object by which the control plane knows the gateway.
-const gatewayEntry = `---
+func (m *Mesh) gatewayEntry() string {
+	return fmt.Sprintf(`---
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
 metadata:
@@ -119,10 +149,11 @@ metadata:
   namespace: istio-system
   labels: {app: istio-ingressgateway, istio: ingressgateway}
 spec:
-  address: 127.0.0.1
+  address: %s
   labels: {app: istio-ingressgateway, istio: ingressgateway}
   serviceAccount: istio-ingressgateway
-`
+`, m.gatewayAddress())
+}
 
 func loopback() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
 

@@ -57,7 +57,7 @@ func usageError(format string, args ...any) error {
 
 // Run runs one command line and returns its exit code.
 func Run(ctx context.Context, args []string, std Streams) int {
-	c := &console{Streams: std, environment: os.Getenv}
+	c := &console{Streams: std, environment: os.Getenv, args: args}
 	root := c.root()
 	root.SetArgs(args)
 	root.SetIn(std.In)
@@ -89,7 +89,10 @@ func Run(ctx context.Context, args []string, std Streams) int {
 type console struct {
 	Streams
 	environment func(string) string
+	args        []string // as called
 	noColor     bool
+	// rootlessInside: we are root of a user namespace that we made.
+	rootlessInside bool
 }
 
 func (c *console) root() *cobra.Command {

@@ -33,6 +33,7 @@ type demoFlags struct {
 	rate        float64
 	gatewayPort int
 	length      time.Duration
+	transparent bool
 }
 
 func (c *console) demoCommand() *cobra.Command {
@@ -54,13 +55,14 @@ func (c *console) demoCommand() *cobra.Command {
 				fmt.Fprintf(c.Out, "run it with: tulle up %s\n", f.export)
 				return nil
 			}
-			return c.runDemo(cmd.Context(), f)
+			return c.rootless(cmd.Context(), c.runDemo(cmd.Context(), f))
 		},
 	}
 	cmd.Flags().StringVar(&f.export, "export", "", "write the shop's tulle.yaml and Istio YAML into a folder instead")
 	cmd.Flags().Float64Var(&f.rate, "rate", 20, "requests per second")
 	cmd.Flags().IntVar(&f.gatewayPort, "gateway-port", -1, "host port of the gateway; -1: any free one")
 	cmd.Flags().DurationVar(&f.length, "for", 0, "end by itself after this time")
+	transparentFlag(cmd, &f.transparent)
 	return cmd
 }
 
@@ -74,6 +76,9 @@ func (c *console) runDemo(ctx context.Context, f demoFlags) (err error) {
 	if _, err := demo.Export(dir); err != nil {
 		return err
 	}
+	if err := os.Chmod(dir, 0o755); err != nil { // services may run as another user
+		return err
+	}
 	if f.length > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, f.length)
@@ -81,7 +86,7 @@ func (c *console) runDemo(ctx context.Context, f demoFlags) (err error) {
 	}
 	s := &screen{c: c}
 	s.quiet = terminal(c.Out)
-	mesh, err := c.newMesh(ctx, app.UpOptions{Dir: dir, GatewayPort: f.gatewayPort, Announce: c.stateHome(), Changed: s.changed})
+	mesh, err := c.newMesh(ctx, app.UpOptions{Dir: dir, GatewayPort: f.gatewayPort, Transparent: f.transparent, Announce: c.stateHome(), Changed: s.changed})
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ Service...), unchanged and watched: edit a file, and the mesh follows. Ctrl-C or
 			o.Changed = screen.changed
 			mesh, err := c.newMesh(cmd.Context(), o)
 			if err != nil {
-				return err
+				return c.rootless(cmd.Context(), err)
 			}
 			screen.head(mesh)
 			return mesh.Run(cmd.Context())
@@ -50,7 +50,12 @@ Service...), unchanged and watched: edit a file, and the mesh follows. Ctrl-C or
 	}
 	cmd.Flags().IntVar(&o.GatewayPort, "gateway-port", 0, "host port of the gateway instead of the project's first one; -1: any free one")
 	cmd.Flags().DurationVar(&o.CertificateTTL, "certificate-ttl", 0, "lifetime of workload certificates (24h)")
+	transparentFlag(cmd, &o.Transparent)
 	return cmd
+}
+
+func transparentFlag(cmd *cobra.Command, to *bool) {
+	cmd.Flags().BoolVar(to, "transparent", false, "run every workload in a network namespace of its own, as a pod (Linux; capture: netns)")
 }
 
 // newMesh plans a mesh and prints the problems of its project.
@@ -59,7 +64,7 @@ func (c *console) newMesh(ctx context.Context, o app.UpOptions) (*app.Mesh, erro
 	if err != nil {
 		return nil, err
 	}
-	o.Executable, o.Environ = exe, os.Environ()
+	o.Executable, o.Environ, o.Rootless = exe, os.Environ(), c.rootlessInside
 	o.Log = observe.NewLogger(c.Err, observe.LogOptions{})
 	mesh, err := app.NewMesh(ctx, o)
 	switch {
@@ -70,6 +75,26 @@ func (c *console) newMesh(ctx context.Context, o app.UpOptions) (*app.Mesh, erro
 		return nil, usageError("%s has no tulle.yaml\n  see it work:        tulle demo\n  take the shop's:    tulle demo --export DIR", o.Dir)
 	}
 	return mesh, err
+}
+
+// rootless runs our command line again in a user namespace when that is what its
+// error asks for.
+func (c *console) rootless(ctx context.Context, cause error) error {
+	if !errors.Is(cause, app.ErrRootless) {
+		return cause
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	code, err := app.RunRootless(ctx, []string{exe, "__stage"}, append([]string{exe, "__rootless"}, c.args...), os.Environ())
+	if err != nil {
+		return err
+	}
+	if code != exitOK {
+		return &exitError{code: code}
+	}
+	return nil
 }
 
 // screen prints a mesh's life as lines that are only ever appended.
@@ -133,5 +158,17 @@ func (c *console) hidden() []*cobra.Command {
 	service := &cobra.Command{Use: "__demo NAME", Hidden: true, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 		return demo.Run(cmd.Context(), args[0], demo.Options{Env: c.environment, Log: observe.NewLogger(c.Err, observe.LogOptions{})})
 	}}
-	return []*cobra.Command{reap, service}
+	stage := &cobra.Command{Use: "__stage", Hidden: true, DisableFlagParsing: true, RunE: func(_ *cobra.Command, args []string) error {
+		return app.EnterRootless(args, os.Environ())
+	}}
+	inside := &cobra.Command{Use: "__rootless", Hidden: true, DisableFlagParsing: true, RunE: func(cmd *cobra.Command, args []string) error {
+		if err := app.DieWithParent(); err != nil {
+			return err
+		}
+		again := &console{Streams: c.Streams, environment: c.environment, rootlessInside: true}
+		root := again.root()
+		root.SetArgs(args)
+		return root.ExecuteContext(cmd.Context())
+	}}
+	return []*cobra.Command{reap, service, stage, inside}
 }
