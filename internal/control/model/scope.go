@@ -76,6 +76,7 @@ func (x *scopeIndex) add(sc *sidecar, client string, old *scopeIndex) {
 		return
 	}
 	fresh := x.scope(sc, client)
+	fresh.Shared = id == scopeID{}
 	if old != nil {
 		if was := old.made[id]; was != nil && sameScope(was, fresh) {
 			fresh = was

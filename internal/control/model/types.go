@@ -60,9 +60,10 @@ type Route struct {
 	Timeout         time.Duration // 0: none
 	RequestHeaders  HeaderOps
 	ResponseHeaders HeaderOps
+	NoRetries       bool // retries with 0 attempts: not even Istio's default ones
 
 	// What a delegate inherits depends on whether it is written at all.
-	timeoutSet, headersSet bool
+	timeoutSet, headersSet, retriesSet bool
 	delegate               *delegateRef
 }
 
@@ -139,6 +140,7 @@ type Rewrite struct {
 // Redirect answers with a redirect (Istio: HTTPRedirect).
 type Redirect struct {
 	URI, Authority, Scheme string
+	PrefixRewrite          string // replaces the matched prefix, or path (prefixRewrite)
 	Port                   int
 	PortFromRequest        bool // FROM_REQUEST_PORT
 	PortFromProtocol       bool // FROM_PROTOCOL_DEFAULT
@@ -267,6 +269,7 @@ type PeerAuth struct {
 type SidecarScope struct {
 	Origin       Origin
 	Default      bool // no Sidecar resource applies: every visible service
+	Shared       bool // Default, and the same for all namespaces to which nothing is exported by name
 	RegistryOnly *bool
 	// Ingress, when there is any, stands instead of the ports of the services.
 	Ingress []IngressListener

@@ -89,7 +89,24 @@ func findDirt(t, prev *Translator) *dirt {
 			d.touch(wire.SecretType, credentialPrefix+key.Name+suffix)
 		}
 	}
+	d.lists()
 	return d
+}
+
+// lists makes memory drop the lists that hold something dirty. Those whose
+// questions follow other plans or scopes now are not told apart.
+func (d *dirt) lists() {
+	for _, tb := range []table{tableScope, tableRoutes, tableListen, tableGateway, tableClusters} {
+		if len(d.forgotten[tb]) > 0 {
+			d.forget(tableList, allNames)
+			return
+		}
+	}
+	for _, u := range []string{wire.ClusterType, wire.EndpointType, wire.ListenerType, wire.RouteType, wire.VirtualHostType, wire.SecretType, wire.NameTableType} {
+		if len(d.sent[u])+len(d.forgotten[tableOf(u)]) > 0 {
+			d.forget(tableList, u)
+		}
+	}
 }
 
 func hostsOf(keys map[model.ServiceKey]struct{}) map[string]struct{} {

@@ -16,7 +16,7 @@ func (t *Translator) planGatewayRoutes(r *reader, name string) *routePlan {
 	if rc == nil {
 		return nil
 	}
-	plan := &routePlan{name: name, byName: make(map[string]*hostPlan)}
+	plan := &routePlan{name: name}
 	ports := make(map[string]int) // of each host: that of the first server with it
 	add := func(h string, s *gatewayServer) {
 		if _, dup := ports[h]; !dup {
@@ -46,7 +46,8 @@ func (t *Translator) planGatewayRoutes(r *reader, name string) *routePlan {
 		plan.hosts = []*hostPlan{{name: "blackhole:" + strconv.Itoa(rc.servers[0].Port), domains: []string{"*"}, catchAll: true}}
 	}
 	slices.SortStableFunc(plan.hosts, func(a, b *hostPlan) int { return cmp.Compare(a.name, b.name) })
-	return plan.indexed()
+	plan.unique()
+	return plan.indexed(t.mem)
 }
 
 // gatewayVirtualHost builds one virtual host of a gateway.

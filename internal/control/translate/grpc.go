@@ -213,5 +213,5 @@ func (t *Translator) planGRPCRoutes(r *reader, name string) *routePlan {
 	}
 	b.plan.keepPorts, b.listenPort, b.only = true, port, host
 	b.addPort(e, port)
-	return b.plan.indexed()
+	return b.plan.indexed(t.mem)
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/tullemesh/tulle/internal/control/model"
 	"github.com/tullemesh/tulle/internal/control/registry"
@@ -20,13 +21,17 @@ const httpProxyRoutes = "http_proxy"
 // building any of them: names, domains, and where their routes come from. So
 // one virtual host can be built alone. It is immutable.
 type routePlan struct {
-	name  string
-	hosts []*hostPlan
-	// byName and byDomain find a virtual host, byDomain as Envoy would.
-	byName   map[string]*hostPlan
-	byDomain match.HostTable[*hostPlan]
+	name string
+	// hosts are shared with the plans of other Views that have equal ones; the
+	// first sorted ones are sorted by name.
+	hosts  []*hostPlan
+	sorted int
 	// keepPorts: domains have ports, so ports in Host headers count.
 	keepPorts bool
+
+	// byDomain finds a virtual host as Envoy would.
+	once     sync.Once
+	byDomain match.HostTable[*hostPlan]
 }
 
 // hostPlan is one virtual host to be.
@@ -47,6 +52,9 @@ func (t *Translator) routePlanOf(outer *reader, v *View, name string) *routePlan
 	p, _ := remember(t, outer, v, tableRoutes, name, func(r *reader) (*routePlan, error) {
 		return t.planRoutes(r, name), nil
 	})
+	if outer != nil {
+		outer.planned(name)
+	}
 	return p
 }
 
@@ -108,6 +116,7 @@ func splitRouteName(name string) (host string, port int, one bool) {
 // hostBuilder collects the virtual hosts of one route configuration.
 type hostBuilder struct {
 	plan       *routePlan
+	mem        *memory
 	scope      *scopeIndex
 	domain     string
 	families   families
@@ -123,7 +132,7 @@ type hostBuilder struct {
 
 func newHostBuilder(r *reader, name string) *hostBuilder {
 	return &hostBuilder{
-		plan:  &routePlan{name: name, byName: make(map[string]*hostPlan)},
+		plan: &routePlan{name: name}, mem: r.t.mem,
 		scope: r.scope(), domain: r.domain(), families: r.families(), dnsCapture: r.dnsCapture(),
 		names: make(map[string]struct{}), domains: make(map[string]struct{}), full: make(map[string]struct{}),
 	}
@@ -278,52 +287,105 @@ func (b *hostBuilder) finish(shared bool) *routePlan {
 		if len(p.hosts) == 1 {
 			p.hosts[0].domains = []string{"*"}
 		}
-		return p.indexed()
+		return p.indexed(b.mem)
 	}
 	rest := &hostPlan{name: wire.AllowAny, domains: []string{"*"}, catchAll: true, connect: b.connect}
 	if b.scope.registryOnly {
 		rest.name = wire.BlockAll
 	}
 	p.hosts = append(p.hosts, rest)
-	return p.indexed()
+	return p.indexed(b.mem)
 }
 
-// indexed makes the virtual hosts findable. Domains are unique by now.
-func (p *routePlan) indexed() *routePlan {
+// unique drops domains that an earlier virtual host has, for plans whose
+// builder does not watch over them.
+func (p *routePlan) unique() {
+	taken := make(map[string]struct{})
+	for _, h := range p.hosts {
+		h.domains = slices.DeleteFunc(h.domains, func(d string) bool {
+			key := strings.ToLower(d)
+			_, dup := taken[key]
+			taken[key] = struct{}{}
+			return dup
+		})
+	}
+}
+
+// indexed makes the virtual hosts findable, and replaces each by the equal one
+// that memory has. Domains are unique by now.
+func (p *routePlan) indexed(m *memory) *routePlan {
 	hosts := p.hosts[:0]
 	for _, h := range p.hosts {
-		kept := h.domains[:0:0]
-		for _, d := range h.domains {
-			// A domain that Envoy would refuse ("a*b") must not cost the
-			// whole route configuration.
-			if err := p.byDomain.Add(d, h); err == nil {
-				kept = append(kept, d)
-			}
-		}
-		h.domains = kept
-		if len(kept) > 0 {
-			hosts = append(hosts, h)
-			p.byName[h.name] = h
+		// A domain that Envoy would refuse ("a*b") must not cost the whole
+		// route configuration.
+		h.domains = slices.Clip(slices.DeleteFunc(h.domains, func(d string) bool { return !validDomain(d) }))
+		if len(h.domains) > 0 {
+			hosts = append(hosts, m.get(tableHost, wire.VirtualHostResourceName(p.name, h.name)).variant(h))
 		}
 	}
-	p.hosts = hosts
+	p.hosts = slices.Clip(hosts)
+	for p.sorted = min(1, len(hosts)); p.sorted < len(hosts) && hosts[p.sorted-1].name <= hosts[p.sorted].name; {
+		p.sorted++
+	}
 	return p
+}
+
+// validDomain reports whether Envoy takes a domain of a virtual host.
+func validDomain(d string) bool {
+	if d != "" && !strings.Contains(d, "*") {
+		return true
+	}
+	var t match.HostTable[struct{}]
+	return t.Add(d, struct{}{}) == nil
+}
+
+// equal reports whether two plans of one name give the same virtual host.
+func (h *hostPlan) equal(o *hostPlan) bool {
+	return h.name == o.name && h.listenPort == o.listenPort && h.port == o.port && h.service == o.service && h.rules == o.rules &&
+		h.catchAll == o.catchAll && h.connect == o.connect && slices.Equal(h.domains, o.domains)
+}
+
+// named returns the virtual host of a name. Few or none stand behind those
+// that are sorted.
+func (p *routePlan) named(name string) *hostPlan {
+	for _, h := range p.hosts[p.sorted:] {
+		if h.name == name {
+			return h
+		}
+	}
+	if i, ok := slices.BinarySearchFunc(p.hosts[:p.sorted], name, func(h *hostPlan, n string) int { return cmp.Compare(h.name, n) }); ok {
+		return p.hosts[i]
+	}
+	return nil
+}
+
+// domainTable is made when a client first asks by host: most ask by name.
+func (p *routePlan) domainTable() *match.HostTable[*hostPlan] {
+	p.once.Do(func() {
+		for _, h := range p.hosts {
+			for _, d := range h.domains {
+				_ = p.byDomain.Add(d, h) // indexed has dropped what it refuses
+			}
+		}
+	})
+	return &p.byDomain
 }
 
 // find returns the virtual host of a name, or the one that a request for this
 // host would meet.
 func (p *routePlan) find(host string) *hostPlan {
-	if h := p.byName[host]; h != nil {
+	if h := p.named(host); h != nil {
 		return h
 	}
-	if h, ok := p.byDomain.Find([]byte(strings.ToLower(host))); ok {
+	table := p.domainTable()
+	if h, ok := table.Find([]byte(strings.ToLower(host))); ok {
 		return h
 	}
 	if p.keepPorts {
 		return nil
 	}
 	if h, _, err := net.SplitHostPort(host); err == nil {
-		if found, ok := p.byDomain.Find([]byte(strings.ToLower(h))); ok {
+		if found, ok := table.Find([]byte(strings.ToLower(h))); ok {
 			return found
 		}
 	}

@@ -2,6 +2,8 @@ package translate
 
 import (
 	"maps"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/tullemesh/tulle/internal/wire"
@@ -23,6 +25,7 @@ const tableNamesMax = 200_000
 // The tables.
 const (
 	tableNames    table = iota // Names, by type URL
+	tableList                  // List, by type URL
 	tableScope                 // scopeIndex, one
 	tableRoutes                // routePlan, by route configuration
 	tableListen                // listenerPlans, one
@@ -68,12 +71,14 @@ type memory struct {
 	mu    sync.RWMutex
 	trees [tables]map[string]*tree // guarded by mu
 	full  [tables]bool             // guarded by mu; had more names than fit
+
+	lists *interner // of Names; locks itself
 }
 
 // allNames in a set of dirty names stands for every name.
 const allNames = "*"
 
-func newMemory() *memory { return &memory{} }
+func newMemory() *memory { return &memory{lists: newInterner(nil)} }
 
 // tree holds the variants of one thing as a decision tree: an inner node is a
 // question that the build asked of the View, an edge its answer, a leaf what
@@ -83,6 +88,32 @@ type tree struct {
 	mu     sync.Mutex
 	root   *node // guarded by mu
 	leaves int   // guarded by mu
+
+	// hosts are the plans that a virtual host has had, guarded by planMu, which
+	// is taken last: plans are made while the trees of plans are locked.
+	planMu sync.Mutex
+	hosts  []*hostPlan
+}
+
+// treeHostsMax bounds the plans of one virtual host that are told apart:
+// callers of its namespace, others, and those that a Sidecar makes differ.
+const treeHostsMax = 256
+
+// variant returns the plan that the tree has and that equals h, which is kept
+// if there is none: so equal virtual hosts of many Views are one.
+func (tr *tree) variant(h *hostPlan) *hostPlan {
+	tr.planMu.Lock()
+	defer tr.planMu.Unlock()
+	for _, have := range tr.hosts {
+		if have.equal(h) {
+			return have
+		}
+	}
+	if len(tr.hosts) >= treeHostsMax {
+		tr.hosts = nil
+	}
+	tr.hosts = append(tr.hosts, h)
+	return h
 }
 
 type node struct {
@@ -196,6 +227,10 @@ func (m *memory) namesWith(tb table, q question, answer any) []string {
 // inherit takes over the trees of an earlier memory that are not dirty. Trees
 // are shared: what the earlier Translator still adds is valid here as well.
 func (m *memory) inherit(prev *memory, dirty *[tables]map[string]struct{}) {
+	m.lists = prev.lists
+	if _, all := dirty[tableNames][allNames]; all {
+		m.lists = newInterner(prev.lists)
+	}
 	prev.mu.RLock()
 	defer prev.mu.RUnlock()
 	for tb, trees := range prev.trees {
@@ -223,6 +258,15 @@ type reader struct {
 	v    *View
 	path []step
 	seen map[question]struct{}
+	// plans are the route configurations whose plans were read: the questions
+	// behind them decide the virtual hosts, too.
+	plans []string
+}
+
+func (r *reader) planned(name string) {
+	if !slices.Contains(r.plans, name) {
+		r.plans = append(r.plans, name)
+	}
 }
 
 // step is a question with the answer that was given.
@@ -245,6 +289,11 @@ func (r *reader) note(q question, a any) {
 	if q.kind == askDestination {
 		// So does the kind of client for destination rules.
 		if _, known := r.seen[question{kind: askClient}]; known {
+			return
+		}
+	}
+	if q.kind == askHost && len(r.plans) > 0 {
+		if rc, _, _ := strings.Cut(q.arg, "/"); slices.Contains(r.plans, rc) {
 			return
 		}
 	}

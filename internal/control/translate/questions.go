@@ -19,7 +19,7 @@ const (
 	askRole        kind = iota // Role
 	askNamespace               // string
 	askDomain                  // string
-	askScope                   // any: the SidecarScope, or the namespace for the default scope
+	askScope                   // any: the SidecarScope, or the namespace for its default scope, "" for the shared one
 	askService                 // *registry.Service that a host means, nil: not in scope
 	askDestination             // *model.DestinationRule in effect for a host
 	askClient                  // string: what destination rules look at
@@ -37,7 +37,19 @@ const (
 	askGateways                // string: the selected gateways' names
 	askIdentity                // string
 	askAppAddress              // string: the app's address behind a workload port
+	askNames                   // *string: the first of the shared list of names of a type
+	askHost                    // *hostPlan: the virtual host of a name; nil: none
 )
+
+// narrow reports whether a question has another answer for most workloads, so
+// that what depends on it is not worth keeping for many at once.
+func (k kind) narrow() bool {
+	switch k {
+	case askOwnAddress, askInbound, askEgress, askGateways, askIdentity, askAppAddress:
+		return true
+	}
+	return false
+}
 
 // question is one accessor of a View with its argument.
 type question struct {
@@ -96,6 +108,10 @@ func (t *Translator) answer(v *View, q question) any {
 		return v.identity
 	case askAppAddress:
 		return v.appPorts[q.arg]
+	case askNames:
+		return first(t.Names(v, q.arg))
+	case askHost:
+		return t.plannedHost(v, q.arg)
 	}
 	panic("unknown question " + strconv.Itoa(int(q.kind)))
 }
@@ -152,8 +168,27 @@ func (r *reader) ingress() (*model.SidecarScope, []model.IngressListener) {
 	return r.v.scope, r.v.scope.Ingress
 }
 
+// host is the plan of a virtual host resource; nil: there is none.
+func (r *reader) host(name string) *hostPlan { return r.ask(askHost, name).(*hostPlan) }
+
+// names is Names, of which the answer is the list itself: it is shared.
+func (r *reader) names(typeURL string) []string {
+	r.ask(askNames, typeURL)
+	return r.t.Names(r.v, typeURL)
+}
+
+func first(list []string) *string {
+	if len(list) == 0 {
+		return nil
+	}
+	return &list[0]
+}
+
 func (v *View) scopeKey() any {
-	if v.scope.Default {
+	switch {
+	case v.scope.Shared:
+		return ""
+	case v.scope.Default:
 		return v.namespace
 	}
 	return v.scope

@@ -126,19 +126,25 @@ func (t *Translator) virtualHostNameFor(outer *reader, v *View, name string) str
 
 // virtualHostResource builds one virtual host, and no other.
 func (t *Translator) virtualHostResource(r *reader, name string) (*routev3.VirtualHost, error) {
-	rc, host, _ := strings.Cut(name, "/")
-	plan := t.routePlanOf(r, r.v, rc)
-	if plan == nil {
-		return nil, nil
-	}
-	h := plan.byName[host]
+	h := r.host(name)
 	if h == nil {
 		return nil, nil
 	}
+	rc, _, _ := strings.Cut(name, "/")
 	if r.role() == RoleGateway {
 		return t.gatewayVirtualHost(r, rc, h), nil
 	}
 	return t.virtualHost(r, h), nil
+}
+
+// plannedHost is the plan of a virtual host resource; nil: there is none.
+func (t *Translator) plannedHost(v *View, name string) *hostPlan {
+	rc, host, _ := strings.Cut(name, "/")
+	plan := t.routePlanOf(nil, v, rc)
+	if plan == nil {
+		return nil
+	}
+	return plan.named(host)
 }
 
 // virtualHost builds a virtual host of a sidecar; nil: no rule applies to this

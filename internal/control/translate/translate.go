@@ -64,7 +64,7 @@ func (t *Translator) Snapshot() *model.Snapshot { return t.snap }
 // "route configuration/virtual host". The slice is shared: do not write.
 func (t *Translator) Names(v *View, typeURL string) []string {
 	names, _ := remember(t, nil, v, tableNames, typeURL, func(r *reader) ([]string, error) {
-		return t.names(r, typeURL), nil
+		return t.mem.lists.intern(t.names(r, typeURL)), nil
 	})
 	return names
 }
