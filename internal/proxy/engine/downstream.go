@@ -11,6 +11,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 )
 
@@ -69,6 +70,8 @@ type downstream struct {
 	known    atomic.Bool // facts and chain are complete
 	state    atomic.Int32
 	draining atomic.Bool
+
+	two atomic.Pointer[http2.Conn] // when the client speaks HTTP/2
 
 	// What the timer may interrupt.
 	upstream   atomic.Pointer[conn.Socket]
@@ -228,6 +231,9 @@ func (d *downstream) watch() {
 // are doing.
 func (d *downstream) drain() {
 	d.draining.Store(true)
+	if c := d.two.Load(); c != nil {
+		c.Drain()
+	}
 	if d.state.CompareAndSwap(stateIdle, stateEnding) {
 		_ = d.sock.SetReadDeadline(past())
 	}

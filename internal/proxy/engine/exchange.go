@@ -59,6 +59,7 @@ type exchange struct {
 	wireOut   int64
 	requestID []byte
 	source    Workload
+	grpc      string // the response's grpc-status, of a closed set; empty: none
 	scratch   []byte
 	rec       access.Record // for header templates and logs
 	counted   bool
@@ -136,9 +137,6 @@ func (x *exchange) admitForward(f *router.Forward) action {
 		}
 		return act
 	}
-	if x.cluster.Spec().Protocol == cluster.HTTP2 {
-		return x.fail(Failure{Kind: NotSupported, Detail: "HTTP/2 upstream"})
-	}
 	return actForward
 }
 
@@ -163,6 +161,10 @@ func (x *exchange) local() {
 	h := &x.res
 	if len(x.location) > 0 {
 		h.Set("location", x.location)
+	}
+	if x.isGRPC() {
+		x.localGRPC()
+		return
 	}
 	if bodyAllowed(h.Status) {
 		var digits [20]byte
@@ -241,7 +243,7 @@ func (x *exchange) mayRepeat(f *Failure, wrote, replayable, sawResponse bool) bo
 		return false
 	}
 	switch f.Kind {
-	case ConnectFailed, Reset:
+	case ConnectFailed, Reset, RemoteReset:
 		return !wrote || replayable && x.idempotent()
 	default:
 		return false

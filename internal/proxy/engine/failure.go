@@ -62,6 +62,8 @@ const (
 	TooLarge
 	// NoChain: no filter chain took the connection.
 	NoChain
+	// RemoteReset: the upstream reset the stream (HTTP/2).
+	RemoteReset
 	kindCount
 )
 
@@ -121,6 +123,7 @@ func answers() [kindCount]Answer {
 		ClientLeft:      {Downstream, 0, "DC", "downstream_remote_disconnect", ""},
 		NotSupported:    {Ours, http.StatusForbidden, "", "upgrade_failed", ""},
 		TooLarge:        {Downstream, http.StatusRequestEntityTooLarge, "", "request_payload_too_large", "Payload Too Large"},
+		RemoteReset:     {Upstream, http.StatusServiceUnavailable, "UR", "upstream_reset_before_response_started{remote_reset}", before + "reset reason: remote reset"},
 		NoChain:         {Ours, 0, "NR", "filter_chain_not_found", ""},
 	}
 }

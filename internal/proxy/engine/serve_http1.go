@@ -60,6 +60,14 @@ func (d *downstream) serveHTTP() {
 	d.e.telemetry.httpConns.Add(1)
 	defer d.e.telemetry.httpConns.Add(-1)
 	for h.awaitRequest() {
+		if h.startsHTTP2() {
+			var first []byte
+			if h.left != nil {
+				first = h.left.B[:h.nLeft]
+			}
+			d.serveHTTP2(first)
+			break
+		}
 		x, _ := d.e.exchanges.Get().(*http1Exchange)
 		if x == nil {
 			x = &http1Exchange{}
@@ -381,6 +389,12 @@ func (x *http1Exchange) failed(f *Failure) bool {
 func (x *http1Exchange) attempt() *Failure {
 	d := x.d
 	if f := x.choose(); f != nil {
+		return f
+	}
+	if two, f := x.upstreamHTTP2(); f != nil || two {
+		if f == nil {
+			f = x.attemptHTTP2()
+		}
 		return f
 	}
 	if x.attempts == 1 {

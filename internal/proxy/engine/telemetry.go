@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"github.com/tullemesh/tulle/internal/observe"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/tcp"
 )
@@ -71,6 +73,7 @@ type telemetry struct {
 	repeats         *observe.Counter
 	connFailures    *observe.CounterVec
 	httpConns       *observe.Gauge
+	http2Errors     *observe.CounterVec
 
 	conns  atomic.Uint64
 	series atomic.Pointer[map[seriesKey]*requestSeries]
@@ -95,6 +98,7 @@ func newTelemetry(r *observe.Registry, self Workload) *telemetry {
 		handshakeFailed: r.Counter("tulle_tls_handshakes_failed_total", "TLS handshakes of clients that failed.").With(),
 		repeats:         r.Counter("tulle_requests_repeated_total", "Requests that were sent again because that was safe.").With(),
 		connFailures:    r.Counter("tulle_connections_failed_total", "Connections that ended before they were served, by response flag.", "flag"),
+		http2Errors:     r.Counter("tulle_http2_connections_failed_total", "HTTP/2 connections of clients that ended by an error, by error code.", "code"),
 		httpConns:       r.Gauge("tulle_http_connections", "Open HTTP connections of clients.").With(),
 	}
 	t.series.Store(&map[seriesKey]*requestSeries{})
@@ -166,8 +170,8 @@ func (t *telemetry) key(x *exchange) seriesKey {
 		k.workload = x.upstream.Info().Workload
 		k.mutual = k.mutual || x.upstream.Secure()
 	}
-	if ct, ok := x.req.Get("content-type"); ok && len(ct) >= 16 && string(ct[:16]) == "application/grpc" {
-		k.grpcReq = true
+	if k.grpcReq = x.isGRPC(); k.grpcReq {
+		k.grpc = x.grpc
 		if status, ok := x.res.Get("grpc-status"); ok {
 			k.grpc = grpcStatus(status)
 		}
@@ -310,6 +314,16 @@ func (t *telemetry) decodePeer(d *downstream, encoded []byte) Workload {
 // connRefused counts a connection that was not served.
 func (t *telemetry) connRefused(_ *downstream, f *Failure) {
 	t.connFailures.With(flagOr(f.Answer().Flag)).Inc()
+}
+
+// http2Ended counts a connection that did not end in order.
+func (t *telemetry) http2Ended(err error) {
+	code := "closed"
+	var rule *http2.ConnError
+	if errors.As(err, &rule) {
+		code = rule.Code.String()
+	}
+	t.http2Errors.With(code).Inc()
 }
 
 // tcpSeries are the counters of one TCP connection's labels.

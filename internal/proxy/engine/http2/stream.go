@@ -41,6 +41,7 @@ type Stream struct {
 	localEnd   bool
 	gone       bool
 	touched    bool
+	unread     bool // StopReading: nobody wants the body any more
 }
 
 func newStream(s *Session, id uint32) *Stream {
@@ -86,6 +87,15 @@ func (st *Stream) Interrupt() {
 	st.fail(ErrInterrupted)
 	st.onEnd = nil
 	st.wakeLocked()
+	c.mu.Unlock()
+}
+
+// StopReading ends waits for the peer's body, now and to come; writing goes on.
+func (st *Stream) StopReading() {
+	c := st.conn
+	c.mu.Lock()
+	st.unread = true
+	st.cond.Broadcast()
 	c.mu.Unlock()
 }
 
@@ -158,6 +168,10 @@ func (st *Stream) Read(p []byte) (n int, err error) {
 			return 0, st.err
 		case st.remoteEnd:
 			return 0, io.EOF
+		case st.gone:
+			return 0, ErrClosed
+		case st.unread:
+			return 0, ErrInterrupted
 		}
 		st.cond.Wait()
 	}
@@ -234,6 +248,7 @@ func (st *Stream) Reset(code Code) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	st.session.reset(st, code)
+	st.cond.Broadcast()
 	c.leftLocked()
 }
 
@@ -244,5 +259,6 @@ func (st *Stream) Close() {
 	defer c.mu.Unlock()
 	st.onEnd = nil
 	st.session.close(st)
+	st.cond.Broadcast()
 	c.leftLocked()
 }

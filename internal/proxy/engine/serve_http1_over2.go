@@ -1,0 +1,273 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
+	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
+	"github.com/tullemesh/tulle/internal/proxy/engine/message"
+)
+
+// upstreamHTTP2 reports whether the chosen endpoint gets the request in HTTP/2.
+func (x *http1Exchange) upstreamHTTP2() (bool, *Failure) {
+	two := false
+	switch x.cluster.Spec().Protocol {
+	case cluster.HTTP1, cluster.Downstream:
+		return false, nil
+	case cluster.HTTP2:
+		two = true
+	case cluster.Auto:
+		var f *Failure
+		if two, f = x.askProtocol(); f != nil {
+			return false, f
+		}
+	}
+	if two && len(x.reqFrame.Upgrade) > 0 {
+		return false, &Failure{Kind: NotSupported, Detail: "upgrade over HTTP/2"}
+	}
+	return two, nil
+}
+
+// askProtocol asks the endpoint of an Auto cluster.
+func (x *http1Exchange) askProtocol() (bool, *Failure) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	x.d.cancel.Store(&cancel)
+	two, err := x.speaksHTTP2(ctx, false)
+	x.d.cancel.Store(nil)
+	if f := x.interrupted(); f != nil {
+		return false, f
+	}
+	if err != nil {
+		return false, connectFailure(err)
+	}
+	return two, nil
+}
+
+// attemptHTTP2 tries an endpoint that speaks HTTP/2.
+func (x *http1Exchange) attemptHTTP2() *Failure {
+	d := x.d
+	if x.attempts == 1 {
+		x.toUpstream()
+		if f := x.firstBody(); f != nil {
+			return f
+		}
+	}
+	c, f := x.openOver2()
+	if f != nil {
+		return f
+	}
+	defer c.finish(true)
+	interrupt := context.CancelFunc(c.interrupt)
+	d.cancel.Store(&interrupt)
+	defer d.cancel.Store(nil)
+	x.upstream.Host.Active.Add(1)
+	defer x.upstream.Host.Active.Add(-1)
+	x.upstream.Counts.Requests.Add(1)
+	x.sent = d.e.clock.Now()
+	x.wrote = true
+	if err := c.sendHead(&x.req, x.out, x.replayable); err != nil {
+		return x.over2Failure(err)
+	}
+	if x.replayable {
+		x.startRouteTimeout()
+		d.guard.Set(slotWatch, x.sent+int64(watchAfter))
+	} else {
+		if x.reqFrame.Expect100 {
+			if _, err := d.stream.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
+				return &Failure{Kind: ClientLeft, Cause: err}
+			}
+		}
+		d.startSide(func() { x.pumpOver2(c) })
+	}
+	x.touch()
+	return x.responseOver2(c)
+}
+
+func (x *http1Exchange) openOver2() (*http2Call, *Failure) {
+	d := x.d
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	d.cancel.Store(&cancel)
+	x.startRouteTimeout()
+	d.guard.Set(slotWatch, d.e.clock.Now()+int64(watchAfter))
+	c, err := x.openHTTP2(ctx, x.reqFrame.WantsTrailers)
+	d.cancel.Store(nil)
+	if f := x.interrupted(); f != nil {
+		if err == nil {
+			c.finish(false)
+		}
+		return nil, f
+	}
+	d.stopSide()
+	if err != nil {
+		return nil, connectFailure(err)
+	}
+	return c, nil
+}
+
+// firstBody takes what is at hand of the body into out.
+func (x *http1Exchange) firstBody() *Failure {
+	x.out = x.out[:0]
+	used := 0
+	for used < len(x.rest) && !x.reqBody.Done() {
+		data, n, err := x.reqBody.Next(x.rest[used:])
+		if err != nil {
+			x.reqFrame.Close = true
+			return &Failure{Kind: BadRequest, Cause: err}
+		}
+		used += n
+		x.bytesIn += int64(len(data))
+		x.out = append(x.out, data...)
+	}
+	x.rest = x.rest[used:]
+	x.wireIn += int64(used)
+	// Trailers would have to go out behind the body: the pump does that.
+	x.replayable = x.reqBody.Done()
+	return nil
+}
+
+// pumpOver2 sends the rest of the body; then it watches for the client's leave.
+func (x *http1Exchange) pumpOver2(c *http2Call) {
+	d := x.d
+	b := d.e.buffers.Get()
+	for !x.reqBody.Done() {
+		n, err := d.stream.Read(b.B[http1.ChunkRoom : len(b.B)-lastChunkRoom])
+		if n == 0 && err != nil {
+			d.e.buffers.Put(b)
+			if !conn.IsTimeout(err) {
+				d.left.Store(true)
+				d.interruptUpstream()
+			}
+			return
+		}
+		x.touch()
+		x.wireIn += int64(n)
+		out, rest, f := x.decodeRequest(b, n, false)
+		var trailers *message.Head
+		if f == nil && x.reqBody.Done() && x.reqBody.Kind() == http1.ChunkedBody {
+			if err := x.reqBody.Trailers(http1.Limits{}, &x.trailers); err != nil {
+				f = &Failure{Kind: BadRequest, Cause: err}
+			}
+			trailers = &x.trailers
+		}
+		if f != nil {
+			d.e.buffers.Put(b)
+			x.pumpFailure.Store(f)
+			d.interruptUpstream()
+			return
+		}
+		if c.sendBody(out, x.reqBody.Done(), trailers) != nil {
+			d.e.buffers.Put(b)
+			return // the reader of the response finds out why
+		}
+		if x.reqBody.Done() && rest > 0 {
+			x.h.left, x.h.nLeft = b, rest
+			b = nil
+		}
+	}
+	if b != nil {
+		d.e.buffers.Put(b)
+	}
+	x.pumpDone.Store(true)
+	x.startRouteTimeout()
+	d.watch()
+}
+
+func (x *http1Exchange) over2Failure(err error) *Failure {
+	if f := x.interrupted(); f != nil {
+		return f
+	}
+	f := callFailure(err)
+	if errors.Is(err, http2.ErrNotProcessed) && x.replayable {
+		x.wrote = false // RFC 9113 §8.7: it may be sent again
+	}
+	return f
+}
+
+// responseOver2 passes the response to the client as it comes.
+func (x *http1Exchange) responseOver2(c *http2Call) *Failure {
+	d := x.d
+	end := false
+	for {
+		var err error
+		if end, err = c.readHead(&x.res); err != nil {
+			return x.over2Failure(err)
+		}
+		x.sawResponse = true
+		x.touch()
+		if x.res.Status >= 200 {
+			break
+		}
+		if f := x.informational(); f != nil {
+			return f
+		}
+	}
+	x.headAt = d.e.clock.Now()
+	if !bodyAllowed(x.res.Status) && x.res.Status != 304 {
+		x.res.Remove("content-length") // RFC 9110 §8.6
+	}
+	x.toDownstream()
+	bodiless := !bodyAllowed(x.res.Status) || string(x.req.Method) == "HEAD"
+	_, measured := x.res.Get("content-length")
+	if end && !measured && !bodiless {
+		x.res.SetString("content-length", "0")
+		measured = true
+	}
+	if end {
+		x.noteGRPC(&x.res)
+	}
+	chunked := !measured && !bodiless
+	if chunked && x.req.Protocol == fact.HTTP10 {
+		chunked = false
+		x.reqFrame.Close = true // the end of the connection is the end of the body
+	}
+	p := x.persistence(x.replayable || x.pumpDone.Load())
+	x.headSent = true
+	d.responding.Store(true)
+	if f := x.toClient(http1.AppendResponse(x.back[:0], &x.res, chunked, p)); f != nil || end {
+		return f
+	}
+	return x.streamOver2(c, chunked, bodiless)
+}
+
+func (x *http1Exchange) streamOver2(c *http2Call, chunked, bodiless bool) *Failure {
+	b := x.d.e.buffers.Get()
+	defer x.d.e.buffers.Put(b)
+	for {
+		n, err := c.readBody(b.B[http1.ChunkRoom : len(b.B)-lastChunkRoom])
+		end := errors.Is(err, io.EOF)
+		if err != nil && !end {
+			return x.over2Failure(err)
+		}
+		x.touch()
+		if bodiless && n > 0 {
+			return &Failure{Kind: BadResponse, Detail: "body in a response that has none"}
+		}
+		x.bytesOut += int64(n)
+		out := b.B[http1.ChunkRoom : http1.ChunkRoom+n]
+		if chunked && n > 0 {
+			out = http1.PutChunk(b.B, n)
+		}
+		if end {
+			trailers := c.trailers()
+			x.noteGRPC(trailers)
+			if chunked {
+				out = http1.AppendLastChunk(out, trailers)
+			}
+		}
+		if len(out) > 0 {
+			if f := x.toClient(out); f != nil {
+				return f
+			}
+		}
+		if end {
+			return nil
+		}
+	}
+}
