@@ -157,6 +157,9 @@ func (c *ruleConverter) route(h *networking.HTTPRoute, path string) *Route {
 	if h.Timeout != nil {
 		r.Timeout, r.timeoutSet = h.Timeout.AsDuration(), true
 	}
+	if h.Retries != nil {
+		r.NoRetries, r.retriesSet = h.Retries.Attempts == 0, true
+	}
 	r.headersSet = h.Headers != nil
 	r.RequestHeaders = headerOps(h.Headers.GetRequest())
 	r.ResponseHeaders = headerOps(h.Headers.GetResponse())
@@ -176,7 +179,7 @@ func (c *ruleConverter) destination(d *networking.Destination, weight int32, pat
 }
 
 func redirect(r *networking.HTTPRedirect) *Redirect {
-	out := &Redirect{URI: r.Uri, Authority: r.Authority, Scheme: r.Scheme, Code: int(r.RedirectCode), Port: int(r.GetPort())}
+	out := &Redirect{URI: r.Uri, Authority: r.Authority, Scheme: r.Scheme, PrefixRewrite: r.PrefixRewrite, Code: int(r.RedirectCode), Port: int(r.GetPort())}
 	if out.Code == 0 {
 		out.Code = 301 // API documentation of HTTPRedirect.redirect_code
 	}

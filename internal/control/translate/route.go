@@ -144,7 +144,9 @@ func (c *routeContext) forward(out *routev3.Route, rule *model.Route, authority 
 	if authority != "" {
 		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: authority}
 	}
-	action.RetryPolicy = c.r.t.retry
+	if !rule.NoRetries {
+		action.RetryPolicy = c.r.t.retry
+	}
 }
 
 func (c *routeContext) weighted(ds []model.Destination) *routev3.WeightedCluster {
@@ -208,6 +210,9 @@ func (c *routeContext) redirect(in *model.Redirect) *routev3.Route_Redirect {
 	a := &routev3.RedirectAction{
 		HostRedirect:         in.Authority,
 		PathRewriteSpecifier: &routev3.RedirectAction_PathRedirect{PathRedirect: in.URI},
+	}
+	if in.PrefixRewrite != "" {
+		a.PathRewriteSpecifier = &routev3.RedirectAction_PrefixRewrite{PrefixRewrite: in.PrefixRewrite}
 	}
 	if in.Scheme != "" {
 		a.SchemeRewriteSpecifier = &routev3.RedirectAction_SchemeRedirect{SchemeRedirect: in.Scheme}
