@@ -81,7 +81,7 @@ func (c *chain) run(t testing.TB, text []byte, node *wire.Node) string {
 	if err != nil {
 		t.Fatalf("a view of good claims: %v\n%s", err, text)
 	}
-	cfg, err := compileView(g.translator, view)
+	cfg, err := compileView(g.translator, view, func(typeURL, _ string) bool { return typeURL != wire.SecretType })
 	if err != nil {
 		// ErrRefused is our own proxy's answer to our own control plane: each is
 		// a defect.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/tullemesh/tulle/internal/apis"
 	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/control/translate"
 	"github.com/tullemesh/tulle/internal/proxy/compile"
@@ -60,23 +63,60 @@ func (e *Explainer) Explain(_ context.Context, q Question) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := compileView(g.translator, view)
-	if err != nil {
-		return nil, err
+	// Which clusters matter shows when the routes are there: so the answer is
+	// looked for without clusters first. A mesh has thousands.
+	var names []string
+	var cfg *engine.Config
+	var d engine.Decision
+	var trace fact.Trace
+	for range 2 {
+		cfg, err = compileView(g.translator, view, q.needs(names))
+		if err != nil {
+			return nil, err
+		}
+		trace = fact.Trace{}
+		d = q.decide(g, cfg, node.Namespace, &trace)
+		names = append(slices.Collect(maps.Keys(d.Weights)), d.Cluster)
 	}
-	conn, accepting := q.connection(g, cfg, node.Namespace)
+	a := g.answer(cfg, &d, &trace)
+	a.Refused = g.refused()
+	return a, nil
+}
+
+// decide asks the proxy's own function.
+func (q *Question) decide(g *generation, cfg *engine.Config, namespace string, trace *fact.Trace) engine.Decision {
+	conn, accepting := q.connection(g, cfg, namespace)
 	var request *fact.Request
 	if q.Protocol != "tcp" {
 		request = q.request(conn)
 	}
-	var trace fact.Trace
-	var d engine.Decision
 	if accepting != nil {
-		d = engine.DecideAt(cfg, accepting, conn, request, &trace)
-	} else {
-		d = engine.Decide(cfg, conn, request, &trace)
+		return engine.DecideAt(cfg, accepting, conn, request, trace)
 	}
-	return g.answer(cfg, &d, &trace), nil
+	return engine.Decide(cfg, conn, request, trace)
+}
+
+// needs picks what the question can meet: listeners at its port and those that
+// take redirected connections, all routes that they name, and these clusters.
+// Neither endpoints nor secrets change a decision.
+func (q *Question) needs(clusters []string) func(typeURL, name string) bool {
+	suffix := "_" + strconv.Itoa(q.Port)
+	return func(typeURL, name string) bool {
+		switch typeURL {
+		case wire.ListenerType:
+			return strings.HasSuffix(name, suffix) || name == wire.VirtualInbound || name == wire.VirtualOutbound
+		case wire.ClusterType:
+			return slices.Contains(clusters, name)
+		}
+		return typeURL == wire.RouteType
+	}
+}
+
+// refused counts what stands in the files and is refused. What the model finds
+// beside that (dangling references, conflicts) is a part of the answer.
+func (g *generation) refused() int {
+	f := Findings{Problems: g.set.Problems}
+	return f.Errors() + f.Count(apis.LevelUnsupported)
 }
 
 // node is the question's proxy as it would announce itself.
@@ -116,13 +156,17 @@ func (q *Question) address() netip.Addr {
 	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
 }
 
-// compileView builds everything that a proxy with this view would hold.
-func compileView(t *translate.Translator, v *translate.View) (*engine.Config, error) {
+// compileView builds what a proxy with this view would hold, of that what the
+// caller picks.
+func compileView(t *translate.Translator, v *translate.View, pick func(typeURL, name string) bool) (*engine.Config, error) {
 	b := compile.NewBuilder(compile.New())
 	now := time.Now()
 	take := func(typeURL string, names []string) error {
 		var resources []*wire.Resource
 		for _, name := range names {
+			if !pick(typeURL, name) {
+				continue
+			}
 			r, err := t.Build(v, typeURL, name)
 			if err != nil {
 				return err
@@ -140,9 +184,6 @@ func compileView(t *translate.Translator, v *translate.View) (*engine.Config, er
 		return nil, err
 	}
 	for typeURL, names := range b.Wants() {
-		if typeURL == wire.SecretType {
-			continue // decisions need none
-		}
 		if err := take(typeURL, names); err != nil {
 			return nil, err
 		}

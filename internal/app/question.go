@@ -54,7 +54,10 @@ type Answer struct {
 	Policy     string            `json:"policy"`
 	Conditions []string          `json:"conditions"`
 	Origin     []Place           `json:"origin"`
-	Trace      []Step            `json:"trace"`
+	// Refused counts the errors and unsupported fields of the files: what is
+	// refused is not a part of the answer. The analyze command tells them.
+	Refused int    `json:"refused"`
+	Trace   []Step `json:"trace"`
 }
 
 // Place is a field of an object, and where it stands.

@@ -43,6 +43,9 @@ The decision comes from the very code that the proxy runs.`,
 			if err != nil {
 				return err
 			}
+			if answer.Refused > 0 {
+				fmt.Fprintf(c.Err, "note: %d errors or unsupported fields in the files do not count here; tulle analyze tells them\n", answer.Refused)
+			}
 			if f.output != formatTable {
 				return structured(c.Out, f.output, answer)
 			}
@@ -122,30 +125,74 @@ func (f *explainFlags) parse() (app.Question, error) {
 	return q, nil
 }
 
+// skippedMax is how many things of one stage that were passed over are printed:
+// a mesh has thousands of hosts. JSON has them all.
+const skippedMax = 3
+
 // writeAnswer prints the stages with the file and line behind each, then what
 // it comes to.
 func writeAnswer(out io.Writer, a *app.Answer) error {
 	w := bufio.NewWriter(out)
-	for i, s := range a.Trace {
-		mark := "-"
-		if s.Matched {
-			mark = "✓"
+	n := 0
+	for i := 0; i < len(a.Trace); {
+		stage := a.Trace[i].Stage
+		from := i
+		for i < len(a.Trace) && a.Trace[i].Stage == stage {
+			i++
 		}
-		fmt.Fprintf(w, "%3d %s %-12s %s", i+1, mark, s.Stage, s.Name)
-		if s.Why != "" {
-			fmt.Fprintf(w, "  (%s)", s.Why)
+		skipped := 0
+		for _, s := range a.Trace[from:i] {
+			if s.Verdict == "skipped" {
+				if skipped++; skipped > skippedMax {
+					continue
+				}
+			}
+			n++
+			writeStep(w, n, &s)
 		}
-		fmt.Fprintln(w)
+		if more := skipped - skippedMax; more > 0 {
+			fmt.Fprintf(w, "      %-12s ... and %d more that do not match\n", stage, more)
+		}
 	}
 	for _, p := range a.Origin {
-		fmt.Fprintf(w, "    by %s %s/%s %s", p.Kind, p.Namespace, p.Name, p.Path)
-		if p.File != "" {
-			fmt.Fprintf(w, "  %s:%d:%d", p.File, p.Line, p.Column)
-		}
-		fmt.Fprintln(w)
+		fmt.Fprintf(w, "    by %s %s/%s %s%s\n", p.Kind, p.Namespace, p.Name, p.Path, at(&p))
 	}
 	fmt.Fprintf(w, "  = %s\n", conclusion(a))
 	return w.Flush()
+}
+
+// mark is for or against; a dash is neither.
+func mark(verdict string) string {
+	switch verdict {
+	case "chosen", "allowed":
+		return "✓"
+	case "denied", "failed":
+		return "×"
+	}
+	return "-"
+}
+
+func writeStep(w io.Writer, n int, s *app.Step) {
+	name := s.Name
+	if name == "" {
+		name = "(unnamed)"
+	}
+	fmt.Fprintf(w, "%3d %s %-12s %s", n, mark(s.Verdict), s.Stage, name)
+	if s.Why != "" {
+		fmt.Fprintf(w, "  (%s)", s.Why)
+	}
+	if s.Origin != nil {
+		fmt.Fprint(w, at(s.Origin))
+	}
+	fmt.Fprintln(w)
+}
+
+// at is the place in the files, when there is one.
+func at(p *app.Place) string {
+	if p.File == "" {
+		return ""
+	}
+	return fmt.Sprintf("  %s:%d:%d", p.File, p.Line, p.Column)
 }
 
 func conclusion(a *app.Answer) string {
