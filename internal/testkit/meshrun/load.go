@@ -44,6 +44,8 @@ type Load struct {
 	Rate        float64
 	// Request makes request number n of one connection.
 	Request func(connection, n int) Request
+	// Once: a connection that has ended is not replaced.
+	Once bool
 	// Seen, when set, gets every answer, from many goroutines.
 	Seen func(Answer)
 }
@@ -130,6 +132,9 @@ func (l Load) connection(ctx context.Context, number int, every time.Duration, c
 		c.add(a, closed)
 		if l.Seen != nil {
 			l.Seen(a)
+		}
+		if closed && l.Once {
+			return
 		}
 		due = due.Add(every)
 		if behind := time.Since(due); behind > time.Second {

@@ -208,6 +208,27 @@ func (m *Mesh) Admin(name string) string {
 	return ""
 }
 
+// Inbound is where a sidecar takes the connections of others, for a workload
+// with one port.
+func (m *Mesh) Inbound(t testing.TB, workload string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(m.Dir, ".tulle", "run", workload, "node.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var node struct {
+		Ports map[string]string `json:"TULLE_APP_PORTS"`
+	}
+	if err := json.Unmarshal(data, &node); err != nil {
+		t.Fatal(err)
+	}
+	for port := range node.Ports {
+		return "127.0.0.1:" + port
+	}
+	t.Fatalf("%s has no port", workload)
+	return ""
+}
+
 // OK reports whether a URL answers 200 now.
 func OK(ctx context.Context, url string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
