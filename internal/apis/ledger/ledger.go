@@ -22,7 +22,7 @@ type Entry struct {
 	Keys   string   // of a map: keys with this prefix are refused; empty: all are enforced
 	Values []string // of an enum: the words that are enforced; nil: all
 	Inert  string   // why the field needs no enforcement; empty: it is enforced
-	Test   string   // the name of the test that proves it; empty: none names it yet
+	Test   string   // the name of the test that proves it; empty: a case of test/conformance/fields does
 }
 
 // Kind is the ledger of one kind.
@@ -154,6 +154,28 @@ func (k *Kind) Reason(pattern, name string) string {
 		}
 	}
 	return name + " is not enforced yet"
+}
+
+// Holds reports whether the pattern is of a message whose fields are listed: it is enforced by them.
+func (k *Kind) Holds(pattern string) bool {
+	for p := range k.Entries {
+		if strings.HasPrefix(p, pattern+".") {
+			return true
+		}
+	}
+	return false
+}
+
+// Proof names the test that proves an enforced field; empty for a message, which its fields prove.
+func (k *Kind) Proof(pattern string) string {
+	const pairs = "TestFields" // test/conformance/fields; TestEveryEnforcedFieldHasACase holds it to be complete
+	switch {
+	case k.Entries[pattern].Test != "":
+		return k.Entries[pattern].Test
+	case k.Holds(pattern):
+		return ""
+	}
+	return pairs
 }
 
 // Child is the pattern of a field within the pattern of its message.

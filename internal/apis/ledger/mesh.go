@@ -28,6 +28,7 @@ func meshKinds() []*Kind {
 		accessLogEncoding = TEXT
 		connectTimeout
 		protocolDetectionTimeout
+		proxyHttpPort
 		defaultConfig
 		ingressControllerMode ~ ` + noIngress + `
 		ingressClass ~ ` + noIngress + `
@@ -41,7 +42,11 @@ func meshKinds() []*Kind {
 	} {
 		lines += proxyPrefix + "." + field + " ~ " + reason + "\n"
 	}
-	return []*Kind{{Name: MeshConfig, Entries: table(lines), Reasons: map[string]string{
+	entries := table(lines)
+	encoding := entries["accessLogEncoding"]
+	encoding.Test = "TestValuesOutsideTheLedgerAreRefused" // its one word is the default
+	entries["accessLogEncoding"] = encoding
+	return []*Kind{{Name: MeshConfig, Entries: entries, Reasons: map[string]string{
 		"tcpKeepalive": "tcpKeepalive is not enforced yet: the kernel's settings hold",
 	}}}
 }
