@@ -58,8 +58,11 @@ func openIsolation(ctx context.Context, state string, p *project.Project) (*isol
 	if !slices.ContainsFunc(workloads, isCaptured) {
 		return nil, nil
 	}
-	if a := capture.Detect(); a.Mode == capture.Rootless {
+	switch a := capture.Detect(); a.Mode {
+	case capture.Rootless:
 		return nil, fmt.Errorf("%w: %s", ErrRootless, a.Reason)
+	case capture.Unavailable:
+		return nil, fmt.Errorf("%w: %s\n  %s", capture.ErrUnavailable, a.Reason, a.Remedy)
 	}
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		return nil, err

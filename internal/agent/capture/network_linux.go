@@ -104,13 +104,15 @@ func (n *Network) makeBridge() error {
 	if err := up("lo"); err != nil {
 		return err
 	}
-	// The bridge holds an address, and forwards nothing: workloads speak to one another within the subnet.
+	// The bridge holds an address, and nothing lies behind it: workloads speak to one another within the subnet.
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = bridgeName
 	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
 		return fmt.Errorf("make bridge: %w; does the kernel have the bridge module?", err)
 	}
-	if err := sysctl("net/ipv6/conf/"+bridgeName+"/disable_ipv6", "1"); err != nil {
+	// There is no way out of the subnet. A machine that would forward, but has no route, says so at once (ICMP); others wait in silence.
+	err := errors.Join(sysctl("net/ipv6/conf/"+bridgeName+"/disable_ipv6", "1"), sysctl("net/ipv4/ip_forward", "1"), sysctl("net/ipv4/icmp_ratelimit", "0"))
+	if err != nil {
 		return err
 	}
 	return errors.Join(address4(bridgeName, netip.PrefixFrom(n.gateway, n.subnet.Bits())), up(bridgeName), markTable(tableName(n.run)))
