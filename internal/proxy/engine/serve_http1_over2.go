@@ -71,7 +71,7 @@ func (x *http1Exchange) attemptHTTP2() *Failure {
 	x.upstream.Counts.Requests.Add(1)
 	x.sent = d.e.clock.Now()
 	x.wrote = true
-	if err := c.sendHead(&x.req, x.out, x.replayable); err != nil {
+	if err := x.sendOver2(c); err != nil {
 		return x.over2Failure(err)
 	}
 	if x.replayable {
@@ -127,9 +127,26 @@ func (x *http1Exchange) firstBody() *Failure {
 	}
 	x.rest = x.rest[used:]
 	x.wireIn += int64(used)
-	// Trailers would have to go out behind the body: the pump does that.
+	x.trailers.Reset()
+	if x.reqBody.Done() && x.reqBody.Kind() == http1.ChunkedBody {
+		if err := x.reqBody.Trailers(http1.Limits{}, &x.trailers); err != nil {
+			x.reqFrame.Close = true
+			return &Failure{Kind: BadRequest, Cause: err}
+		}
+	}
 	x.replayable = x.reqBody.Done()
 	return nil
+}
+
+// sendOver2 sends the head and what is at hand of the body.
+func (x *http1Exchange) sendOver2(c *http2Call) error {
+	if !x.replayable || x.trailers.Len() == 0 {
+		return c.sendHead(&x.req, x.out, x.replayable)
+	}
+	if err := c.sendHead(&x.req, x.out, false); err != nil {
+		return err
+	}
+	return c.sendBody(nil, true, &x.trailers)
 }
 
 // pumpOver2 sends the rest of the body; then it watches for the client's leave.

@@ -136,6 +136,9 @@ func TestTrailersPassBothWays(t *testing.T) {
 	eachPair(t, func(t *testing.T, down, up bool) {
 		at := serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Trailer", "X-Sum")
+			// A length would leave no place for trailers in HTTP/1.1.
+			_ = http.NewResponseController(w).EnableFullDuplex()
+			_ = http.NewResponseController(w).Flush()
 			_, _ = io.Copy(w, r.Body)
 			w.Header().Set("X-Sum", "echo "+r.Trailer.Get("X-Req"))
 		})

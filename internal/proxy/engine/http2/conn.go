@@ -196,7 +196,7 @@ func (c *Conn) deadlinesLocked(now int64) {
 			c.guard.Clear(slotHead)
 		}
 	}
-	if len(s.streams) == 0 {
+	if s.used() == 0 {
 		c.guard.Set(slotIdle, now+int64(c.timeouts.Idle))
 	} else {
 		c.guard.Clear(slotIdle)
@@ -221,7 +221,7 @@ func (c *Conn) goesOn(err error) bool {
 		c.flushLocked()
 		return !c.session.over()
 	case c.guard.Clear(slotIdle):
-		if len(c.session.streams) > 0 {
+		if c.session.used() > 0 {
 			return true
 		}
 		c.session.finalGoAway()
@@ -260,6 +260,9 @@ func (c *Conn) finish(err error) {
 	for _, st := range s.streams {
 		st.fail(cause)
 		st.wakeLocked()
+	}
+	for st := range s.waiting {
+		st.fail(fmt.Errorf("%w: %w", ErrNotProcessed, cause))
 	}
 	var codec *ConnError
 	polite := err == nil || errors.As(err, &codec)
@@ -325,7 +328,7 @@ func (c *Conn) write() {
 		}
 	}
 	c.writing = false
-	if len(s.streams) == 0 && len(s.out) == 0 { // an idle connection holds no buffers
+	if s.used() == 0 && len(s.out) == 0 { // an idle connection holds no buffers
 		c.spare, s.out = nil, nil
 	}
 }
@@ -342,7 +345,7 @@ func (c *Conn) unblockLocked() {
 // leftLocked follows the end of a stream.
 func (c *Conn) leftLocked() {
 	c.flushLocked()
-	if len(c.session.streams) > 0 || c.closing {
+	if c.session.used() > 0 || c.closing {
 		return
 	}
 	c.guard.Set(slotIdle, c.clock.Now()+int64(c.timeouts.Idle))

@@ -8,21 +8,29 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
 
-// open begins a stream of ours (Client); nil: the connection takes no more.
+// open takes a place for a stream of ours (Client); nil: the connection takes
+// no more. The stream gets its id with its head, because ids must go out in
+// order (RFC 9113 §5.1.1).
 func (s *Session) open() *Stream {
-	if !s.available() {
+	if s.ended() || uint32(len(s.streams)+len(s.waiting)) >= min(s.peerMax, s.opts.StreamsMax) {
 		return nil
 	}
-	st := newStream(s, s.nextID)
-	s.streams[st.ID] = st
-	s.nextID += 2
+	st := newStream(s, 0)
+	s.waiting[st] = struct{}{}
 	return st
 }
 
-// available reports whether a stream may begin now.
-func (s *Session) available() bool {
-	return !s.ended() && uint32(len(s.streams)) < min(s.peerMax, s.opts.StreamsMax)
+// begin gives a stream its id.
+func (s *Session) begin(st *Stream) {
+	delete(s.waiting, st)
+	st.ID = s.nextID
+	st.sendWindow = s.peerWindow
+	s.nextID += 2
+	s.streams[st.ID] = st
 }
+
+// used is how many streams there are.
+func (s *Session) used() int { return len(s.streams) + len(s.waiting) }
 
 // ended reports whether no stream will ever begin again.
 func (s *Session) ended() bool {
@@ -31,6 +39,7 @@ func (s *Session) ended() bool {
 
 // sendRequest sends a request's head; wantsTrailers adds te.
 func (s *Session) sendRequest(st *Stream, h *message.Head, wantsTrailers, end bool) {
+	s.begin(st)
 	st.isHead = string(h.Method) == "HEAD"
 	s.field(":method", h.Method)
 	if string(h.Method) != "CONNECT" {
@@ -132,7 +141,7 @@ func (s *Session) localEnd(st *Stream) { st.localEnd = true }
 
 // reset ends a stream at once.
 func (s *Session) reset(st *Stream, code Code) {
-	if st.gone {
+	if st.gone || st.ID == 0 {
 		return
 	}
 	s.out = appendReset(s.out, st.ID, code)
@@ -144,6 +153,9 @@ func (s *Session) reset(st *Stream, code Code) {
 func (s *Session) close(st *Stream) {
 	switch {
 	case st.gone:
+	case st.ID == 0: // its head never went out
+		delete(s.waiting, st)
+		st.gone = true
 	case st.localEnd && st.remoteEnd:
 		s.forget(st, false)
 	case st.localEnd && s.opts.Role == Server:
@@ -182,7 +194,7 @@ func (s *Session) finalGoAway() {
 // over reports whether a draining connection has nothing left to do.
 func (s *Session) over() bool {
 	if s.opts.Role == Client {
-		return (s.away || s.draining) && len(s.streams) == 0
+		return (s.away || s.draining) && s.used() == 0
 	}
-	return (s.final || s.away && s.draining) && len(s.streams) == 0
+	return (s.final || s.away && s.draining) && s.used() == 0
 }

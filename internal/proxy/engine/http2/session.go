@@ -76,6 +76,7 @@ type Session struct {
 	nextID     uint32 // of ours (Client)
 
 	streams map[uint32]*Stream
+	waiting map[*Stream]struct{} // ours that have no id yet (Client)
 	opened  []*Stream // requests that began in this Feed (Server)
 	touched []*Stream // streams that something happened to in this Feed
 
@@ -113,7 +114,7 @@ func NewSession(o Options) *Session {
 	o.defaults()
 	s := &Session{
 		opts: o, recvWindow: o.ConnWindow, sendWindow: windowDefault, peerFrame: frameBytesMin, peerWindow: windowDefault,
-		peerMax: 100, nextID: 1, streams: map[uint32]*Stream{}, lastTaken: streamIDMax,
+		peerMax: 100, nextID: 1, streams: map[uint32]*Stream{}, waiting: map[*Stream]struct{}{}, lastTaken: streamIDMax,
 	}
 	s.enc = hpack.NewEncoder(&s.encoded)
 	s.dec = hpack.NewDecoder(tableDefault, nil)

@@ -187,7 +187,9 @@ func (st *Stream) Trailers() *message.Head {
 
 // WriteRequest sends a request's head (Client); end: it has no body.
 func (st *Stream) WriteRequest(h *message.Head, wantsTrailers, end bool) error {
-	return st.send(func(s *Session) { s.sendRequest(st, h, wantsTrailers, end) })
+	return st.send(func(s *Session) {
+		s.sendRequest(st, h, wantsTrailers, end)
+	})
 }
 
 // WriteResponse sends a response's head (Server); end: it has no body.
@@ -211,10 +213,14 @@ func (st *Stream) send(f func(*Session)) error {
 	if st.err != nil {
 		return st.err
 	}
-	if st.gone {
+	s := st.session
+	switch {
+	case st.gone:
 		return ErrClosed
+	case st.ID == 0 && (s.away || s.failed != nil || s.nextID > streamIDMax-2):
+		return ErrNotProcessed
 	}
-	f(st.session)
+	f(s)
 	c.flushLocked()
 	return nil
 }
