@@ -257,6 +257,13 @@ func (m *Mesh) Monitoring() string {
 	return m.running.Monitoring
 }
 
+// Proxies are the proxies that have started, with their admin addresses.
+func (m *Mesh) Proxies() []RunningProxy {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.running.Proxies)
+}
+
 // Run runs the mesh until ctx ends, and returns when nothing of it is left.
 // Applications end first, then proxies, then the control plane.
 func (m *Mesh) Run(ctx context.Context) (err error) {

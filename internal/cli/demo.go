@@ -178,6 +178,7 @@ func (c *console) show(ctx context.Context, g *load.Generator, mesh *app.Mesh) e
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	drawn := 0
+	sample := app.SampleTraffic(ctx, mesh.Proxies())
 	for before, at := g.Stats(), time.Now(); ; {
 		select {
 		case <-ctx.Done():
@@ -199,7 +200,10 @@ func (c *console) show(ctx context.Context, g *load.Generator, mesh *app.Mesh) e
 		if err != nil {
 			continue // it is being restarted, or we end
 		}
-		text := c.view(status, mesh, line)
+		newer := app.SampleTraffic(ctx, mesh.Proxies())
+		status.Fill(newer.Since(sample))
+		sample = newer
+		text := view(status, mesh.States(), line)
 		if drawn > 0 {
 			fmt.Fprintf(c.Out, "\x1b[%dA\x1b[J", drawn)
 		}
@@ -209,11 +213,11 @@ func (c *console) show(ctx context.Context, g *load.Generator, mesh *app.Mesh) e
 }
 
 // view is the live view: services with their signals, then the load.
-func (c *console) view(s *app.MeshStatus, mesh *app.Mesh, line string) string {
+func view(s *app.MeshStatus, states []app.ProcessState, line string) string {
 	var b strings.Builder
-	t := newTable("SERVICE", "STATE", "ENDPOINTS", "MTLS", "RPS", "SUCCESS", "P50", "P95")
+	t := newTable("SERVICE", "STATE", "ENDPOINTS", "MTLS", "RPS", "SUCCESS", "P50", "P95", "VERSIONS")
 	failed := map[string]string{}
-	for _, p := range mesh.States() {
+	for _, p := range states {
 		if p.Phase == app.PhaseFailed || p.Phase == app.PhaseUnready {
 			failed[strings.Split(p.Name, "-v")[0]] = string(p.Phase)
 		}
@@ -223,11 +227,12 @@ func (c *console) view(s *app.MeshStatus, mesh *app.Mesh, line string) string {
 		if f, ok := failed[svc.Name]; ok {
 			state = f
 		}
-		rps, success, p50, p95 := "-", "-", "-", "-"
+		rps, success, p50, p95, versions := "-", "-", "-", "-", "-"
 		if svc.Traffic != nil {
 			rps, success, p50, p95 = svc.Traffic.Cells()
+			versions = svc.Traffic.Shares()
 		}
-		t.add(svc.Name, state, fmt.Sprintf("%d/%d", svc.Ready, svc.Endpoints), svc.MTLS, rps, success, p50, p95)
+		t.add(svc.Name, state, fmt.Sprintf("%d/%d", svc.Ready, svc.Endpoints), svc.MTLS, rps, success, p50, p95, versions)
 	}
 	_ = t.write(&b)
 	fmt.Fprintf(&b, "\nload   %s\n", line)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -41,6 +42,16 @@ func (c *console) control(address string) (string, error) {
 	return address, nil
 }
 
+// mesh is the running mesh that a control plane belongs to; nil when it is not
+// one of this machine's.
+func (c *console) mesh(control string) *app.Running {
+	run, err := app.FindRun(c.stateHome())
+	if err != nil || run == nil || run.Monitoring != control {
+		return nil
+	}
+	return run
+}
+
 // failed gives an error of asking a plane its exit code.
 func failed(err error) error {
 	switch {
@@ -67,6 +78,9 @@ func (c *console) statusCommand() *cobra.Command {
 			status, err := app.FetchStatus(cmd.Context(), control)
 			if err != nil {
 				return failed(err)
+			}
+			if run := c.mesh(control); run != nil {
+				status.WatchTraffic(cmd.Context(), run)
 			}
 			if output != formatTable {
 				return structured(c.Out, output, status)
@@ -198,15 +212,60 @@ func (c *console) writeProxies(proxies []app.ProxyStatus) error {
 	if err := t.write(c.Out); err != nil {
 		return err
 	}
-	for _, p := range proxies {
-		for _, ts := range p.Types {
-			for _, r := range ts.Rejected {
-				fmt.Fprintf(c.Out, "\n%s refused %s %s: %s\n", p.Name, ts.Type, r.Name, r.Reason)
-			}
-			if ts.Message != "" && len(ts.Rejected) == 0 {
-				fmt.Fprintf(c.Out, "\n%s refused %s: %s\n", p.Name, ts.Type, ts.Message)
-			}
+	for _, r := range refusals(proxies) {
+		if _, err := fmt.Fprintf(c.Out, "\n%s refused by %s: %s\n  %s\n", r.kind, listing(r.proxies), listing(r.resources), r.reason); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// refusal is one reason, with all that was refused for it.
+type refusal struct {
+	kind, reason       string
+	proxies, resources []string
+}
+
+// refusals groups what proxies refused: a mistake in one object is usually
+// refused by all of them, in every resource that it reaches.
+func refusals(proxies []app.ProxyStatus) []*refusal {
+	var out []*refusal
+	add := func(kind, reason, proxy, resource string) {
+		i := slices.IndexFunc(out, func(r *refusal) bool { return r.kind == kind && r.reason == reason })
+		if i < 0 {
+			i, out = len(out), append(out, &refusal{kind: kind, reason: reason})
+		}
+		if !slices.Contains(out[i].proxies, proxy) {
+			out[i].proxies = append(out[i].proxies, proxy)
+		}
+		if resource != "" && !slices.Contains(out[i].resources, resource) {
+			out[i].resources = append(out[i].resources, resource)
+		}
+	}
+	for _, p := range proxies {
+		for _, ts := range p.Types {
+			for _, r := range ts.Rejected {
+				add(ts.Type, r.Reason, p.Name, r.Name)
+			}
+			if ts.Message != "" && len(ts.Rejected) == 0 {
+				add(ts.Type, ts.Message, p.Name, "")
+			}
+		}
+	}
+	return out
+}
+
+// listedMax is how many names a listing spells out.
+const listedMax = 3
+
+// listing is a list of names that stays short: "a, b, c and 4 more".
+func listing(names []string) string {
+	switch n := len(names); {
+	case n == 0:
+		return "the whole response"
+	case n > listedMax+1:
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:listedMax], ", "), n-listedMax)
+	default:
+		return strings.Join(names, ", ")
+	}
 }
