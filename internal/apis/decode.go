@@ -23,12 +23,27 @@ type Result struct {
 	Problems []Problem // all: of the file, of its documents, of its objects; sorted by place
 }
 
-// Decode reads all objects of a file. It never fails as a whole: what can't be read is a problem with its place.
+// Decoder reads files. It holds the tables of kinds and fields, which cost more to build than a usual file costs to read. It is immutable, and
+// safe for concurrent use.
+type Decoder struct {
+	kinds  []kind
+	ledger *ledger.Ledger
+}
+
+// NewDecoder builds the tables.
+func NewDecoder() *Decoder { return &Decoder{kinds: kinds(), ledger: ledger.New()} }
+
+// Decode reads one file with tables of its own; see Decoder.Decode. Who reads many files keeps a Decoder.
 func Decode(file string, data []byte, opts Options) Result {
+	return NewDecoder().Decode(file, data, opts)
+}
+
+// Decode reads all objects of a file. It never fails as a whole: what can't be read is a problem with its place.
+func (t *Decoder) Decode(file string, data []byte, opts Options) Result {
 	if opts.DefaultNamespace == "" {
 		opts.DefaultNamespace = "default"
 	}
-	d := decoder{file: file, opts: opts, kinds: kinds(), ledger: ledger.New(), notRead: map[string]bool{}, seen: map[Key]*Object{}}
+	d := decoder{Decoder: t, file: file, opts: opts, notRead: map[string]bool{}, seen: map[Key]*Object{}}
 	docs, whole := document.Parse(data)
 	for _, p := range whole {
 		d.add(p, Key{}, "what could not be read counts as unchanged: last good versions stay")
@@ -41,10 +56,9 @@ func Decode(file string, data []byte, opts Options) Result {
 
 // decoder reads one file.
 type decoder struct {
+	*Decoder
 	file     string
 	opts     Options
-	kinds    []kind
-	ledger   *ledger.Ledger
 	objects  []*Object
 	problems []Problem
 	notRead  map[string]bool

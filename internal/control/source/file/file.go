@@ -21,6 +21,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
+	"github.com/tullemesh/tulle/internal/apis"
 	"github.com/tullemesh/tulle/internal/control/registry"
 )
 
@@ -217,7 +218,7 @@ func newReader(paths []string, opts Options) (*reader, error) {
 	if opts.Name == "" {
 		opts.Name = "files"
 	}
-	r := &reader{opts: opts, files: map[string]*entry{}}
+	r := &reader{opts: opts, decoder: apis.NewDecoder(), files: map[string]*entry{}}
 	for _, p := range paths {
 		info, err := os.Stat(p)
 		if err != nil {

@@ -21,6 +21,7 @@ import (
 // reader reads all files, and remembers what it read.
 type reader struct {
 	opts     Options
+	decoder  *apis.Decoder
 	roots    []root
 	keepText bool
 
@@ -116,7 +117,7 @@ func (r *reader) readFile(path string, info fs.FileInfo, now time.Time) (again b
 	if e.sum == sum && e.objects != nil && len(e.lost) == 0 {
 		return young
 	}
-	result := apis.Decode(path, text, apis.Options{DefaultNamespace: r.opts.DefaultNamespace})
+	result := r.decoder.Decode(path, text, apis.Options{DefaultNamespace: r.opts.DefaultNamespace})
 	missing := missingFrom(slices.Concat(e.objects, e.held), result)
 	e.held = nil
 	if broken(result) {
