@@ -74,6 +74,16 @@ func (g *generation) Names(v xds.View, typeURL string) []string {
 	return g.translator.Names(view, typeURL)
 }
 
+// Resources implements xds.Generation.
+func (g *generation) Resources(v xds.View, typeURL string) []*wire.Resource {
+	view, ok := v.(*translate.View)
+	if !ok {
+		return nil
+	}
+	_, resources := g.translator.List(view, typeURL)
+	return resources
+}
+
 // Build implements xds.Generation.
 func (g *generation) Build(v xds.View, typeURL, name string) (*wire.Resource, error) {
 	view, ok := v.(*translate.View)

@@ -26,12 +26,19 @@ type response struct {
 	removed []string
 }
 
-// add appends one encoded element; its bytes are shared and stay unchanged.
-func (r *response) add(chunks ...[]byte) {
-	for _, c := range chunks {
-		r.parts = append(r.parts, mem.SliceBuffer(c))
-		r.bytes += len(c)
+// newResponse returns a response with room for n resources and a tail.
+func newResponse(typeURL string, n int) *response {
+	return &response{typeURL: typeURL, parts: make(mem.BufferSlice, 0, n+1)}
+}
+
+// add appends one encoded element, of which head may be empty; the bytes are
+// shared and stay unchanged.
+func (r *response) add(head, body []byte) {
+	if len(head) > 0 {
+		r.parts = append(r.parts, mem.SliceBuffer(head))
 	}
+	r.parts = append(r.parts, mem.SliceBuffer(body))
+	r.bytes += len(head) + len(body)
 	r.count++
 }
 

@@ -61,16 +61,18 @@ func removalRank(typeURL string) int {
 	return len(order)
 }
 
-// below returns the names of a sorted list that begin with owner and a slash.
-func below(names []string, owner string) []string {
+// span is a part of a list.
+type span struct{ from, to int }
+
+// below returns where the names of a sorted list begin with owner and a slash.
+func below(names []string, owner string) span {
 	prefix := owner + "/"
 	from, _ := slices.BinarySearch(names, prefix)
-	rest := names[from:]
-	to, _ := slices.BinarySearchFunc(rest, prefix, func(name, p string) int {
+	n, _ := slices.BinarySearchFunc(names[from:], prefix, func(name, p string) int {
 		if strings.HasPrefix(name, p) {
 			return -1
 		}
 		return cmp.Compare(name, p)
 	})
-	return rest[:to]
+	return span{from, from + n}
 }

@@ -100,9 +100,11 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.MaxConcurrentStreams(100),
 		grpc.MaxHeaderListSize(64 << 10),
 		grpc.ReadBufferSize(8 << 10),
-		// A proxy that crashed is noticed after at most 40 s; clients may ping
+		// A proxy that crashed is noticed after at most 50 s, and one that is
+		// starved, as all are while a mesh restarts, may read nothing for 20 s
+		// (gRPC ends the connection of unread data so, too); clients may ping
 		// every 10 s and without a stream.
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	}
 }

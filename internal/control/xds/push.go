@@ -2,8 +2,8 @@ package xds
 
 import (
 	"log/slog"
+	"maps"
 	"slices"
-	"unique"
 
 	"google.golang.org/grpc"
 
@@ -20,14 +20,14 @@ type pass struct {
 	oldGen  Generation
 	oldView View
 
-	warm map[name]struct{}        // clusters that were sent in this pass
-	gone map[*subscription][]name // what removals tells
+	warm []item                     // clusters that were sent in this pass
+	gone map[*subscription][]string // what removals tells
 
 	// Of the type at hand.
 	names         []string // content of its wildcard, once namesKnown
 	namesKnown    bool
 	evaluated     []item
-	evaluatedGone []name
+	evaluatedGone []string
 }
 
 // item is a resource to send under the name that the client knows.
@@ -37,7 +37,7 @@ type item struct {
 }
 
 func (p *pass) run() error {
-	p.gone = map[*subscription][]name{}
+	p.gone = map[*subscription][]string{}
 	for _, sub := range p.order {
 		if err := p.additions(sub); err != nil {
 			return err
@@ -70,9 +70,9 @@ func (p *pass) additions(sub *subscription) error {
 		// A cluster that was sent warms until its endpoints come, also when
 		// they are unchanged (Envoy documentation, "Warming"). Istio names an
 		// endpoint resource as its cluster.
-		for n := range p.warm {
-			if sub.held[n].named() {
-				sub.want(n, true)
+		for _, it := range p.warm {
+			if sub.held.count > 0 && sub.held.get(it.asked).named() {
+				sub.held.want(it.asked, true)
 			}
 		}
 	}
@@ -82,12 +82,9 @@ func (p *pass) additions(sub *subscription) error {
 	}
 	p.evaluate(sub, changes)
 	reply, warm := sub.reply, sub.typeURL == wire.ClusterType
-	sub.check, sub.full, sub.resend, sub.reply = nil, false, false, false
-	if warm && len(p.evaluated) > 0 {
-		p.warm = make(map[name]struct{}, len(p.evaluated))
-		for _, it := range p.evaluated {
-			p.warm[unique.Make(it.asked)] = struct{}{}
-		}
+	sub.full, sub.resend, sub.reply = false, false, false
+	if warm {
+		p.warm = p.evaluated
 	}
 	if len(p.evaluatedGone) > 0 {
 		p.gone[sub] = p.evaluatedGone
@@ -110,71 +107,96 @@ func (p *pass) evaluate(sub *subscription, changes NameSet) {
 		p.evaluateAll(sub)
 		return
 	}
-	list := make([]string, 0, len(changes.Names)+len(sub.check))
 	for text := range changes.Names {
-		n := unique.Make(text)
-		if _, ok := sub.check[n]; ok {
-			continue
-		}
-		if _, ok := sub.held[n]; ok || sub.covers(text, p.wildcardNames(sub)) {
-			list = append(list, text)
+		if h := sub.held.get(text); h != 0 || sub.covers(text, p.wildcardNames(sub)) {
+			sub.held.set(text, h|checkBit)
 		}
 	}
-	for n := range sub.check {
-		list = append(list, n.Value())
+	p.lookAtChecked(sub)
+}
+
+// manyChecked is how many names make a whole list of resources worth asking for.
+const manyChecked = 64
+
+// lookAtChecked looks at the names that held marks.
+func (p *pass) lookAtChecked(sub *subscription) {
+	if sub.held.checked >= manyChecked {
+		p.evaluated = make([]item, 0, sub.held.checked)
+		resources := p.resources(sub)
+		for i, h := range sub.held.slots {
+			if h.checked() {
+				p.look(sub, i, sub.held.names[i], at(resources, i), true)
+			}
+		}
 	}
-	slices.Sort(list)
-	for _, text := range list {
-		p.look(sub, text, sub.covers(text, p.wildcardNames(sub)))
+	if sub.held.checked == 0 {
+		return
 	}
+	for _, text := range sub.held.sorted(func(_ string, h held) bool { return h.checked() }) {
+		p.look(sub, sub.held.find(text), text, nil, sub.covers(text, p.wildcardNames(sub)))
+	}
+}
+
+// resources lists those of held's names, if the generation has them prepared.
+func (p *pass) resources(sub *subscription) []*wire.Resource {
+	names := p.gen.Names(p.view, sub.typeURL)
+	sub.held.on(names)
+	if list := p.gen.Resources(p.view, sub.typeURL); len(list) == len(names) {
+		return list
+	}
+	return nil
+}
+
+func at(list []*wire.Resource, i int) *wire.Resource {
+	if i < len(list) {
+		return list[i]
+	}
+	return nil
 }
 
 // evaluateAll looks at the content of the wildcards, then at what the client
 // holds beside it.
 func (p *pass) evaluateAll(sub *subscription) {
-	looked := 0
-	if sub.wildcard {
-		names := p.wildcardNames(sub)
-		if len(sub.held) == 0 { // the first time: all will be sent
-			sub.held = make(map[name]held, len(names))
-			p.evaluated = make([]item, 0, len(names))
+	if !sub.wildcard && len(sub.owners) == 0 {
+		for _, text := range sub.held.sorted(func(_ string, h held) bool { return !h.checked() }) {
+			sub.held.want(text, false)
 		}
-		for _, text := range names {
-			p.look(sub, text, true)
-		}
-		looked = len(names)
-	} else {
-		for _, o := range sub.owners {
-			names := below(p.wildcardNames(sub), o)
-			for _, text := range names {
-				p.look(sub, text, true)
-			}
-			looked += len(names)
-		}
-	}
-	if looked == len(sub.held) {
+		p.lookAtChecked(sub)
 		return
 	}
-	var rest []string
-	for n := range sub.held {
-		if looked == 0 || !sub.covers(n.Value(), p.wildcardNames(sub)) {
-			rest = append(rest, n.Value())
+	resources := p.resources(sub)
+	covered := make([]span, 0, 1)
+	if sub.wildcard {
+		covered = append(covered, span{0, len(sub.held.names)})
+	} else {
+		for _, o := range sub.owners {
+			covered = append(covered, below(sub.held.names, o))
 		}
 	}
-	slices.Sort(rest)
-	for _, text := range rest {
-		p.look(sub, text, false)
+	if sub.held.count == 0 && len(covered) == 1 { // the first time: all will be sent
+		p.evaluated = make([]item, 0, covered[0].to-covered[0].from)
+	}
+	for i := range sub.held.names {
+		if slices.ContainsFunc(covered, func(c span) bool { return c.from <= i && i < c.to }) {
+			p.look(sub, i, sub.held.names[i], at(resources, i), true)
+		} else if sub.held.slots[i] != 0 {
+			p.look(sub, i, sub.held.names[i], nil, false)
+		}
+	}
+	for _, text := range slices.Sorted(maps.Keys(sub.held.extra)) {
+		p.look(sub, -1, text, nil, false)
 	}
 }
 
-// look compares one resource with what the client holds. covered says that a
-// wildcard includes it.
-func (p *pass) look(sub *subscription, text string, covered bool) {
-	n := unique.Make(text)
-	h := sub.held[n]
-	force, asked := sub.check[n]
-	var r *wire.Resource
-	if h.named() || covered {
+// look compares one resource with what the client holds. i is its place in
+// held, or -1; r is the resource, nil when it is to be built; covered says that
+// a wildcard includes it.
+func (p *pass) look(sub *subscription, i int, text string, r *wire.Resource, covered bool) {
+	h := sub.held.at(i, text)
+	if h&(checkBit|forceBit) != 0 {
+		sub.held.put(i, text, h&^(checkBit|forceBit))
+	}
+	if r == nil && (h.named() || covered) {
 		var err error
 		if r, err = p.gen.Build(p.view, sub.typeURL, text); err != nil {
 			// The client keeps what it has; whoever builds has told the owner.
@@ -186,16 +208,16 @@ func (p *pass) look(sub *subscription, text string, covered bool) {
 	if r == nil {
 		// What never existed is answered in delta; state of the world has no
 		// words for it but the absence from a response.
-		if h.version() != 0 || asked && p.delta {
-			p.evaluatedGone = append(p.evaluatedGone, n)
+		if h.version() != 0 || h.checked() && p.delta {
+			p.evaluatedGone = append(p.evaluatedGone, text)
 		}
 		return
 	}
 	v := versionOf(r.Version)
-	if v == h.version() && !force && !sub.resend {
+	if v == h.version() && !h.forced() && !sub.resend {
 		return
 	}
-	sub.held[n] = h&namedBit | v
+	sub.held.put(i, text, h&namedBit|v)
 	p.evaluated = append(p.evaluated, item{text, r})
 }
 
@@ -214,32 +236,26 @@ func (p *pass) settle(sub *subscription) {
 		over[it.asked], over[it.r.Name] = true, true
 	}
 	for _, n := range p.evaluatedGone {
-		over[n.Value()] = true
+		over[n] = true
 	}
 	sub.settle(func(x wire.Rejection) bool { return x.Name != "" && over[x.Name] })
 }
 
 // sendDelta sends the changed resources, split by size.
 func (p *pass) sendDelta(sub *subscription, reply bool) error {
-	resp := &response{typeURL: sub.typeURL}
-	for _, it := range p.evaluated {
-		var chunks [][]byte
-		if it.r.Name == it.asked {
-			chunks = [][]byte{it.r.DeltaEntry()}
-		} else {
-			chunks = [][]byte{it.r.AliasHead(it.asked), it.r.SotwEntry()}
+	resp := newResponse(sub.typeURL, len(p.evaluated))
+	for i, it := range p.evaluated {
+		head, body := []byte(nil), it.r.DeltaEntry()
+		if it.r.Name != it.asked {
+			head, body = it.r.AliasHead(it.asked), it.r.SotwEntry()
 		}
-		size := 0
-		for _, c := range chunks {
-			size += len(c)
-		}
-		if !resp.empty() && resp.bytes+size > p.server.opts.Limits.ResponseBytes {
+		if !resp.empty() && resp.bytes+len(head)+len(body) > p.server.opts.Limits.ResponseBytes {
 			if err := p.transmit(p.conn, sub, resp); err != nil {
 				return err
 			}
-			resp = &response{typeURL: sub.typeURL}
+			resp = newResponse(sub.typeURL, len(p.evaluated)-i)
 		}
-		resp.add(chunks...)
+		resp.add(head, body)
 	}
 	p.evaluated = nil
 	if resp.empty() && !reply {
@@ -273,16 +289,12 @@ func (p *pass) sendSotw(sub *subscription, reply bool) error {
 // sendEverything sends the complete content of the subscription, with what is
 // gone as the old generation had it. When a resource can't be built nothing is
 // sent, because its absence would remove it; the next pass tries again.
-func (p *pass) sendEverything(sub *subscription, gone []name) error {
-	texts := make([]string, 0, len(sub.held))
-	for n := range sub.held {
-		texts = append(texts, n.Value())
-	}
-	slices.Sort(texts)
+func (p *pass) sendEverything(sub *subscription, gone []string) error {
+	texts := sub.held.sorted(func(string, held) bool { return true })
 	items := make([]item, 0, len(texts))
 	for _, text := range texts {
 		r, err := p.gen.Build(p.view, sub.typeURL, text)
-		if r == nil && err == nil && p.oldGen != nil && slices.Contains(gone, unique.Make(text)) {
+		if r == nil && err == nil && p.oldGen != nil && slices.Contains(gone, text) {
 			r, err = p.oldGen.Build(p.oldView, sub.typeURL, text)
 		}
 		if err != nil {
@@ -297,9 +309,9 @@ func (p *pass) sendEverything(sub *subscription, gone []name) error {
 }
 
 func sotwResponse(sub *subscription, items []item) *response {
-	resp := &response{typeURL: sub.typeURL}
+	resp := newResponse(sub.typeURL, len(items))
 	for _, it := range items {
-		resp.add(it.r.SotwEntry())
+		resp.add(nil, it.r.SotwEntry())
 	}
 	return resp
 }
@@ -321,18 +333,14 @@ func (p *pass) removals(sub *subscription) error {
 			}
 			resp = &response{typeURL: sub.typeURL}
 		}
-		resp.remove(n.Value())
+		resp.remove(n)
 	}
 	return p.transmit(p.conn, sub, resp)
 }
 
 // drop notes that the client no longer holds the resource; a name that it
 // asked for stays subscribed.
-func (s *subscription) drop(n name) {
-	if s.held[n].named() {
-		s.held[n] = namedBit
-		return
-	}
-	delete(s.held, n)
+func (s *subscription) drop(n string) {
+	s.held.set(n, s.held.get(n)&namedBit)
 	s.recount = true
 }

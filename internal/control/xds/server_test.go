@@ -54,9 +54,10 @@ func TestViewIsAskedAndRefused(t *testing.T) {
 // byView is a generation whose resources depend on the view.
 type byView struct{ version, view string }
 
-func (g byView) Version() string                           { return g.version }
-func (g byView) View(*xds.Client) (xds.View, error)        { return xdsworld.View(g.view), nil }
-func (g byView) Names(_ xds.View, typeURL string) []string { return []string{"a", "b"} }
+func (g byView) Version() string                             { return g.version }
+func (g byView) View(*xds.Client) (xds.View, error)          { return xdsworld.View(g.view), nil }
+func (g byView) Resources(xds.View, string) []*wire.Resource { return nil }
+func (g byView) Names(_ xds.View, typeURL string) []string   { return []string{"a", "b"} }
 func (g byView) Build(v xds.View, typeURL, name string) (*wire.Resource, error) {
 	if name == "b" {
 		return wire.PackResource(name, typeURL, []byte("same")), nil

@@ -54,8 +54,9 @@ type oneView struct{}
 
 func (oneView) Key() string { return "" }
 
-func (g *meshGeneration) Version() string            { return g.version }
-func (g *meshGeneration) View(*Client) (View, error) { return oneView{}, nil }
+func (g *meshGeneration) Version() string                         { return g.version }
+func (g *meshGeneration) View(*Client) (View, error)              { return oneView{}, nil }
+func (g *meshGeneration) Resources(View, string) []*wire.Resource { return nil }
 func (g *meshGeneration) Names(_ View, typeURL string) []string {
 	if typeURL == wire.ClusterType {
 		return g.names

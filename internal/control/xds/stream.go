@@ -188,22 +188,23 @@ func (st *stream) send(ctx context.Context, conn grpc.ServerStream) error {
 
 // turn applies the requests and pushes what is owed.
 func (st *stream) turn(conn grpc.ServerStream, requests []request, p pending) error {
+	pass := pass{stream: st, conn: conn, dirty: p.merged(), oldGen: st.gen, oldView: st.view}
+	if st.gen == nil {
+		// The first generation: its lists of names are for the requests.
+		if err := pass.adopt(p.gen); err != nil {
+			return err
+		}
+	}
 	for i := range requests {
 		if err := st.apply(&requests[i]); err != nil {
 			return err
 		}
-		requests[i] = request{} // its names are interned; sending may take long
+		requests[i] = request{} // most of its names are shared now; sending may take long
 	}
-	pass := pass{stream: st, conn: conn, dirty: p.merged(), oldGen: st.gen, oldView: st.view}
-	if p.gen != nil {
-		view, err := p.gen.View(st.client)
-		if err != nil {
-			return status.Error(codes.PermissionDenied, err.Error())
+	if st.gen != p.gen {
+		if err := pass.adopt(p.gen); err != nil {
+			return err
 		}
-		if st.gen == nil || view.Key() != st.view.Key() {
-			pass.dirty.All = true
-		}
-		st.gen, st.view = p.gen, view
 	}
 	if st.gen == nil {
 		return nil // nothing is published yet: the answers wait
@@ -217,6 +218,22 @@ func (st *stream) turn(conn grpc.ServerStream, requests []request, p pending) er
 	if !p.since.IsZero() {
 		st.server.metrics.convergence.Observe(time.Since(p.since).Seconds())
 	}
+	return nil
+}
+
+// adopt makes a generation the one that the stream serves; nil changes nothing.
+func (p *pass) adopt(g Generation) error {
+	if g == nil {
+		return nil
+	}
+	view, err := g.View(p.client)
+	if err != nil {
+		return status.Error(codes.PermissionDenied, err.Error())
+	}
+	if p.stream.gen == nil || view.Key() != p.stream.view.Key() {
+		p.dirty.All = true
+	}
+	p.stream.gen, p.stream.view = g, view
 	return nil
 }
 
@@ -241,13 +258,13 @@ func (st *stream) apply(r *request) error {
 	} else {
 		again := sub.started && r.nonce == ""
 		sub.started = true
-		sub.listNames(r.names, again)
+		sub.listNames(r.names, again, st.namesOf(sub))
 	}
 	names := 0
 	for _, s := range st.order {
 		names += len(s.owners)
 		if !s.wildcard {
-			names += len(s.held)
+			names += s.held.count
 		}
 	}
 	if limit := st.server.opts.Limits.NamesPerStream; r.size() > 0 && names > limit {
@@ -258,20 +275,24 @@ func (st *stream) apply(r *request) error {
 
 func (st *stream) applyDelta(sub *subscription, r *request) {
 	if !sub.started {
-		sub.startDelta(r.subscribe, r.initial)
+		sub.startDelta(r.subscribe, r.initial, st.namesOf(sub))
 	} else {
 		for _, text := range r.subscribe {
 			sub.subscribe(text, true)
 		}
 	}
 	for _, text := range r.unsubscribe {
-		sub.unsubscribe(text, func() []string {
-			if st.gen == nil {
-				return nil
-			}
-			return st.gen.Names(st.view, sub.typeURL)
-		})
+		sub.unsubscribe(text, func() []string { return st.namesOf(sub) })
 	}
+}
+
+// namesOf is the list of a type's names in the generation that the stream
+// serves, nil before the first one.
+func (st *stream) namesOf(sub *subscription) []string {
+	if st.gen == nil {
+		return nil
+	}
+	return st.gen.Names(st.view, sub.typeURL)
 }
 
 // nack makes the record of a refused response, nil for an accepted one.
@@ -356,6 +377,9 @@ func (p *pending) add(g Generation, d *Dirty, at time.Time) {
 
 // merged is the union of the changes.
 func (p *pending) merged() Dirty {
+	if len(p.dirty) == 1 {
+		return *p.dirty[0]
+	}
 	out := Dirty{Types: map[string]NameSet{}}
 	total := 0
 	for _, d := range p.dirty {

@@ -2,39 +2,14 @@ package xds
 
 import (
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-	"unique"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
 // wildcard is the name that stands for all resources of a type.
 const wildcard = "*"
-
-// name is a resource name, kept once however many streams hold it.
-type name = unique.Handle[string]
-
-// held is what the client has of one resource: 63 bits of its version, 0 when
-// it has none, and whether the client asked for it by name.
-type held uint64
-
-const namedBit held = 1 << 63
-
-func (h held) named() bool   { return h&namedBit != 0 }
-func (h held) version() held { return h &^ namedBit }
-
-// versionOf compacts a version. Versions are hashes already (wire.Resource);
-// text of another server's making, from initial_resource_versions, is hashed.
-func versionOf(text string) held {
-	v, err := strconv.ParseUint(text, 16, 64)
-	if err != nil {
-		v = xxhash.Sum64String(text)
-	}
-	return max(held(v).version(), 1)
-}
 
 // subscription is one type's state on one stream. It is owned by the sender.
 type subscription struct {
@@ -49,11 +24,10 @@ type subscription struct {
 	// were listed once, then "none".
 	listedNames bool
 
-	held map[name]held
+	held holdings
 
-	// What the next pass owes the client, beside what changed. check holds
-	// names to look at; true sends the resource although it is unchanged.
-	check map[name]bool
+	// What the next pass owes the client, beside what changed and the names
+	// that held says to look at.
 	// full looks at everything; resend sends it although it is unchanged;
 	// reply answers even when there is nothing to send.
 	full, resend, reply bool
@@ -78,27 +52,21 @@ const outstandingMax = 256
 
 func newSubscription(typeURL string) *subscription {
 	k, rank := kindOf(typeURL)
-	return &subscription{kind: k, rank: rank, held: map[name]held{}, status: TypeStatus{TypeURL: typeURL}}
+	return &subscription{kind: k, rank: rank, status: TypeStatus{TypeURL: typeURL}}
 }
 
 // owes reports whether a pass has something to do even if nothing changed.
-func (s *subscription) owes() bool { return s.full || s.reply || len(s.check) > 0 }
+func (s *subscription) owes() bool { return s.full || s.reply || s.held.checked > 0 }
 
-// expect makes room for n names.
-func (s *subscription) expect(n int) {
-	if len(s.held) == 0 {
-		s.held = make(map[name]held, n)
-	}
-	if len(s.check) == 0 {
-		s.check = make(map[name]bool, n)
-	}
-}
+// listShare is how much of the generation's list a client must name for that
+// list to pay: 8 bytes for each of its names against 100 for one in a map.
+const listShare = 8
 
-func (s *subscription) want(n name, force bool) {
-	if s.check == nil {
-		s.check = map[name]bool{}
+// expect prepares for n names of the client's, most of which are in names.
+func (s *subscription) expect(n int, names []string) {
+	if s.held.count == 0 && n > len(names)/listShare {
+		s.held.on(names)
 	}
-	s.check[n] = s.check[n] || force
 }
 
 // subscribe adds a name of the client's. force sends the resource although the
@@ -114,9 +82,8 @@ func (s *subscription) subscribe(text string, force bool) {
 		}
 		s.full, s.reply = true, true
 	default:
-		n := unique.Make(text)
-		s.held[n] |= namedBit
-		s.want(n, force)
+		s.held.want(text, force)
+		s.held.set(text, s.held.get(text)|namedBit)
 	}
 }
 
@@ -130,25 +97,20 @@ func (s *subscription) unsubscribe(text string, names func() []string) {
 	case s.owned && !strings.Contains(text, "/"):
 		s.owners = slices.DeleteFunc(s.owners, func(o string) bool { return o == text })
 	default:
-		n := unique.Make(text)
-		h, ok := s.held[n]
-		if !ok {
-			return
+		h := s.held.get(text)
+		switch {
+		case h == 0:
+		case s.wildcard || len(s.owners) > 0:
+			s.held.set(text, h&^namedBit)
+			s.held.want(text, true)
+		default:
+			s.held.set(text, 0)
 		}
-		if s.wildcard || len(s.owners) > 0 {
-			s.held[n] = h.version()
-			s.want(n, true)
-			return
-		}
-		delete(s.held, n)
-		delete(s.check, n)
 		return
 	}
 	// A wildcard ended: the client drops what it did not name, unasked.
-	for n, h := range s.held {
-		if !h.named() && !s.covers(n.Value(), names()) {
-			delete(s.held, n)
-		}
+	for _, n := range s.held.sorted(func(n string, h held) bool { return !h.named() && !s.covers(n, names()) }) {
+		s.held.set(n, 0)
 	}
 }
 
@@ -172,10 +134,10 @@ func (s *subscription) ownerOf(text string) bool {
 
 // startDelta takes the first delta request of the type on this stream. Names
 // and versions that the client has from an earlier stream are not sent again.
-func (s *subscription) startDelta(subscribe []string, initial map[string]string) {
+func (s *subscription) startDelta(subscribe []string, initial map[string]string, names []string) {
 	s.recount = true
 	s.started = true
-	s.expect(len(subscribe))
+	s.expect(len(subscribe), names)
 	if len(subscribe) == 0 && !s.needsNames {
 		s.wildcard, s.full, s.reply = true, true, true
 	}
@@ -184,15 +146,14 @@ func (s *subscription) startDelta(subscribe []string, initial map[string]string)
 		s.subscribe(text, !has)
 	}
 	for text, version := range initial {
-		n := unique.Make(text)
-		if h := s.held[n]; h.named() || s.wildcard || s.ownerOf(text) {
-			s.held[n] = h&namedBit | versionOf(version)
+		if h := s.held.get(text); h.named() || s.wildcard || s.ownerOf(text) {
+			s.held.set(text, h&^versionMask|versionOf(version))
 		}
 	}
 }
 
 // listNames takes a state-of-the-world request: the whole set of names.
-func (s *subscription) listNames(list []string, again bool) {
+func (s *subscription) listNames(list []string, again bool, names []string) {
 	s.recount = true
 	all := slices.Contains(list, wildcard) || len(list) == 0 && !s.listedNames && !s.needsNames
 	if len(list) > 0 {
@@ -202,29 +163,23 @@ func (s *subscription) listNames(list []string, again bool) {
 		s.wildcard, s.full, s.reply = true, true, true
 	}
 	s.wildcard = all
-	s.expect(len(list))
-	next := make(map[name]struct{}, len(list))
+	s.expect(len(list), names)
+	listed := make(map[string]struct{}, len(list))
 	for _, text := range list {
 		if text == wildcard {
 			continue
 		}
-		n := unique.Make(text)
-		next[n] = struct{}{}
-		if h := s.held[n]; !h.named() || again {
-			s.held[n] = h | namedBit
-			s.want(n, true)
+		listed[text] = struct{}{}
+		if h := s.held.get(text); !h.named() || again {
+			s.held.set(text, h|namedBit|checkBit|forceBit)
 			s.reply = true
 		}
 	}
-	for n, h := range s.held {
-		if _, ok := next[n]; ok {
-			continue
-		}
+	for _, n := range s.held.sorted(func(n string, _ held) bool { _, ok := listed[n]; return !ok }) {
 		if s.wildcard {
-			s.held[n] = h.version()
+			s.held.set(n, s.held.get(n)&^namedBit)
 		} else {
-			delete(s.held, n)
-			delete(s.check, n)
+			s.held.set(n, 0)
 		}
 	}
 	if again {
@@ -271,7 +226,7 @@ func (s *subscription) count() {
 	}
 	s.recount = false
 	s.status.Held, s.status.Missing = 0, 0
-	for _, h := range s.held {
+	for _, h := range s.held.all {
 		if h.version() != 0 {
 			s.status.Held++
 		} else {

@@ -22,7 +22,8 @@
 // Left out: aggregation of several ADS streams of one client, TTL of resources,
 // dynamic parameters (xdstp names), CSDS.
 //
-// Read this file first, then server.go, stream.go, subscription.go, push.go.
+// Read this file first, then server.go, stream.go, subscription.go, held.go,
+// push.go.
 package xds
 
 import (
@@ -58,7 +59,13 @@ type Generation interface {
 	// hosts and filter chains it is all that exist, "owner/name" each: a
 	// subscription to "owner" stands for the names below it. The implementer
 	// caches it by view; the caller only reads.
+	// Equal contents should be one slice: streams hold what they have by place
+	// in it.
 	Names(v View, typeURL string) []string
+	// Resources are those of Names, in that order, for streams that look at a
+	// whole type: nil where Build has to be asked, or altogether. The
+	// implementer shares and caches them; the caller only reads.
+	Resources(v View, typeURL string) []*wire.Resource
 	// Build returns the resource, nil when it does not exist for this view.
 	// The implementer caches and shares it. A resource whose Name differs from
 	// the name asked for is sent under its own name with that as alias.

@@ -130,7 +130,8 @@ func (g *generation) View(c *xds.Client) (xds.View, error) {
 	return View("all"), nil
 }
 
-func (g *generation) Names(_ xds.View, typeURL string) []string { return g.names[typeURL] }
+func (g *generation) Resources(xds.View, string) []*wire.Resource { return nil }
+func (g *generation) Names(_ xds.View, typeURL string) []string   { return g.names[typeURL] }
 
 func (g *generation) Build(_ xds.View, typeURL, name string) (*wire.Resource, error) {
 	if g.broken[typeURL+" "+name] {
