@@ -77,8 +77,8 @@ type Session struct {
 
 	streams map[uint32]*Stream
 	waiting map[*Stream]struct{} // ours that have no id yet (Client)
-	opened  []*Stream // requests that began in this Feed (Server)
-	touched []*Stream // streams that something happened to in this Feed
+	opened  []*Stream            // requests that began in this Feed (Server)
+	touched []*Stream            // streams that something happened to in this Feed
 
 	// Ending.
 	failed    error // a ConnError: nothing goes on

@@ -1,0 +1,584 @@
+package http2
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/message"
+)
+
+// wire builds what a peer sends.
+type wire struct {
+	b    []byte
+	enc  *hpack.Encoder
+	text bytes.Buffer
+}
+
+func newWire() *wire {
+	w := &wire{}
+	w.enc = hpack.NewEncoder(&w.text)
+	return w
+}
+
+// fromClient begins as a client does.
+func fromClient() *wire { w := newWire(); w.b = append(w.b, Preface...); return w.settings() }
+
+func (w *wire) frame(kind frameKind, flags uint8, stream uint32, payload string) *wire {
+	w.b = append(appendFrameHead(w.b, len(payload), kind, flags, stream), payload...)
+	return w
+}
+
+func (w *wire) settings(pairs ...uint32) *wire {
+	var p []byte
+	for i := 0; i+1 < len(pairs); i += 2 {
+		p = appendSetting(p, uint16(pairs[i]), pairs[i+1])
+	}
+	return w.frame(kindSettings, 0, 0, string(p))
+}
+
+// block encodes "name: value" lines.
+func (w *wire) block(lines ...string) string {
+	w.text.Reset()
+	for _, l := range lines {
+		i := strings.Index(l[1:], ": ") + 1
+		_ = w.enc.WriteField(hpack.HeaderField{Name: l[:i], Value: l[i+2:]})
+	}
+	return w.text.String()
+}
+
+func (w *wire) headers(stream uint32, flags uint8, lines ...string) *wire {
+	return w.frame(kindHeaders, flags|flagEndHeaders, stream, w.block(lines...))
+}
+
+// get is the fields of a plain request, with more behind.
+func get(more ...string) []string {
+	return append([]string{":method: GET", ":scheme: http", ":path: /", ":authority: a"}, more...)
+}
+
+func (w *wire) get(stream uint32, more ...string) *wire {
+	return w.headers(stream, flagEndStream, get(more...)...)
+}
+
+func (w *wire) post(stream uint32, more ...string) *wire {
+	return w.headers(stream, 0, append([]string{":method: POST", ":scheme: http", ":path: /", ":authority: a"}, more...)...)
+}
+
+func u32(v uint32) string { return string(binary.BigEndian.AppendUint32(nil, v)) }
+
+// said describes the frames of a buffer, without those that every connection
+// begins with.
+func said(t testing.TB, b []byte) string {
+	t.Helper()
+	var out []string
+	for len(b) > 0 {
+		n := int(b[0])<<16 | int(b[1])<<8 | int(b[2])
+		f := frame{frameKind(b[3]), b[4], binary.BigEndian.Uint32(b[5:]), b[9 : 9+n]}
+		b = b[9+n:]
+		switch f.kind {
+		case kindReset:
+			out = append(out, fmt.Sprintf("RST %d %s", f.stream, Code(binary.BigEndian.Uint32(f.payload))))
+		case kindGoAway:
+			out = append(out, fmt.Sprintf("GOAWAY %d %s", binary.BigEndian.Uint32(f.payload), Code(binary.BigEndian.Uint32(f.payload[4:]))))
+		case kindPing:
+			out = append(out, fmt.Sprintf("PING ack=%v %q", f.has(flagAck), f.payload))
+		case kindSettings:
+			if f.has(flagAck) {
+				out = append(out, "ACK")
+			}
+		case kindWindow:
+			out = append(out, fmt.Sprintf("WINDOW %d +%d", f.stream, binary.BigEndian.Uint32(f.payload)))
+		case kindData:
+			out = append(out, fmt.Sprintf("DATA %d %d end=%v", f.stream, len(f.payload), f.has(flagEndStream)))
+		case kindHeaders:
+			out = append(out, fmt.Sprintf("HEADERS %d end=%v", f.stream, f.has(flagEndStream)))
+		default:
+			out = append(out, fmt.Sprintf("frame %d on %d", f.kind, f.stream))
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+// begun is a session that has said what it says first.
+func begun(o Options) *Session {
+	s := NewSession(o)
+	s.out = s.out[:0]
+	return s
+}
+
+// rulesOfFrames are RFC 9113's rules about what a client may send to a server,
+// each with what breaks it and what follows.
+func rulesOfFrames() []struct {
+	name string
+	in   *wire
+	want string
+} {
+	const goAway0 = "ACK, GOAWAY 0 "
+	pri := func(on uint32) string { return u32(on) + "\x10" }
+	noSettings := func() *wire { w := newWire(); w.b = append(w.b, Preface...); return w }
+	badPreface := newWire()
+	badPreface.b = append(badPreface.b, "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n"...)
+	return []struct {
+		name string
+		in   *wire
+		want string
+	}{
+		{"preface and settings", fromClient(), "ACK"},
+		{"wrong preface (§3.4)", badPreface, "GOAWAY 0 PROTOCOL_ERROR"},
+		{"PING before SETTINGS (§3.4)", noSettings().frame(kindPing, 0, 0, "12345678"), "GOAWAY 0 PROTOCOL_ERROR"},
+		{"SETTINGS ack first (§3.4)", noSettings().frame(kindSettings, flagAck, 0, ""), "GOAWAY 0 PROTOCOL_ERROR"},
+		{"unknown frame (§5.5)", fromClient().frame(77, 0xff, 0, "x"), "ACK"},
+		{"unknown flags (§4.1)", fromClient().frame(kindPing, 0xfe, 0, "12345678"), `ACK, PING ack=true "12345678"`},
+		{"reserved bit of the stream id (§4.1)", fromClient().frame(kindPing, 0, 1<<31, "12345678"), `ACK, PING ack=true "12345678"`},
+		{"request", fromClient().get(1), "ACK"},
+
+		{"DATA on stream 0 (§6.1)", fromClient().frame(kindData, 0, 0, "x"), goAway0 + "PROTOCOL_ERROR"},
+		{"DATA on an idle stream (§5.1)", fromClient().frame(kindData, 0, 1, "x"), goAway0 + "PROTOCOL_ERROR"},
+		{"DATA after END_STREAM (§5.1)", fromClient().get(1).frame(kindData, 0, 1, "x"), "ACK, RST 1 STREAM_CLOSED"},
+		{"padding longer than DATA (§6.1)", fromClient().post(1).frame(kindData, flagPadded, 1, "\x05abc"), "ACK, GOAWAY 1 PROTOCOL_ERROR"},
+		{"padded DATA without a length (§6.1)", fromClient().post(1).frame(kindData, flagPadded, 1, ""), "ACK, GOAWAY 1 FRAME_SIZE_ERROR"},
+		{"padded DATA", fromClient().post(1).frame(kindData, flagPadded|flagEndStream, 1, "\x02abc\x00\x00"), "ACK"},
+		{"DATA longer than content-length (§8.1.1)", fromClient().post(1, "content-length: 2").frame(kindData, 0, 1, "abc"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"DATA shorter than content-length (§8.1.1)", fromClient().post(1, "content-length: 4").frame(kindData, flagEndStream, 1, "abc"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"content-length without DATA (§8.1.1)", fromClient().get(1, "content-length: 4"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"DATA of its content-length", fromClient().post(1, "content-length: 3").frame(kindData, flagEndStream, 1, "abc"), "ACK"},
+		{"DATA after RST_STREAM (§5.1)", fromClient().post(1).frame(kindReset, 0, 1, u32(8)).frame(kindData, 0, 1, "x"), "ACK, RST 1 STREAM_CLOSED"},
+
+		{"HEADERS on stream 0 (§6.2)", fromClient().get(0), goAway0 + "PROTOCOL_ERROR"},
+		{"HEADERS on an even stream (§5.1.1)", fromClient().get(2), goAway0 + "PROTOCOL_ERROR"},
+		{"stream ids that go backwards (§5.1.1)", fromClient().get(5).get(3), "ACK, GOAWAY 5 PROTOCOL_ERROR"},
+		{"HEADERS after END_STREAM (§5.1)", fromClient().get(1).headers(1, flagEndStream, "a: b"), "ACK, RST 1 STREAM_CLOSED"},
+		{"HEADERS after RST_STREAM (§5.1)", fromClient().get(1).frame(kindReset, 0, 1, u32(8)).get(1), "ACK, GOAWAY 1 STREAM_CLOSED"},
+		{"HEADERS padded beyond its end (§6.2)", fromClient().frame(kindHeaders, flagPadded|flagEndHeaders, 1, "\x09ab"), goAway0 + "PROTOCOL_ERROR"},
+		{"HEADERS too short for its priority (§6.2)", fromClient().frame(kindHeaders, flagPriority|flagEndHeaders, 1, "abc"), goAway0 + "FRAME_SIZE_ERROR"},
+		{"HEADERS that depends on itself (RFC 7540 §5.3.1)", fromClient().frame(kindHeaders, flagPriority|flagEndHeaders|flagEndStream, 1, pri(1)+newWire().block(get()...)), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"HEADERS with a priority", fromClient().frame(kindHeaders, flagPriority|flagEndHeaders|flagEndStream, 1, pri(0)+newWire().block(get()...)), "ACK"},
+		{"broken HPACK (§4.3)", fromClient().frame(kindHeaders, flagEndHeaders|flagEndStream, 1, "\xff\xff\xff\xff\xff\xff"), goAway0 + "COMPRESSION_ERROR"},
+		{"HPACK cut short (§4.3)", fromClient().frame(kindHeaders, flagEndHeaders|flagEndStream, 1, "\x40\x05ab"), goAway0 + "COMPRESSION_ERROR"},
+		{"block split by PING (§4.3)", fromClient().frame(kindHeaders, flagEndStream, 1, "").frame(kindPing, 0, 0, "12345678"), goAway0 + "PROTOCOL_ERROR"},
+		{"block split by another stream's (§4.3)", fromClient().frame(kindHeaders, flagEndStream, 1, "").frame(kindContinuation, flagEndHeaders, 3, ""), goAway0 + "PROTOCOL_ERROR"},
+		{"block split by an unknown frame (§5.5)", fromClient().frame(kindHeaders, flagEndStream, 1, "").frame(99, 0, 1, ""), goAway0 + "PROTOCOL_ERROR"},
+		{"CONTINUATION alone (§6.10)", fromClient().frame(kindContinuation, flagEndHeaders, 1, ""), goAway0 + "PROTOCOL_ERROR"},
+		{"CONTINUATION after END_HEADERS (§6.10)", fromClient().get(1).frame(kindContinuation, flagEndHeaders, 1, ""), "ACK, GOAWAY 1 PROTOCOL_ERROR"},
+
+		{"PRIORITY on stream 0 (§6.3)", fromClient().frame(kindPriority, 0, 0, pri(1)), goAway0 + "PROTOCOL_ERROR"},
+		{"PRIORITY of a wrong length (§6.3)", fromClient().get(1).frame(kindPriority, 0, 1, "abcd"), "ACK, RST 1 FRAME_SIZE_ERROR"},
+		{"PRIORITY that depends on itself (RFC 7540 §5.3.1)", fromClient().get(1).frame(kindPriority, 0, 1, pri(1)), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"PRIORITY on an idle stream", fromClient().frame(kindPriority, 0, 5, pri(0)), "ACK"},
+
+		{"RST_STREAM on stream 0 (§6.4)", fromClient().frame(kindReset, 0, 0, u32(0)), goAway0 + "PROTOCOL_ERROR"},
+		{"RST_STREAM on an idle stream (§6.4)", fromClient().frame(kindReset, 0, 1, u32(0)), goAway0 + "PROTOCOL_ERROR"},
+		{"RST_STREAM of a wrong length (§6.4)", fromClient().get(1).frame(kindReset, 0, 1, "abc"), "ACK, GOAWAY 1 FRAME_SIZE_ERROR"},
+		{"RST_STREAM twice (§5.1)", fromClient().get(1).frame(kindReset, 0, 1, u32(8)).frame(kindReset, 0, 1, u32(8)), "ACK"},
+
+		{"SETTINGS on a stream (§6.5)", fromClient().frame(kindSettings, 0, 1, ""), goAway0 + "PROTOCOL_ERROR"},
+		{"SETTINGS ack with a payload (§6.5)", fromClient().frame(kindSettings, flagAck, 0, "123456"), goAway0 + "FRAME_SIZE_ERROR"},
+		{"SETTINGS of a wrong length (§6.5)", fromClient().frame(kindSettings, 0, 0, "12345"), goAway0 + "FRAME_SIZE_ERROR"},
+		{"ENABLE_PUSH 2 (§6.5.2)", fromClient().settings(settingPush, 2), goAway0 + "PROTOCOL_ERROR"},
+		{"INITIAL_WINDOW_SIZE 2^31 (§6.5.2)", fromClient().settings(settingWindow, 1<<31), goAway0 + "FLOW_CONTROL_ERROR"},
+		{"MAX_FRAME_SIZE 16383 (§6.5.2)", fromClient().settings(settingFrameSize, 16383), goAway0 + "PROTOCOL_ERROR"},
+		{"MAX_FRAME_SIZE 2^24 (§6.5.2)", fromClient().settings(settingFrameSize, 1<<24), goAway0 + "PROTOCOL_ERROR"},
+		{"ENABLE_CONNECT_PROTOCOL 2 (RFC 8441 §3)", fromClient().settings(settingExtendConnect, 2), goAway0 + "PROTOCOL_ERROR"},
+		{"unknown setting (§6.5.2)", fromClient().settings(0xabc, 7), "ACK, ACK"},
+		{"INITIAL_WINDOW_SIZE that overflows a window (§6.9.2)",
+			fromClient().post(1).frame(kindWindow, 0, 1, u32(windowMax-windowDefault)).settings(settingWindow, windowDefault+1), "ACK, GOAWAY 1 FLOW_CONTROL_ERROR"},
+
+		{"PUSH_PROMISE from a client (§8.4)", fromClient().frame(kindPush, flagEndHeaders, 1, u32(2)), goAway0 + "PROTOCOL_ERROR"},
+		{"PING", fromClient().frame(kindPing, 0, 0, "abcdefgh"), `ACK, PING ack=true "abcdefgh"`},
+		{"PING ack unasked (§6.7)", fromClient().frame(kindPing, flagAck, 0, "abcdefgh"), "ACK"},
+		{"PING on a stream (§6.7)", fromClient().frame(kindPing, 0, 1, "abcdefgh"), goAway0 + "PROTOCOL_ERROR"},
+		{"PING of a wrong length (§6.7)", fromClient().frame(kindPing, 0, 0, "abc"), goAway0 + "FRAME_SIZE_ERROR"},
+		{"GOAWAY on a stream (§6.8)", fromClient().frame(kindGoAway, 0, 1, u32(0)+u32(0)), goAway0 + "PROTOCOL_ERROR"},
+		{"GOAWAY too short (§6.8)", fromClient().frame(kindGoAway, 0, 0, u32(0)), goAway0 + "FRAME_SIZE_ERROR"},
+		{"GOAWAY, then PING", fromClient().frame(kindGoAway, 0, 0, u32(0)+u32(0)).frame(kindPing, 0, 0, "abcdefgh"), `ACK, PING ack=true "abcdefgh"`},
+
+		{"WINDOW_UPDATE by 0 on the connection (§6.9)", fromClient().frame(kindWindow, 0, 0, u32(0)), goAway0 + "PROTOCOL_ERROR"},
+		{"WINDOW_UPDATE by 0 on a stream (§6.9)", fromClient().post(1).frame(kindWindow, 0, 1, u32(0)), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"WINDOW_UPDATE of a wrong length (§6.9)", fromClient().frame(kindWindow, 0, 0, "abc"), goAway0 + "FRAME_SIZE_ERROR"},
+		{"WINDOW_UPDATE on an idle stream (§5.1)", fromClient().frame(kindWindow, 0, 1, u32(1)), goAway0 + "PROTOCOL_ERROR"},
+		{"connection's window overflow (§6.9.1)", fromClient().frame(kindWindow, 0, 0, u32(windowMax)), goAway0 + "FLOW_CONTROL_ERROR"},
+		{"stream's window overflow (§6.9.1)", fromClient().post(1).frame(kindWindow, 0, 1, u32(windowMax)), "ACK, RST 1 FLOW_CONTROL_ERROR"},
+		{"WINDOW_UPDATE on a closed stream (§5.1)", fromClient().post(1).frame(kindReset, 0, 1, u32(8)).frame(kindWindow, 0, 1, u32(1)), "ACK"},
+
+		{"upper case in a name (§8.2)", fromClient().get(1, "X-A: b"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"space in a name (§8.2.1)", fromClient().get(1, "x a: b"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"CR in a value (§8.2.1)", fromClient().get(1, "x: a\rb"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"LF in a value (§8.2.1)", fromClient().get(1, "x: a\nb"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"NUL in a value (§8.2.1)", fromClient().get(1, "x: a\x00b"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"space before a value (§8.2.1)", fromClient().get(1, "x:  a"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"connection (§8.2.2)", fromClient().get(1, "connection: close"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"transfer-encoding (§8.2.2)", fromClient().post(1, "transfer-encoding: chunked"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"upgrade (§8.2.2)", fromClient().get(1, "upgrade: h2c"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"keep-alive (§8.2.2)", fromClient().get(1, "keep-alive: 5"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"proxy-connection (§8.2.2)", fromClient().get(1, "proxy-connection: close"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"te: gzip (§8.2.2)", fromClient().get(1, "te: gzip"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"te: trailers (§8.2.2)", fromClient().get(1, "te: trailers"), "ACK"},
+		{"unknown pseudo-header (§8.3)", fromClient().get(1, ":foo: x"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{":protocol (RFC 8441 is off)", fromClient().headers(1, 0, ":protocol: websocket", ":method: CONNECT", ":scheme: http", ":path: /", ":authority: a"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{":status in a request (§8.3)", fromClient().headers(1, flagEndStream, append([]string{":status: 200"}, get()...)...), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"pseudo-header after a regular one (§8.3)", fromClient().headers(1, flagEndStream, ":method: GET", ":scheme: http", "x: y", ":path: /"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"no :method (§8.3.1)", fromClient().headers(1, flagEndStream, ":scheme: http", ":path: /", ":authority: a"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"no :scheme (§8.3.1)", fromClient().headers(1, flagEndStream, ":method: GET", ":path: /", ":authority: a"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"no :path (§8.3.1)", fromClient().headers(1, flagEndStream, ":method: GET", ":scheme: http", ":authority: a"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"empty :path (§8.3.1)", fromClient().headers(1, flagEndStream, ":method: GET", ":scheme: http", ":path: ", ":authority: a"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"repeated :method (§8.3.1)", fromClient().headers(1, flagEndStream, append([]string{":method: GET"}, get()...)...), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"repeated :path (§8.3.1)", fromClient().headers(1, flagEndStream, append([]string{":path: /"}, get()...)...), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"relative :path", fromClient().headers(1, flagEndStream, ":method: GET", ":scheme: http", ":path: a/b", ":authority: a"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"space in :path, which would split a request line", fromClient().headers(1, flagEndStream, ":method: GET", ":scheme: http", ":path: / HTTP/1.1", ":authority: a"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"space in :method", fromClient().headers(1, flagEndStream, ":method: GET /x", ":scheme: http", ":path: /", ":authority: a"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"userinfo in :authority (§8.3.1)", fromClient().headers(1, flagEndStream, ":method: GET", ":scheme: http", ":path: /", ":authority: me@a"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"neither :authority nor host", fromClient().headers(1, flagEndStream, ":method: GET", ":scheme: http", ":path: /"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"host instead of :authority", fromClient().headers(1, flagEndStream, ":method: GET", ":scheme: http", ":path: /", "host: a"), "ACK"},
+		{"host that differs from :authority (§8.3.1)", fromClient().get(1, "host: b"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"host twice", fromClient().get(1, "host: a", "host: a"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"content-length twice (§8.1.1)", fromClient().post(1, "content-length: 1", "content-length: 1"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"content-length that is no number (§8.1.1)", fromClient().post(1, "content-length: +1"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"CONNECT with :path (§8.5)", fromClient().headers(1, 0, ":method: CONNECT", ":path: /", ":scheme: http", ":authority: a:1"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"OPTIONS *", fromClient().headers(1, flagEndStream, ":method: OPTIONS", ":scheme: http", ":path: *", ":authority: a"), "ACK"},
+		{"GET *", fromClient().headers(1, flagEndStream, ":method: GET", ":scheme: http", ":path: *", ":authority: a"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"trailers without END_STREAM (§8.1)", fromClient().post(1).headers(1, 0, "a: b"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"pseudo-header in trailers (§8.1)", fromClient().post(1).headers(1, flagEndStream, ":path: /"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"authorization in trailers (RFC 9110 §6.5.1)", fromClient().post(1).headers(1, flagEndStream, "authorization: x"), "ACK, RST 1 PROTOCOL_ERROR"},
+		{"trailers", fromClient().post(1).frame(kindData, 0, 1, "abc").headers(1, flagEndStream, "a: b"), "ACK"},
+	}
+}
+
+func TestRulesOfFrames(t *testing.T) {
+	cases := rulesOfFrames()
+	if len(cases) < 60 {
+		t.Fatalf("%d cases", len(cases))
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			s := begun(Options{})
+			used, err := s.Feed(c.in.b, 1)
+			if got := said(t, s.out); got != c.want {
+				t.Errorf("got %s, want %s (error %v)", got, c.want, err)
+			}
+			if ends := strings.Contains(c.want, "GOAWAY"); ends != (err != nil) {
+				t.Errorf("error %v", err)
+			}
+			if err == nil && used != len(c.in.b) {
+				t.Errorf("used %d of %d bytes", used, len(c.in.b))
+			}
+		})
+	}
+}
+
+// However the bytes are cut, the same is said.
+func TestFramesMayComeInAnyPieces(t *testing.T) {
+	for _, c := range rulesOfFrames() {
+		for _, size := range []int{1, 7, 10} {
+			s := begun(Options{})
+			var held []byte
+			for rest := c.in.b; len(rest) > 0; {
+				n := min(size, len(rest))
+				held, rest = append(held, rest[:n]...), rest[n:]
+				used, err := s.Feed(held, 1)
+				held = held[used:]
+				if err != nil {
+					break
+				}
+			}
+			if got := said(t, s.out); got != c.want {
+				t.Errorf("%s in pieces of %d: got %s, want %s", c.name, size, got, c.want)
+			}
+		}
+	}
+}
+
+func TestFrameBeyondTheSizeIsRefusedBeforeItComes(t *testing.T) {
+	s := begun(Options{})
+	b := append(fromClient().b, appendFrameHead(nil, FrameBytesMax+1, kindData, 0, 1)...)
+	_, err := s.Feed(b, 1)
+	var rule *ConnError
+	if !errors.As(err, &rule) || rule.Code != FrameSizeError {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestLimitsOfAPeer(t *testing.T) {
+	repeat := func(n int, f func(w *wire, i int)) *wire {
+		w := fromClient()
+		for i := range n {
+			f(w, i)
+		}
+		return w
+	}
+	ping := func(w *wire, _ int) { w.frame(kindPing, 0, 0, "12345678") }
+	settings := func(w *wire, _ int) { w.settings() }
+	empty := func(w *wire, i int) {
+		if i == 0 {
+			w.post(1)
+		}
+		w.frame(kindData, 0, 1, "")
+	}
+	rapid := func(w *wire, i int) { w.get(uint32(2*i+1)).frame(kindReset, 0, uint32(2*i+1), u32(8)) }
+	invalid := func(w *wire, i int) { w.get(uint32(2*i+1), "X: y") }
+	many := func(w *wire, i int) {
+		if i == 0 {
+			w.frame(kindHeaders, flagEndStream, 1, "")
+			return
+		}
+		w.frame(kindContinuation, 0, 1, "")
+	}
+	updates := func(w *wire, i int) {
+		if i == 0 {
+			w.post(1)
+		}
+		w.frame(kindWindow, 0, 1, u32(1))
+	}
+	for _, c := range []struct {
+		name string
+		in   *wire
+		code Code
+	}{
+		{"pings at the limit", repeat(answerBurst-1, ping), NoError}, // the first SETTINGS counts too
+		{"pings beyond the limit", repeat(answerBurst, ping), EnhanceYourCalm},
+		{"settings at the limit", repeat(answerBurst-1, settings), NoError},
+		{"settings beyond the limit", repeat(answerBurst, settings), EnhanceYourCalm},
+		{"empty DATA at the limit", repeat(idleBurst, empty), NoError},
+		{"empty DATA beyond the limit", repeat(idleBurst+1, empty), EnhanceYourCalm},
+		{"rapid reset at the limit", repeat(resetBurst, rapid), NoError},
+		{"rapid reset beyond the limit", repeat(resetBurst+1, rapid), EnhanceYourCalm},
+		{"stream errors at the limit", repeat(errorBurst, invalid), NoError},
+		{"stream errors beyond the limit", repeat(errorBurst+1, invalid), EnhanceYourCalm},
+		{"CONTINUATIONs at the limit", repeat(continuationsMax+1, many), NoError},
+		{"CONTINUATIONs beyond the limit", repeat(continuationsMax+2, many), EnhanceYourCalm},
+		{"window updates at the limit", repeat(windowBurst, updates), NoError},
+		{"window updates beyond the limit", repeat(windowBurst+1, updates), EnhanceYourCalm},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := begun(Options{})
+			_, err := s.Feed(c.in.b, 1)
+			var rule *ConnError
+			if got := errors.As(err, &rule); got != (c.code != NoError) || got && rule.Code != c.code {
+				t.Errorf("error %v, want %s", err, c.code)
+			}
+		})
+	}
+}
+
+func TestFloodCountersForgetWithTime(t *testing.T) {
+	s := begun(Options{})
+	w := fromClient()
+	for range answerBurst - 1 {
+		w.frame(kindPing, 0, 0, "12345678")
+	}
+	if _, err := s.Feed(w.b, 1); err != nil {
+		t.Fatal(err)
+	}
+	more := newWire().frame(kindPing, 0, 0, "12345678")
+	if _, err := s.Feed(more.b, 2e9); err != nil {
+		t.Errorf("a ping 2 s later: %v", err)
+	}
+}
+
+func TestHeadsBeyondTheirLimits(t *testing.T) {
+	o := Options{HeadBytesMax: 1000, HeadFieldsMax: 10}
+	for _, c := range []struct {
+		name  string
+		more  []string
+		large bool
+	}{
+		{"at the field limit", []string{"a: b", "c: d", "e: f", "g: h", "i: j", "k: l"}, false},
+		{"beyond the field limit", []string{"a: b", "c: d", "e: f", "g: h", "i: j", "k: l", "m: n"}, true},
+		{"beyond the byte limit", []string{"a: " + strings.Repeat("x", 900)}, true},
+	} {
+		s := begun(o)
+		if _, err := s.Feed(fromClient().get(1, c.more...).b, 1); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if len(s.opened) != 1 || s.opened[0].TooLarge != c.large {
+			t.Errorf("%s: %d streams, too large %v", c.name, len(s.opened), s.opened)
+		}
+	}
+	// A block whose mere decoding costs too much ends the connection.
+	s := begun(o)
+	w := fromClient().frame(kindHeaders, 0, 1, strings.Repeat("\x00", 16<<10)).frame(kindContinuation, 0, 1, strings.Repeat("\x00", 2000))
+	if _, err := s.Feed(w.b, 1); err == nil {
+		t.Error("a block of 18 KiB passed")
+	}
+}
+
+func TestStreamsBeyondTheirLimitAreRefused(t *testing.T) {
+	s := begun(Options{StreamsMax: 2})
+	if _, err := s.Feed(fromClient().post(1).post(3).get(5).b, 1); err != nil {
+		t.Fatal(err)
+	}
+	if got := said(t, s.out); got != "ACK, RST 5 REFUSED_STREAM" {
+		t.Errorf("got %s", got)
+	}
+	s.reset(s.streams[1], Cancel)
+	s.out = s.out[:0]
+	w := newWire()
+	if _, err := s.Feed(w.get(7).b, 1); err != nil || said(t, s.out) != "" || len(s.opened) != 1 {
+		t.Errorf("after one ended: %v, %s", err, said(t, s.out))
+	}
+}
+
+func TestWindowsBoundWhatIsHeld(t *testing.T) {
+	s := begun(Options{StreamWindow: 100, ConnWindow: windowDefault})
+	if _, err := s.Feed(fromClient().post(1).frame(kindData, 0, 1, strings.Repeat("x", 100)).b, 1); err != nil || said(t, s.out) != "ACK" {
+		t.Fatalf("%v, %s", err, said(t, s.out))
+	}
+	st := s.streams[1]
+	st.read = 60
+	s.consumed(st, 60)
+	if got := said(t, s.out); got != "ACK, WINDOW 1 +60" {
+		t.Errorf("after 60 were read: %s", got)
+	}
+	if _, err := s.Feed(newWire().frame(kindData, 0, 1, strings.Repeat("x", 61)).b, 1); err != nil {
+		t.Fatal(err)
+	}
+	if got := said(t, s.out); got != "ACK, WINDOW 1 +60, RST 1 FLOW_CONTROL_ERROR" {
+		t.Errorf("after one too many: %s", got)
+	}
+	// All windows of the connection together.
+	s = begun(Options{StreamWindow: 1 << 20, ConnWindow: windowDefault})
+	w := fromClient().post(1)
+	for range 4 {
+		w.frame(kindData, 0, 1, strings.Repeat("x", 16000))
+	}
+	w.frame(kindData, 0, 1, strings.Repeat("x", 1536))
+	if _, err := s.Feed(w.b, 1); err == nil {
+		t.Error("65536 bytes passed a window of 65535")
+	}
+}
+
+func TestSendingKeepsWithinWindowsAndFrames(t *testing.T) {
+	s := begun(Options{})
+	if _, err := s.Feed(fromClient().settings(settingWindow, 20000).get(1).b, 1); err != nil {
+		t.Fatal(err)
+	}
+	st := s.streams[1]
+	s.out = s.out[:0]
+	h := &message.Head{Status: 200}
+	s.sendResponse(st, h, false)
+	if n := s.sendData(st, make([]byte, 30000), true); n != 20000 {
+		t.Errorf("%d bytes went out", n)
+	}
+	if got := said(t, s.out); got != "HEADERS 1 end=false, DATA 1 16384 end=false, DATA 1 3616 end=false" {
+		t.Errorf("got %s", got)
+	}
+	s.out = s.out[:0]
+	if _, err := s.Feed(newWire().frame(kindWindow, 0, 1, u32(50000)).b, 1); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.sendData(st, make([]byte, 10000), true); n != 10000 || said(t, s.out) != "DATA 1 10000 end=true" {
+		t.Errorf("%d bytes: %s", n, said(t, s.out))
+	}
+}
+
+func TestLongHeadsGoOutInContinuations(t *testing.T) {
+	s := begun(Options{})
+	if _, err := s.Feed(fromClient().get(1).b, 1); err != nil {
+		t.Fatal(err)
+	}
+	s.out = s.out[:0]
+	h := &message.Head{Status: 200}
+	h.SetString("x-long", strings.Repeat("~", 40000))
+	s.sendResponse(s.streams[1], h, true)
+	if got := said(t, s.out); !strings.HasPrefix(got, "HEADERS 1 end=true, frame 9 on 1, frame 9 on 1") {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestCookieCrumbsAreJoined(t *testing.T) {
+	s := begun(Options{})
+	if _, err := s.Feed(fromClient().get(1, "cookie: a=1", "cookie: b=2").b, 1); err != nil {
+		t.Fatal(err)
+	}
+	h := &s.streams[1].Head
+	if v, _ := h.Get("cookie"); string(v) != "a=1; b=2" || h.Values("cookie") != 1 {
+		t.Errorf("cookie %q in %d fields", v, h.Values("cookie"))
+	}
+}
+
+func TestDrainGivesNoticeBeforeItRefuses(t *testing.T) {
+	s := begun(Options{})
+	if _, err := s.Feed(fromClient().post(1).b, 1); err != nil {
+		t.Fatal(err)
+	}
+	s.out = s.out[:0]
+	s.drain()
+	if got := said(t, s.out); got != `GOAWAY 2147483647 NO_ERROR, PING ack=false "tulle-go"` {
+		t.Fatalf("notice: %s", got)
+	}
+	s.out = s.out[:0]
+	w := newWire()
+	if _, err := s.Feed(w.get(3).frame(kindPing, flagAck, 0, drainPing).get(5).b, 1); err != nil {
+		t.Fatal(err)
+	}
+	if got := said(t, s.out); got != "GOAWAY 3 NO_ERROR" || len(s.opened) != 1 {
+		t.Errorf("after the notice was seen: %s, %d streams", got, len(s.opened))
+	}
+	for _, st := range s.streams {
+		st.localEnd, st.remoteEnd = true, true
+		s.close(st)
+	}
+	if !s.over() {
+		t.Error("it is not over")
+	}
+}
+
+// server is a client's session with a request on stream 1, and what a server
+// sends to it.
+func rulesOfResponses() map[string]struct {
+	in   *wire
+	want string
+} {
+	return map[string]struct {
+		in   *wire
+		want string
+	}{
+		"response":                      {newWire().settings().headers(1, flagEndStream, ":status: 200"), "ACK"},
+		"informational, then final":     {newWire().settings().headers(1, 0, ":status: 103").headers(1, flagEndStream, ":status: 200"), "ACK"},
+		"no :status":                    {newWire().settings().headers(1, flagEndStream, "a: b"), "ACK, RST 1 PROTOCOL_ERROR"},
+		":status 101 (§8.6)":            {newWire().settings().headers(1, 0, ":status: 101"), "ACK, RST 1 PROTOCOL_ERROR"},
+		":status of two digits":         {newWire().settings().headers(1, 0, ":status: 20"), "ACK, RST 1 PROTOCOL_ERROR"},
+		":path in a response":           {newWire().settings().headers(1, 0, ":status: 200", ":path: /"), "ACK, RST 1 PROTOCOL_ERROR"},
+		"informational END_STREAM":      {newWire().settings().headers(1, flagEndStream, ":status: 103"), "ACK, RST 1 PROTOCOL_ERROR"},
+		"DATA before the head":          {newWire().settings().frame(kindData, 0, 1, "x"), "ACK, RST 1 PROTOCOL_ERROR"},
+		"more than content-length":      {newWire().settings().headers(1, 0, ":status: 200", "content-length: 1").frame(kindData, 0, 1, "xy"), "ACK, RST 1 PROTOCOL_ERROR"},
+		"PUSH_PROMISE":                  {newWire().settings().frame(kindPush, flagEndHeaders, 1, u32(2)), "ACK, GOAWAY 0 PROTOCOL_ERROR"},
+		"ENABLE_PUSH from a server":     {newWire().settings(settingPush, 1), "GOAWAY 0 PROTOCOL_ERROR"},
+		"HEADERS on a stream not begun": {newWire().settings().headers(3, 0, ":status: 200"), "ACK, GOAWAY 0 PROTOCOL_ERROR"},
+		"RST_STREAM":                    {newWire().settings().frame(kindReset, 0, 1, u32(7)), "ACK"},
+	}
+}
+
+func TestRulesOfResponses(t *testing.T) {
+	for name, c := range rulesOfResponses() {
+		s := NewSession(Options{Role: Client})
+		st := s.open()
+		s.sendRequest(st, &message.Head{Method: []byte("GET"), Scheme: []byte("http"), Path: []byte("/"), Authority: []byte("a")}, false, true)
+		s.out = s.out[:0]
+		_, err := s.Feed(c.in.b, 1)
+		if got := said(t, s.out); got != c.want {
+			t.Errorf("%s: got %s, want %s (%v)", name, got, c.want, err)
+		}
+	}
+}
+
+func TestRefusedAndUnseenStreamsMayBeSentAgain(t *testing.T) {
+	for name, in := range map[string]*wire{
+		"refused":         newWire().settings().frame(kindReset, 0, 1, u32(uint32(RefusedStream))),
+		"beyond a GOAWAY": newWire().settings().frame(kindGoAway, 0, 0, u32(0)+u32(0)),
+	} {
+		s := NewSession(Options{Role: Client})
+		st := s.open()
+		s.sendRequest(st, &message.Head{Method: []byte("GET"), Scheme: []byte("http"), Path: []byte("/"), Authority: []byte("a")}, false, true)
+		if _, err := s.Feed(in.b, 1); err != nil {
+			t.Fatal(err)
+		}
+		if !errors.Is(st.err, ErrNotProcessed) {
+			t.Errorf("%s: %v", name, st.err)
+		}
+	}
+}
