@@ -321,7 +321,7 @@ func (g *generation) answer(cfg *engine.Config, d *engine.Decision, tr *fact.Tra
 	if d.Route != nil {
 		a.Route = d.Route.Name
 	}
-	origins := []string{d.Origin()}
+	origins := []string{d.Policy, d.Origin()} // a policy is named by the object that it is of
 	if spec := cfg.Cluster(d.Cluster); spec != nil {
 		origins = append(origins, spec.Origin)
 	}
@@ -346,7 +346,7 @@ func (g *generation) place(encoded string) (Place, bool) {
 	if !ok {
 		return Place{}, false
 	}
-	for _, obj := range g.set.Objects {
+	for _, obj := range slices.Concat(g.set.Objects, g.set.Denied) { // a refused security object denies
 		if !wire.OriginMatches(o, obj.Key.Kind, obj.Key.Namespace, obj.Key.Name) {
 			continue
 		}
