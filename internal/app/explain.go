@@ -100,7 +100,12 @@ func (q *Question) decide(g *generation, cfg *engine.Config, namespace string, t
 // take redirected connections, all routes that they name, and these clusters.
 // Neither endpoints nor secrets change a decision.
 func (q *Question) needs(clusters []string) func(typeURL, name string) bool {
+	// A listener's name ends with its port, unless the node says that it binds
+	// ports elsewhere.
 	suffix := "_" + strconv.Itoa(q.Port)
+	if q.Metadata["TULLE_APP_PORTS"] != "" {
+		suffix = ""
+	}
 	return func(typeURL, name string) bool {
 		switch typeURL {
 		case wire.ListenerType:
