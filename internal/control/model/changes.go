@@ -22,6 +22,9 @@ type Changes struct {
 	// edited. GatewayRules: the gateways ("namespace/name") of such Rules.
 	RuleHosts    map[string]struct{}
 	GatewayRules map[string]struct{}
+	// RuleEdits maps old to new Rules where all changed Rules stand in the same
+	// place: same hosts, gateways, visibility and age. Nil otherwise.
+	RuleEdits map[*Rules]*Rules
 	// DestinationHosts: hosts, wildcards included, of changed DestinationRules.
 	DestinationHosts map[string]struct{}
 	// Gateways: changed Gateways, "namespace/name".
@@ -65,7 +68,7 @@ func diff(prev, s *Snapshot) Changes {
 	var workloads, secrets set[apis.Key]
 	diffServices(prev, s, &services, &endpoints)
 	walk(prev.set.Workloads, s.set.Workloads, compareWorkloads, func(a, b *registry.Workload) bool { return a == b }, func(w *registry.Workload) { workloads.add(w.Key) })
-	diffRules(prev, s, &rules, &gatewayRules)
+	edits := diffRules(prev, s, &rules, &gatewayRules)
 	walkParts(prev.parts.destinationRules, s.parts.destinationRules, func(_ *apis.Object, d *DestinationRule) { hosts.add(d.Host) })
 	walkParts(prev.parts.gateways, s.parts.gateways, func(_ *apis.Object, g *Gateway) { gateways.add(g.Namespace + "/" + g.Name) })
 	root := s.mesh.RootNamespace
@@ -78,7 +81,7 @@ func diff(prev, s *Snapshot) Changes {
 	walkParts(prev.parts.denied, s.parts.denied, func(o *apis.Object, _ *denial) { peers.add(reach(o.Key.Namespace, root, true)) })
 	walkParts(prev.parts.secrets, s.parts.secrets, func(o *apis.Object, _ struct{}) { secrets.add(o.Key) })
 	return Changes{
-		Services: services, Endpoints: endpoints, RuleHosts: rules, GatewayRules: gatewayRules, DestinationHosts: hosts, Gateways: gateways,
+		Services: services, Endpoints: endpoints, RuleHosts: rules, GatewayRules: gatewayRules, RuleEdits: edits, DestinationHosts: hosts, Gateways: gateways,
 		ScopeNamespaces: scopes, PeerNamespaces: peers, Workloads: workloads, Secrets: secrets,
 	}
 }
@@ -166,10 +169,22 @@ func diffServices(prev, s *Snapshot, services, endpoints *set[ServiceKey]) {
 	})
 }
 
-// diffRules compares merged rules by pointer: a changed delegate changes its roots.
-func diffRules(prev, s *Snapshot, hosts, gateways *set[string]) {
+// diffRules compares merged rules by pointer: a changed delegate changes its
+// roots. It returns the edits if all changed rules keep their place.
+func diffRules(prev, s *Snapshot, hosts, gateways *set[string]) map[*Rules]*Rules {
 	age := func(a, b *Rules) int { return compareAge(a.Origin.Key, b.Origin.Key, a.Created.Compare(b.Created)) }
-	walk(prev.rules.all, s.rules.all, age, func(a, b *Rules) bool { return a == b }, func(r *Rules) {
+	var edits map[*Rules]*Rules
+	changed := 0
+	walk(prev.rules.all, s.rules.all, age, func(a, b *Rules) bool {
+		if a != b && samePlace(a, b) {
+			if edits == nil {
+				edits = map[*Rules]*Rules{}
+			}
+			edits[a] = b
+		}
+		return a == b
+	}, func(r *Rules) {
+		changed++
 		for _, g := range r.Gateways {
 			if g != MeshGateway {
 				gateways.add(g)
@@ -180,4 +195,12 @@ func diffRules(prev, s *Snapshot, hosts, gateways *set[string]) {
 			}
 		}
 	})
+	if changed != 2*len(edits) { // both versions of each are visited
+		return nil
+	}
+	return edits
+}
+
+func samePlace(a, b *Rules) bool {
+	return slices.Equal(a.Hosts, b.Hosts) && slices.Equal(a.Gateways, b.Gateways) && slices.Equal(a.ExportTo, b.ExportTo)
 }

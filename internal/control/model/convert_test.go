@@ -2,6 +2,7 @@ package model_test
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -198,16 +199,28 @@ func TestChangesAreNamedPrecisely(t *testing.T) {
 	for _, c := range []struct {
 		name, yaml string
 		want       model.Changes
+		edited     []string
 	}{
 		{"an endpoint", base + entry("10.0.0.2") + rules("1s"), model.Changes{
-			Endpoints: map[model.ServiceKey]struct{}{a: {}}, Workloads: map[apis.Key]struct{}{{Kind: "WorkloadEntry", Namespace: "x", Name: "w"}: {}}}},
-		{"rules", base + entry("10.0.0.2") + rules("2s"), model.Changes{RuleHosts: map[string]struct{}{a.Hostname: {}}}},
-		{"nothing", base + entry("10.0.0.2") + rules("2s"), model.Changes{}},
+			Endpoints: map[model.ServiceKey]struct{}{a: {}}, Workloads: map[apis.Key]struct{}{{Kind: "WorkloadEntry", Namespace: "x", Name: "w"}: {}}}, nil},
+		{"rules", base + entry("10.0.0.2") + rules("2s"), model.Changes{RuleHosts: map[string]struct{}{a.Hostname: {}}}, []string{"vs"}},
+		{"nothing", base + entry("10.0.0.2") + rules("2s"), model.Changes{}, nil},
 		{"rules of a gateway", base + entry("10.0.0.2") + rules("2s") + object("VirtualService", "x", "more", "{hosts: [c.example], gateways: [g], http: [{route: [{destination: {host: a}}]}]}"),
-			model.Changes{GatewayRules: map[string]struct{}{"x/g": {}}}},
+			model.Changes{GatewayRules: map[string]struct{}{"x/g": {}}}, nil},
 	} {
 		next, _ := m.apply(c.yaml)
-		if diff := cmp.Diff(c.want, next.Changed(last)); diff != "" {
+		got := next.Changed(last)
+		var edited []string
+		for old, now := range got.RuleEdits {
+			if old == now || old.Origin != now.Origin {
+				t.Errorf("%s: %v became %v", c.name, old, now)
+			}
+			edited = append(edited, now.Origin.Key.Name)
+		}
+		if got.RuleEdits = nil; !slices.Equal(edited, c.edited) {
+			t.Errorf("%s: %q were edited in their place, want %q", c.name, edited, c.edited)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.name, diff)
 		}
 		last = next

@@ -110,6 +110,9 @@ func (s *Snapshot) Scope(namespace string, labels map[string]string) *SidecarSco
 	return s.scopes.lookup(namespace, labels)
 }
 
+// HasSidecars reports whether any Sidecar narrows a scope.
+func (s *Snapshot) HasSidecars() bool { return len(s.parts.sidecars) > 0 }
+
 // Gateways lists the Gateways that apply to a workload with these labels that
 // serves these instances, of all namespaces, oldest first (Istio's default
 // PILOT_SCOPE_GATEWAY_TO_NAMESPACE=false).

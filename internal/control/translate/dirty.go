@@ -36,6 +36,9 @@ type dirt struct {
 	sent      map[string]map[string]struct{} // by type URL
 	forgotten [tables]map[string]struct{}
 	hosts     map[string]struct{} // whose virtual hosts may differ
+	// edits are rules that changed in their place: plans keep their shape, and
+	// are edited instead of made anew. Nil: they are forgotten.
+	edits map[*model.Rules]*model.Rules
 }
 
 // findDirt compares with the predecessor; nil: everything is dirty.
@@ -314,8 +317,12 @@ func (d *dirt) endpointsChanged(hosts map[string]struct{}) {
 
 // rulesChanged follows changed rules to the services of their hosts.
 func (d *dirt) rulesChanged() {
-	d.forget(tableNames, allNames)
 	d.forget(tableScope, allNames)
+	if d.inPlace() {
+		d.edits = d.changes.RuleEdits
+	} else {
+		d.forget(tableNames, allNames)
+	}
 	ports := make(map[int]struct{})
 	hosts := d.servicesMatching(d.changes.RuleHosts)
 	for h := range hosts {
@@ -329,6 +336,10 @@ func (d *dirt) rulesChanged() {
 	d.relatedByRules(d.changes.RuleHosts)
 	// Hosts with rules take their domains before others do.
 	d.relatedByAddress(hosts)
+	d.routesOf(ports)
+	if d.edits != nil {
+		return
+	}
 	// The names of listeners do not depend on rules, but the plans hold them.
 	d.forget(tableListen, allNames)
 	for _, name := range d.prev.mem.names(tableOf(wire.ListenerType)) {
@@ -339,7 +350,22 @@ func (d *dirt) rulesChanged() {
 			d.touch(wire.ListenerType, name)
 		}
 	}
-	d.routesOf(ports)
+}
+
+// inPlace reports whether the rules changed only in what their virtual hosts
+// do with requests: names, domains and listeners stay as they are.
+func (d *dirt) inPlace() bool {
+	c := &d.changes
+	if len(c.RuleEdits) == 0 || len(c.Services)+len(c.Endpoints)+len(c.GatewayRules)+len(c.Gateways)+len(c.ScopeNamespaces) > 0 || d.t.snap.HasSidecars() {
+		return false
+	}
+	for old, now := range c.RuleEdits {
+		// tls and tcp rules make listeners; rules without http make no host.
+		if len(old.TLS)+len(old.TCP)+len(now.TLS)+len(now.TCP) > 0 || (len(old.HTTP) == 0) != (len(now.HTTP) == 0) {
+			return false
+		}
+	}
+	return true
 }
 
 // gatewaysChanged marks what gateways have. New listeners of a changed Gateway

@@ -108,7 +108,9 @@ func (d *dirt) routesOf(ports map[int]struct{}) {
 	for _, tb := range []table{tableRoutes, tableOf(wire.RouteType)} {
 		for _, rc := range d.prev.mem.names(tb) {
 			if touched(rc) {
-				d.forget(tableRoutes, rc)
+				if d.edits == nil {
+					d.forget(tableRoutes, rc)
+				}
 				d.touch(wire.RouteType, rc)
 			}
 		}

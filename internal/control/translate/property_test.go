@@ -50,12 +50,18 @@ var parts = map[string][]string{
 		`{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: ext, namespace: shop}, spec: {hosts: [payment.shop], addresses: [10.0.0.2, 10.7.0.0/16], location: MESH_INTERNAL, resolution: STATIC, ports: [{number: 8080, name: http, protocol: HTTP}, {number: 7000, name: tcp, protocol: TCP}], endpoints: [{address: 10.6.0.1}]}}`,
 	},
 	"vs": {
+		rules("payment", "shop", `hosts: [payment], http: [{match: [{sourceNamespace: shop}], route: [{destination: {host: payment, subset: v1}}]}]`),
 		rules("payment", "shop", `hosts: [payment], http: [{match: [{headers: {a: {exact: b}}, sourceLabels: {app: web}}], route: [{destination: {host: payment, subset: v2}}]}, {route: [{destination: {host: payment, subset: v1}}]}]`),
 		rules("payment", "shop", `hosts: [payment, extra.example.com, web], http: [{route: [{destination: {host: pay}}], timeout: 1s}]`),
 		rules("payment", "shop", `hosts: ["*.shop.svc.cluster.local", payment.shop], http: [{match: [{sourceNamespace: other}], route: [{destination: {host: payment}}]}]`),
 		rules("payment", "shop", `hosts: [ledger], tcp: [{match: [{sourceLabels: {app: web}, port: 7000}], route: [{destination: {host: payment, port: {number: 8080}}}]}]`),
 	},
-	"vs2": {rules("second", "shop", `hosts: [web], http: [{route: [{destination: {host: web, port: {number: 8080}}}]}]`), rules("second", "other", `hosts: [payment.shop.svc.cluster.local], exportTo: ["."], http: [{redirect: {uri: /x}}]`)},
+	"vs2": {
+		rules("second", "shop", `hosts: [web], http: [{route: [{destination: {host: web, port: {number: 8080}}}]}]`),
+		rules("second", "shop", `hosts: [web], http: [{match: [{sourceNamespace: other}], route: [{destination: {host: web, port: {number: 8080}}}]}, {redirect: {uri: /y}}]`),
+		rules("second", "shop", `hosts: [web], http: [{route: [{destination: {host: pay}}], timeout: 2s}]`),
+		rules("second", "other", `hosts: [payment.shop.svc.cluster.local], exportTo: ["."], http: [{redirect: {uri: /x}}]`),
+	},
 	"vsg": {rules("gw", "shop", `hosts: [a.example.com], gateways: [g, mesh], http: [{route: [{destination: {host: payment}}]}]`), rules("gw", "shop", `hosts: ["*.example.com"], gateways: [g], http: [{route: [{destination: {host: web}}]}], tcp: [{route: [{destination: {host: ledger}}]}]`)},
 	"dr": {
 		destination("payment", "shop", `host: payment, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}, trafficPolicy: {loadBalancer: {simple: RANDOM}}}]`),

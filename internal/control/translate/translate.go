@@ -51,6 +51,10 @@ func New(s *model.Snapshot, prev *Translator) *Translator {
 	t.before = prev.snap
 	if t.dirty = findDirt(t, prev); t.dirty != nil {
 		t.mem.inherit(prev.mem, &t.dirty.forgotten)
+		if t.dirty.edits != nil {
+			t.mem.editPlans(t.dirty.edits)
+			t.dirty.edits = nil
+		}
 		t.dirty.prev = nil // the predecessor may go
 	}
 	return t
