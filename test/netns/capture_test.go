@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,10 +31,17 @@ import (
 	"github.com/tullemesh/tulle/internal/agent/capture"
 	"github.com/tullemesh/tulle/internal/agent/dns"
 	"github.com/tullemesh/tulle/internal/app/process"
+	"github.com/tullemesh/tulle/internal/cli"
 )
 
-// TestMain is also the program inside of the namespaces: a process of its own, with its own user.
+// TestMain is also the program inside of the namespaces: a process of its own, with its own user. Under the name tulle it is tulle.
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "tulle" {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		code := cli.Run(ctx, os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+		stop()
+		os.Exit(code)
+	}
 	if len(os.Args) > 1 && os.Args[1] == "inside" {
 		if err := inside(os.Args[2:]); err != nil {
 			fmt.Println("error:", err)
@@ -50,6 +58,7 @@ func TestMain(m *testing.M) {
 //	serve ADDRESS           accept for ever; tell each connection where it came from and was meant for (SO_ORIGINAL_DST)
 //	lookup NAME             print the addresses that the system's resolver finds
 //	udp ADDRESS             send one packet, print the answer
+//	get URL                 request by HTTP, print status and body in one line
 //	rootless, stage, world  the three lives of a run without root; see rootless_test.go
 func inside(args []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -83,6 +92,8 @@ func inside(args []string) error {
 		line, err := bufio.NewReader(c).ReadString('\n')
 		fmt.Print(line)
 		return err
+	case "get":
+		return get(ctx, args[1])
 	case "lookup":
 		addresses, err := (&net.Resolver{PreferGo: true}).LookupHost(ctx, args[1])
 		fmt.Println(strings.Join(addresses, " "))
@@ -162,12 +173,21 @@ func program(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return copyTo(t, dir, "inside")
+}
+
+// copyTo copies this test into a folder, under a name.
+func copyTo(t *testing.T, dir, name string) string {
+	t.Helper()
 	b, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "inside")
-	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(path, b, 0o755)); err != nil {
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, b, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return path

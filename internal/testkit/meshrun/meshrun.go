@@ -59,6 +59,8 @@ type Mesh struct {
 	cmd    *exec.Cmd
 	ended  chan error
 	output *syncBuffer
+	// aborted: the test has killed it, and looks itself for what is left.
+	aborted bool
 }
 
 // syncBuffer collects output that is read while the process writes.
@@ -106,6 +108,9 @@ func Up(t testing.TB, binary, dir string, flags ...string) *Mesh {
 
 // stop ends the mesh and looks for what is left.
 func (m *Mesh) stop(t testing.TB) {
+	if m.aborted {
+		return
+	}
 	pid := m.cmd.Process.Pid
 	_ = m.cmd.Process.Signal(syscall.SIGTERM)
 	limit := time.NewTimer(stopTime)
@@ -196,6 +201,17 @@ func (m *Mesh) Kill(t testing.TB, name string) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatalf("kill %s: %v", name, err)
 	}
+}
+
+// Abort kills `tulle up` itself, without warning. What is left then is for the
+// test to look for.
+func (m *Mesh) Abort(t testing.TB) {
+	t.Helper()
+	if err := m.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-m.ended
+	m.aborted = true
 }
 
 // Admin is the admin address of a proxy, by its workload's "name.namespace".
