@@ -31,7 +31,6 @@ const (
 func (v *conv) cluster(m *clusterv3.Cluster) *cluster.Spec {
 	s := &cluster.Spec{
 		Name:               m.GetName(),
-		AltStat:            m.GetAltStatName(),
 		ConnectTimeout:     v.duration(m.GetConnectTimeout(), connectTimeout, "connect_timeout"),
 		DNSRefresh:         v.duration(m.GetDnsRefreshRate(), dnsRefresh, "dns_refresh_rate"), //nolint:staticcheck // deprecated, and still sent
 		RespectDNSTTL:      m.GetRespectDnsTtl(),                                              //nolint:staticcheck // as above

@@ -252,7 +252,6 @@ const tcpIdleTimeout = time.Hour
 
 func (v *conv) tcpProxy(m *tcpv3.TcpProxy, path string) *listener.TCPProxy {
 	p := &listener.TCPProxy{
-		StatPrefix:      m.GetStatPrefix(),
 		IdleTimeout:     v.duration(m.GetIdleTimeout(), tcpIdleTimeout, join(path, "idle_timeout")),
 		MaxDuration:     v.duration(m.GetMaxDownstreamConnectionDuration(), 0, join(path, "max_downstream_connection_duration")),
 		AccessLog:       v.accessLogs(m.GetAccessLog(), join(path, "access_log")),

@@ -30,7 +30,6 @@ const (
 
 func (v *conv) manager(m *hcmv3.HttpConnectionManager, path string) *listener.HTTPManager {
 	h := &listener.HTTPManager{
-		StatPrefix:              m.GetStatPrefix(),
 		Codec:                   listener.Codec(m.GetCodecType()),
 		StreamIdleTimeout:       v.duration(m.GetStreamIdleTimeout(), streamIdleTimeout, join(path, "stream_idle_timeout")),
 		RequestTimeout:          v.duration(m.GetRequestTimeout(), 0, join(path, "request_timeout")),

@@ -263,7 +263,7 @@ type http2Call struct {
 }
 
 func (x *exchange) openHTTP2(ctx context.Context, wantsTrailers bool) (*http2Call, error) {
-	st, _, err := x.upstream.OpenStream(ctx, x.use())
+	st, err := x.upstream.OpenStream(ctx, x.use())
 	if err != nil {
 		return nil, err
 	}

@@ -27,6 +27,7 @@ const (
 	slotWatch           // not a deadline: when to begin to watch for the client's leave
 	slotDuration        // the connection's life
 	slotDrain           // a drain's patience
+	slotLife            // the stream's life
 )
 
 // watchAfter is how long a response may take before somebody watches whether
@@ -65,6 +66,7 @@ type downstream struct {
 	id          uint64
 	peerEncoded string // what peer was decoded from
 	peerCert    *x509.Certificate
+	tunnel      []byte // the authority of the CONNECT whose tunnel carries HTTP; nil: none
 	xfcc        []byte // made by xfccElement
 
 	known    atomic.Bool // facts and chain are complete

@@ -97,7 +97,11 @@ func (x *exchange) admit() action {
 		Authority: x.req.Authority, Path: x.req.Path, Headers: &x.req, Remote: x.facts.Remote, Random: rand.Uint64(),
 	}
 	if x.table = cfg.RouteTable(x.manager); x.table != nil {
-		x.result = x.table.Match(&x.facts, nil)
+		called := x.req.Authority
+		if d.tunnel != nil {
+			called = d.tunnel
+		}
+		x.result = x.table.MatchFor(called, &x.facts, nil)
 	}
 	r := x.result.Route
 	if r != nil && r.Forward != nil {
@@ -189,7 +193,14 @@ func (x *exchange) choose() *Failure {
 		random = rand.Uint64()
 	}
 	x.attempts++
-	u, err := x.cluster.Pick(random, x.d.facts.Local)
+	to := x.d.facts.Local
+	if x.cluster.Spec().Kind == cluster.OriginalDst {
+		var f *Failure
+		if to, f = x.d.meant(x.facts.Authority); f != nil {
+			return f
+		}
+	}
+	u, err := x.cluster.Pick(random, to)
 	if err != nil {
 		return connectFailure(err)
 	}

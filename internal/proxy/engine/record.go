@@ -9,6 +9,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
+	"github.com/tullemesh/tulle/internal/proxy/engine/router"
 	"github.com/tullemesh/tulle/internal/proxy/engine/tcp"
 )
 
@@ -68,6 +69,8 @@ func (x *exchange) record(r *access.Record) {
 		r.Details = "direct_response"
 	}
 }
+
+var _ router.Values = (*exchange)(nil)
 
 // AppendValue implements router.Values for header templates.
 func (x *exchange) AppendValue(dst []byte, operator, arg string) []byte {

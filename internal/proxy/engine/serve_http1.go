@@ -1,9 +1,7 @@
 package engine
 
 import (
-	"context"
 	"errors"
-	"io"
 	"sync/atomic"
 	"time"
 
@@ -153,7 +151,7 @@ func (x *http1Exchange) readHead() error {
 		x.in = d.e.buffers.Get()
 	}
 	h.left, h.nLeft = nil, 0
-	limits := http1.Limits{HeadBytesMax: int(x.manager.HeaderBytesMax) << 10, FieldsMax: int(x.manager.HeaderCountMax)}
+	limits := http1.Limits{HeadBytesMax: int(x.manager.HeaderBytesMax), FieldsMax: int(x.manager.HeaderCountMax)}
 	var scan http1.Scan
 	timed := false
 	for {
@@ -217,7 +215,7 @@ func (x *http1Exchange) setDeadlines() {
 // sockets' state is not that of a clean exchange.
 func (x *http1Exchange) clearDeadlines() (expired bool) {
 	g := x.d.guard
-	for _, slot := range [...]int{slotHead, slotRequest, slotRoute, slotStream} {
+	for _, slot := range [...]int{slotHead, slotRequest, slotRoute, slotStream, slotLife} {
 		expired = g.Clear(slot) || expired
 	}
 	return expired
@@ -333,252 +331,4 @@ func (x *http1Exchange) release() {
 		exchange: exchange{req: req, res: res, scratch: scratch}, out: x.out, back: x.back,
 		reqBody: x.reqBody, resBody: x.resBody, trailers: x.trailers,
 	}
-}
-
-// forward sends the request to an endpoint and the response to the client;
-// false: the connection ends.
-func (x *http1Exchange) forward() bool {
-	if len(x.reqFrame.Upgrade) > 0 && !x.upgradeAllowed() {
-		x.fail(Failure{Kind: NotSupported, Detail: "upgrade"})
-		return x.sendLocal()
-	}
-	if err := x.cluster.Begin(); err != nil {
-		x.fail(Failure{Kind: Overflow, Cause: err})
-		return x.sendLocal()
-	}
-	defer x.cluster.End()
-	for {
-		f := x.attempt()
-		if f == nil {
-			return x.complete()
-		}
-		x.dropUpstream()
-		x.d.stopSide()
-		if !x.headSent && x.mayRepeat(f, x.wrote, x.replayable, x.sawResponse) {
-			x.d.e.telemetry.repeats.Inc()
-			continue
-		}
-		return x.failed(f)
-	}
-}
-
-// failed answers for a failed attempt, if the client can still be told.
-func (x *http1Exchange) failed(f *Failure) bool {
-	x.failure = *f
-	if x.upstream != nil {
-		x.upstream.Counts.RequestErrors.Add(1)
-	}
-	if x.headSent {
-		// A response that broke off must not look complete.
-		_ = x.d.sock.Abort()
-		return false
-	}
-	if f.Kind == ClientLeft {
-		return false
-	}
-	x.clearDeadlines()
-	_ = x.d.sock.SetDeadline(time.Time{})
-	x.fail(*f)
-	if !x.reqBody.Done() {
-		x.reqFrame.Close = true
-	}
-	return x.sendLocal()
-}
-
-// attempt tries one endpoint. nil: the response went to the client as a whole.
-func (x *http1Exchange) attempt() *Failure {
-	d := x.d
-	if f := x.choose(); f != nil {
-		return f
-	}
-	if two, f := x.upstreamHTTP2(); f != nil || two {
-		if f == nil {
-			f = x.attemptHTTP2()
-		}
-		return f
-	}
-	if x.attempts == 1 {
-		x.toUpstream()
-		if f := x.buildRequest(); f != nil {
-			return f
-		}
-	}
-	if f := x.getConn(); f != nil {
-		return f
-	}
-	x.upstream.Host.Active.Add(1)
-	defer x.upstream.Host.Active.Add(-1)
-	x.upstream.Counts.Requests.Add(1)
-	x.sent = d.e.clock.Now()
-	n, err := x.up1.Write(x.out)
-	x.wrote = x.wrote || n > 0
-	if err != nil {
-		return x.upstreamFailure(err)
-	}
-	if x.reqBody.Done() {
-		x.startRouteTimeout()
-		d.guard.Set(slotWatch, x.sent+int64(watchAfter))
-	} else {
-		if x.reqFrame.Expect100 {
-			if _, err := d.stream.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
-				return &Failure{Kind: ClientLeft, Cause: err}
-			}
-		}
-		d.startSide(x.pump)
-	}
-	x.touch()
-	return x.response()
-}
-
-// startRouteTimeout starts the route's timeout, which runs from the complete
-// request (Envoy: RouteAction.timeout).
-func (x *http1Exchange) startRouteTimeout() {
-	if t := x.routeTimeout(); t > 0 {
-		x.d.guard.Set(slotRoute, x.d.e.clock.Now()+int64(t))
-	}
-}
-
-// buildRequest serializes the head and what is at hand of the body.
-func (x *http1Exchange) buildRequest() *Failure {
-	chunked := x.reqBody.Kind() == http1.ChunkedBody
-	x.out = http1.AppendRequest(x.out[:0], &x.req, chunked)
-	used := 0
-	for used < len(x.rest) && !x.reqBody.Done() {
-		data, n, err := x.reqBody.Next(x.rest[used:])
-		if err != nil {
-			x.reqFrame.Close = true
-			return &Failure{Kind: BadRequest, Cause: err}
-		}
-		used += n
-		x.bytesIn += int64(len(data))
-		if chunked {
-			x.out = http1.AppendChunk(x.out, data)
-		} else {
-			x.out = append(x.out, data...)
-		}
-	}
-	x.rest = x.rest[used:]
-	x.wireIn += int64(used)
-	if x.reqBody.Done() && chunked {
-		if err := x.reqBody.Trailers(http1.Limits{}, &x.trailers); err != nil {
-			x.reqFrame.Close = true
-			return &Failure{Kind: BadRequest, Cause: err}
-		}
-		x.out = http1.AppendLastChunk(x.out, &x.trailers)
-	}
-	x.replayable = x.reqBody.Done()
-	return nil
-}
-
-// getConn takes a pooled connection or makes one.
-func (x *http1Exchange) getConn() *Failure {
-	d, u := x.d, x.upstream
-	c := u.Reuse(!x.replayable || !x.idempotent(), d.e.clock.Now())
-	if c == nil {
-		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
-		d.cancel.Store(&cancel)
-		x.startRouteTimeout()
-		d.guard.Set(slotWatch, d.e.clock.Now()+int64(watchAfter))
-		var err error
-		c, err = u.Connect(ctx, &cluster.Use{ServerName: string(withoutPort(x.req.Authority))})
-		d.cancel.Store(nil)
-		if f := x.interrupted(); f != nil {
-			if c != nil {
-				c.Close()
-			}
-			return f
-		}
-		d.stopSide()
-		if err != nil {
-			return connectFailure(err)
-		}
-	}
-	x.up1 = c
-	d.upstream.Store(c.Socket())
-	return nil
-}
-
-// interrupted tells which deadline or event of ours ended a wait for the
-// upstream, or nil.
-func (x *http1Exchange) interrupted() *Failure {
-	if f := x.pumpFailure.Load(); f != nil {
-		return f
-	}
-	g := x.d.guard
-	switch {
-	case x.d.left.Load():
-		return &Failure{Kind: ClientLeft}
-	case g.Clear(slotRoute):
-		x.upstream.Counts.RequestTimeouts.Add(1)
-		return &Failure{Kind: RouteTimeout}
-	case g.Clear(slotStream):
-		return &Failure{Kind: StreamIdle}
-	case g.Clear(slotRequest):
-		return &Failure{Kind: RequestTimeout}
-	case x.d.state.Load() == stateEnding:
-		return &Failure{Kind: ClientLeft, Detail: "the proxy ends"}
-	}
-	return nil
-}
-
-// upstreamFailure tells what an error of the upstream connection means.
-func (x *http1Exchange) upstreamFailure(err error) *Failure {
-	if f := x.interrupted(); f != nil {
-		return f
-	}
-	var codec *http1.Error
-	if errors.As(err, &codec) {
-		return &Failure{Kind: BadResponse, Cause: err}
-	}
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return &Failure{Kind: Reset, Cause: err}
-}
-
-// dropUpstream closes the upstream connection.
-func (x *http1Exchange) dropUpstream() {
-	if x.up1 == nil {
-		return
-	}
-	x.d.upstream.Store(nil)
-	x.up1.Close()
-	x.up1 = nil
-}
-
-// complete ends an exchange whose response is with the client.
-func (x *http1Exchange) complete() bool {
-	d := x.d
-	if d.sideOn.Load() && !x.pumpDone.Load() && !x.replayable {
-		// The response came before the end of the request: neither side's
-		// connection can be used again.
-		d.interruptUpstream()
-	}
-	d.stopSide()
-	requestDone := x.reqBody.Done()
-	d.responding.Store(false)
-	expired := x.clearDeadlines()
-	x.upstream.Counts.RequestOKs.Add(1)
-	if x.up1 != nil {
-		reusable := requestDone && !expired && x.resBody.Done() && x.resBody.Kind() != http1.CloseBody && !x.resFrame.Close && !d.left.Load()
-		d.upstream.Store(nil)
-		if reusable {
-			x.up1.Release(d.e.clock.Now())
-		} else {
-			x.up1.Close()
-		}
-		x.up1 = nil
-	}
-	switch {
-	case d.left.Load() || expired:
-		return false
-	case !requestDone:
-		x.linger()
-		return false
-	case x.announcedClose:
-		return false
-	}
-	x.keepRest(0)
-	return true
 }

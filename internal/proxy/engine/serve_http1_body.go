@@ -2,13 +2,10 @@ package engine
 
 import (
 	"errors"
-	"slices"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
-	"github.com/tullemesh/tulle/internal/proxy/engine/router"
-	"github.com/tullemesh/tulle/internal/proxy/engine/tcp"
 )
 
 // lastChunkRoom is the room behind a chunk for the end of the body.
@@ -269,113 +266,3 @@ func (x *http1Exchange) stream(chunked bool) *Failure {
 	}
 	return nil
 }
-
-// upgradeAllowed reports whether the listener or the route allows the wanted
-// upgrade (Envoy: upgrade_configs).
-func (x *http1Exchange) upgradeAllowed() bool {
-	lists := [2][]string{x.manager.Upgrades, nil}
-	if r := x.result.Route; r != nil && r.Forward != nil {
-		lists[1] = r.Forward.Upgrades
-	}
-	for _, list := range lists {
-		for _, allowed := range list {
-			if string(x.reqFrame.Upgrade) == allowed {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// switchProtocols answers 101 and then passes bytes both ways until both
-// directions have ended. first is what the upstream has sent already.
-func (x *http1Exchange) switchProtocols(first []byte) *Failure {
-	d := x.d
-	if len(x.reqFrame.Upgrade) == 0 {
-		return &Failure{Kind: BadResponse, Detail: "101 without an upgrade"}
-	}
-	d.stopSide()
-	x.toDownstream()
-	x.announcedClose = true
-	x.back = http1.AppendResponse(x.back[:0], &x.res, false, http1.Keep)
-	x.headSent = true
-	if f := x.toClient(append(x.back, first...)); f != nil {
-		return f
-	}
-	d.guard.Clear(slotRoute)
-	d.guard.Clear(slotStream)
-	if len(x.rest) > 0 {
-		if _, err := x.up1.Write(x.rest); err != nil {
-			return x.upstreamFailure(err)
-		}
-	}
-	r := tcp.Relay(d.stream, x.up1.Stream, tcp.Options{Idle: x.idleTimeout(), MaxDuration: x.streamMax(), Buffers: &d.e.buffers})
-	x.bytesIn += r.Sent + int64(len(x.rest))
-	x.bytesOut += r.Received + int64(len(first))
-	x.wireIn += r.Sent
-	x.wireOut += r.Received
-	x.resFrame.Close = true
-	x.rest = nil
-	if r.TimedOut {
-		return &Failure{Kind: StreamIdle}
-	}
-	return nil
-}
-
-// connect serves CONNECT: a tunnel to the cluster of a route that is for
-// CONNECT and says that it ends here (Envoy: ConnectMatcher, connect_config).
-// Routes by path do not hold for a request without a path.
-func (x *http1Exchange) connect() bool {
-	d := x.d
-	ok := x.admit() == actForward
-	if ok && !slices.Contains(x.result.Route.Forward.Upgrades, "connect") {
-		x.fail(Failure{Kind: NotSupported, Detail: "CONNECT"})
-		ok = false
-	}
-	var f *Failure
-	if ok {
-		f = x.openTunnel()
-	}
-	if !ok {
-		x.reqFrame.Close = true
-		x.sendLocal()
-	} else if f != nil {
-		x.failed(f)
-	}
-	x.clearDeadlines()
-	x.finish(d.e.clock.Now())
-	return false
-}
-
-func (x *http1Exchange) openTunnel() *Failure {
-	d := x.d
-	if f := x.choose(); f != nil {
-		return f
-	}
-	up, f := d.connectRaw(x.upstream, x.routeTimeout())
-	if f != nil {
-		return f
-	}
-	defer up.Close()
-	x.headAt = d.e.clock.Now()
-	x.res.Reset()
-	x.res.Status = 200
-	x.headSent = true
-	if f := x.toClient(http1.AppendResponse(x.back[:0], &x.res, false, http1.Keep)); f != nil {
-		return f
-	}
-	if len(x.rest) > 0 {
-		if _, err := up.Write(x.rest); err != nil {
-			return &Failure{Kind: Reset, Cause: err}
-		}
-	}
-	x.upstream.Host.Active.Add(1)
-	defer x.upstream.Host.Active.Add(-1)
-	r := tcp.Relay(d.stream, up.Stream, tcp.Options{Idle: x.idleTimeout(), MaxDuration: x.streamMax(), Buffers: &d.e.buffers})
-	x.bytesIn, x.bytesOut = r.Sent+int64(len(x.rest)), r.Received
-	x.wireIn += x.bytesIn
-	x.wireOut += x.bytesOut
-	return nil
-}
-
-var _ router.Values = (*exchange)(nil)

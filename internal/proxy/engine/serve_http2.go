@@ -71,7 +71,7 @@ func (d *downstream) serveHTTP2(first []byte) {
 	h.conn = http2.NewConn(d.stream, &d.e.buffers, d.e.clock, http2.Options{
 		Role:         http2.Server,
 		HeadBytesMax: int(m.HeaderBytesMax), HeadFieldsMax: int(m.HeaderCountMax), StreamsMax: m.MaxConcurrentStreams,
-	}, http2.Timeouts{Idle: m.IdleTimeout, Head: m.HeadersTimeout, Write: m.StreamIdleTimeout})
+	}, http2.Timeouts{Idle: m.IdleTimeout, Head: m.HeadersTimeout, Write: m.StreamIdleTimeout}, nil)
 	d.two.Store(h.conn)
 	if d.draining.Load() {
 		h.conn.Drain()

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -408,5 +409,57 @@ func TestHTTP2LocalAnswersAndHeadLimits(t *testing.T) {
 	})
 	if res.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("60 fields of 50: %d", res.StatusCode)
+	}
+}
+
+// limited is a backend of HTTP/2 that takes few streams at once.
+func limited(t testing.TB, streams int, h http.HandlerFunc) netip.AddrPort {
+	t.Helper()
+	var p http.Protocols
+	p.SetUnencryptedHTTP2(true)
+	s := httptest.NewUnstartedServer(h)
+	s.Config.Protocols = &p
+	s.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: streams}
+	s.Start()
+	t.Cleanup(s.Close)
+	return netip.MustParseAddrPort(s.Listener.Addr().String())
+}
+
+func TestStreamsBeyondTheUpstreamsLimitWaitOrTakeAnotherConnection(t *testing.T) {
+	for _, most := range []uint32{0, 1} {
+		var conns sync.Map
+		at := limited(t, 2, func(w http.ResponseWriter, r *http.Request) {
+			conns.Store(r.RemoteAddr, true)
+			fmt.Fprint(w, "ok")
+		})
+		spec := speaking(true, "cart", at)
+		spec.MaxConnections = most
+		p := start(t, &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{spec}})
+		c := client(t, true)
+		const n = 60
+		errs := make(chan error, n)
+		for range n {
+			go func() {
+				res, err := c.Get("http://" + p.addr() + "/")
+				if err == nil {
+					res.Body.Close()
+					if res.StatusCode != 200 {
+						err = errors.New(res.Status)
+					}
+				}
+				errs <- err
+			}()
+		}
+		for range n {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+		used := 0
+		conns.Range(func(any, any) bool { used++; return true })
+		if most > 0 && used > int(most) {
+			t.Errorf("%d connections of %d", used, most)
+		}
+		p.stop()
 	}
 }

@@ -37,9 +37,9 @@ func (d *downstream) serveTCP(p *listener.TCPProxy) {
 	if idle == 0 {
 		idle = tcpIdle
 	}
-	r := tcp.Relay(d.stream, up.Stream, tcp.Options{Idle: idle, MaxDuration: p.MaxDuration, Buffers: &e.buffers})
+	r := tcp.Relay(d.stream, up.Stream, tcp.Options{Idle: idle, MaxDuration: p.MaxDuration, Buffers: &e.buffers, Moved: series.moved})
 	d.upstream.Store(nil)
-	series.closed(&r)
+	series.closed()
 	if r.SendErr != nil || r.ReceiveErr != nil {
 		_ = d.sock.Abort() // the peer must not take what it has for complete
 	}
@@ -62,7 +62,13 @@ func (d *downstream) dialTCP(p *listener.TCPProxy) (*cluster.Conn, *Failure) {
 	}
 	var f *Failure
 	for range tries {
-		u, err := c.Pick(rand.Uint64(), d.facts.Local)
+		to := d.facts.Local
+		if c.Spec().Kind == cluster.OriginalDst {
+			if to, f = d.meant(nil); f != nil {
+				return nil, f
+			}
+		}
+		u, err := c.Pick(rand.Uint64(), to)
 		if err != nil {
 			return nil, connectFailure(err)
 		}

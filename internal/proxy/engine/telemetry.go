@@ -12,7 +12,6 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
-	"github.com/tullemesh/tulle/internal/proxy/engine/tcp"
 )
 
 // Workload is who stands at an end of a connection, in the words of Istio's
@@ -337,8 +336,11 @@ func (t *telemetry) tcpOpened(d *downstream, u *cluster.Upstream) *tcpSeries {
 	return &tcpSeries{t.closed.With(values...), t.sent.With(values...), t.recv.With(values...)}
 }
 
-func (s *tcpSeries) closed(r *tcp.Result) {
-	s.closedTotal.Inc()
-	s.sent.Add(uint64(r.Received))
-	s.received.Add(uint64(r.Sent))
+// moved counts bytes while the connection is open; sent went to the upstream,
+// which is what the service received.
+func (s *tcpSeries) moved(sent, received int64) {
+	s.sent.Add(uint64(received))
+	s.received.Add(uint64(sent))
 }
+
+func (s *tcpSeries) closed() { s.closedTotal.Inc() }

@@ -2,9 +2,11 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -139,4 +141,50 @@ func (c *Cluster) answered(ctx context.Context, name string, addrs []netip.Addr)
 	}
 	c.answers[name] = addrs
 	c.rebuildLocked()
+}
+
+// names are answers for names that clients chose.
+type names struct {
+	// Guarded by mu.
+	mu sync.Mutex
+	at map[string]answer
+}
+
+type answer struct {
+	ip    netip.Addr
+	until int64 // of the clock
+}
+
+// namesMax bounds the answers that are kept; clients choose the names.
+const namesMax = 1024
+
+// Resolve asks for the address of a name that a client chose, or reads it from
+// an answer of the last seconds.
+func (l *Live) Resolve(host string) (netip.Addr, error) {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.Unmap(), nil
+	}
+	now := l.opts.Clock.Now()
+	l.names.mu.Lock()
+	known, ok := l.names.at[host]
+	l.names.mu.Unlock()
+	if ok && now < known.until {
+		return known.ip, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), dnsTimeout)
+	defer cancel()
+	addrs, _, err := l.opts.Resolver.Lookup(ctx, host, DNSV4Preferred)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("resolve %q: %w", host, err)
+	}
+	if len(addrs) == 0 {
+		return netip.Addr{}, fmt.Errorf("resolve %q: %w", host, ErrNoHost)
+	}
+	l.names.mu.Lock()
+	defer l.names.mu.Unlock()
+	if len(l.names.at) >= namesMax || l.names.at == nil {
+		l.names.at = map[string]answer{}
+	}
+	l.names.at[host] = answer{addrs[0], now + int64(dnsRefresh)}
+	return addrs[0], nil
 }

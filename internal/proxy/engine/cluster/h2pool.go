@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
@@ -14,6 +15,9 @@ import (
 // request takes a stream of one that has room, else waits for the dial in
 // progress or dials.
 type multiplex struct {
+	room    chan struct{} // of size 1: a stream may be free
+	waiting atomic.Int32  // requests that wait for room
+
 	// Guarded by mu.
 	mu      sync.Mutex
 	conns   []*sharedConn
@@ -28,46 +32,111 @@ type sharedConn struct {
 	*http2.Conn
 	since   time.Time
 	taken   uint32 // guarded by the multiplex's mu
-	retired bool   // fixed at creation: nobody else will use it
+	retired bool   // fixed before it is shared: nobody else will use it
 }
 
-// dialsMax bounds how often a request waits for others' dials before it gives
-// up: they fail, or their connections are full at once.
-const dialsMax = 8
+// waitsMax bounds how often a request waits for a dial or for room before it
+// gives up: others took what it waited for.
+const waitsMax = 256
 
 // OpenStream begins a stream to the endpoint, on a connection that is there or
-// on a new one. reused says that the connection served requests before.
-func (u *Upstream) OpenStream(ctx context.Context, use *Use) (st *http2.Stream, reused bool, err error) {
-	for range dialsMax {
+// on a new one.
+func (u *Upstream) OpenStream(ctx context.Context, use *Use) (*http2.Stream, error) {
+	m := &u.mux
+	for range waitsMax {
 		if st := u.openStream(); st != nil {
-			return st, true, nil
+			return st, nil
 		}
-		done, mine := u.mux.dial()
-		if mine {
-			c, err := u.connectShared(ctx, use)
-			u.mux.dialed(c, err)
-			if err != nil {
-				return nil, false, err
+		done, mine := m.dial()
+		if !mine {
+			select {
+			case <-done:
+			case <-ctx.Done():
+				return nil, fmt.Errorf("%w: %w", ErrConnect, ctx.Err())
 			}
-			st, err := c.Open()
-			if c.retired {
-				c.Drain() // the endpoint went away while we dialed
-			}
-			if err == nil {
-				return st, false, nil
+			if err := m.lastError(); err != nil {
+				return nil, err
 			}
 			continue
 		}
-		select {
-		case <-done:
-		case <-ctx.Done():
-			return nil, false, fmt.Errorf("%w: %w", ErrConnect, ctx.Err())
+		if m.any() && u.cluster.full() {
+			m.dialed(nil, nil)
+			if st, err := u.awaitRoom(ctx); st != nil || err != nil {
+				return st, err
+			}
+			continue
 		}
-		if err := u.mux.lastError(); err != nil {
-			return nil, false, err
+		c, err := u.connectShared(ctx, use)
+		m.dialed(c, err) // those that wait may take streams before us
+		if err != nil {
+			return nil, err
+		}
+		st, err := c.Open()
+		if c.retired {
+			c.Drain() // the endpoint went away while we dialed
+		}
+		if err == nil {
+			return st, nil
 		}
 	}
-	return nil, false, fmt.Errorf("%w: connections are full", ErrOverflow)
+	return nil, fmt.Errorf("%w: no stream became free", ErrOverflow)
+}
+
+// awaitRoom waits until a stream of a connection may be free, counted against
+// the cluster's threshold for waiting requests, or takes one.
+func (u *Upstream) awaitRoom(ctx context.Context) (*http2.Stream, error) {
+	if err := u.cluster.beginWait(); err != nil {
+		return nil, err
+	}
+	defer u.cluster.pending.Add(-1)
+	m := &u.mux
+	m.waiting.Add(1)
+	defer m.waiting.Add(-1)
+	if st := u.openStream(); st != nil {
+		return st, nil // it became free before we counted as waiting
+	}
+	select {
+	case <-m.room:
+		return nil, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrConnect, ctx.Err())
+	}
+}
+
+// signal wakes one of those that wait for room.
+func (m *multiplex) signal() {
+	if m.waiting.Load() == 0 {
+		return
+	}
+	select {
+	case m.room <- struct{}{}:
+	default:
+	}
+}
+
+// any reports whether there is a connection.
+func (m *multiplex) any() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.conns) > 0
+}
+
+// full reports whether the cluster may not connect any more.
+func (c *Cluster) full() bool {
+	return exceeds(c.connections.Load()+1, c.spec.Load().MaxConnections)
+}
+
+// beginWait counts a waiting request against the threshold.
+func (c *Cluster) beginWait() error {
+	limit := c.spec.Load().MaxPending
+	if limit == 0 {
+		limit = pendingMax
+	}
+	if exceeds(c.pending.Add(1), limit) {
+		c.pending.Add(-1)
+		return ErrOverflow
+	}
+	return nil
 }
 
 // openStream takes a stream of a connection that is there, or nil.
@@ -87,6 +156,7 @@ func (u *Upstream) openStream() *http2.Stream {
 		}
 		if st, err := c.Open(); err == nil {
 			c.taken++
+			m.signal() // there may be more
 			return st
 		}
 	}
@@ -134,12 +204,12 @@ func (u *Upstream) connectShared(ctx context.Context, use *Use) (*sharedConn, er
 		u.Counts.ConnFail.Add(1)
 		return nil, err
 	}
-	return u.share(c), nil
+	return u.share(ctx, c)
 }
 
-// share begins HTTP/2 on a connection that has its place. It lives until both
-// sides are done with it.
-func (u *Upstream) share(c *Conn) *sharedConn {
+// share begins HTTP/2 on a connection that has its place, and waits until the
+// peer's limits are known. It lives until both sides are done with it.
+func (u *Upstream) share(ctx context.Context, c *Conn) (*sharedConn, error) {
 	live, spec := u.cluster.live, u.cluster.spec.Load()
 	idle := spec.IdleTimeout
 	if idle <= 0 {
@@ -150,21 +220,33 @@ func (u *Upstream) share(c *Conn) *sharedConn {
 		streams = 1<<31 - 1 // the peer's own bound holds (Envoy: max_concurrent_streams)
 	}
 	s := &sharedConn{since: time.Now(), Conn: http2.NewConn(c.Stream, &live.buffers, live.opts.Clock,
-		http2.Options{Role: http2.Client, StreamsMax: streams}, http2.Timeouts{Idle: idle})}
+		http2.Options{Role: http2.Client, StreamsMax: streams}, http2.Timeouts{Idle: idle}, u.mux.signal)}
 	m := &u.mux
-	m.mu.Lock()
-	if s.retired = m.retired; !s.retired {
-		m.conns = append(m.conns, s)
-	}
-	m.mu.Unlock()
 	live.work.Go(func() {
 		_ = s.Serve(nil, nil) // the streams' users are told why
 		m.mu.Lock()
 		m.conns = slices.DeleteFunc(m.conns, func(o *sharedConn) bool { return o == s })
 		m.mu.Unlock()
 		c.Close()
+		m.signal()
 	})
-	return s
+	timeout := spec.ConnectTimeout
+	if timeout <= 0 {
+		timeout = connectTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := s.Ready(ctx); err != nil {
+		_ = c.Socket().Close() // it ends Serve
+		u.Counts.ConnFail.Add(1)
+		return nil, fmt.Errorf("%w: HTTP/2 with %s: %w", ErrConnect, u.Host.Key, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s.retired = m.retired; !s.retired && !s.Ended() {
+		m.conns = append(m.conns, s)
+	}
+	return s, nil
 }
 
 // retire ends the connections when their streams have ended.
@@ -207,15 +289,19 @@ func (u *Upstream) Speaks(ctx context.Context, use *Use) (Protocol, error) {
 	if c.negotiated() == "h2" {
 		speaks = HTTP2
 	}
-	u.mux.mu.Lock()
-	u.mux.speaks = speaks
-	u.mux.mu.Unlock()
 	if speaks == HTTP2 {
-		if s := u.share(c); s.retired {
+		s, err := u.share(ctx, c)
+		if err != nil {
+			return Auto, err
+		}
+		if s.retired {
 			s.Drain()
 		}
 	} else {
 		c.Release(u.cluster.live.opts.Clock.Now())
 	}
+	u.mux.mu.Lock()
+	u.mux.speaks = speaks
+	u.mux.mu.Unlock()
 	return speaks, nil
 }

@@ -47,6 +47,7 @@ type Live struct {
 	buffers conn.Buffers // of HTTP/2 connections
 
 	clusters atomic.Pointer[map[string]*Cluster]
+	names    names
 
 	// Guarded by mu.
 	mu     sync.Mutex

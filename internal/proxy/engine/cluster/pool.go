@@ -58,7 +58,7 @@ type Counts struct {
 }
 
 func newUpstream(c *Cluster, key string, at netip.AddrPort, pipe string, transport *tls.ClientSpec) *Upstream {
-	u := &Upstream{Host: Host{Key: key}, Addr: at, Pipe: pipe, cluster: c, transport: transport, mux: multiplex{speaks: Auto}}
+	u := &Upstream{Host: Host{Key: key}, Addr: at, Pipe: pipe, cluster: c, transport: transport, mux: multiplex{speaks: Auto, room: make(chan struct{}, 1)}}
 	u.Host.up = u
 	return u
 }
@@ -313,13 +313,8 @@ func (c *Cluster) reserve(ctx context.Context, u *Upstream, reuse bool) (*Conn, 
 		return nil, nil
 	}
 	c.connections.Add(-1)
-	limit := spec.MaxPending
-	if limit == 0 {
-		limit = pendingMax
-	}
-	if exceeds(c.pending.Add(1), limit) {
-		c.pending.Add(-1)
-		return nil, ErrOverflow
+	if err := c.beginWait(); err != nil {
+		return nil, err
 	}
 	w := &waiter{got: make(chan *Conn, 1)}
 	if reuse {

@@ -52,9 +52,8 @@ const (
 // state (endpoints, pools, health) is kept elsewhere, keyed by Name, and
 // outlives a Spec.
 type Spec struct {
-	Name    string
-	AltStat string
-	Kind    Kind
+	Name string
+	Kind Kind
 	// EDSName is the assignment's name when it differs from Name.
 	EDSName        string
 	Balancer       Balancer
@@ -79,7 +78,6 @@ type Spec struct {
 	DNSFamily                                           DNSFamily
 	PanicThreshold                                      uint32 // percent
 	LocalityWeighted                                    bool
-	LocalityFailover                                    bool
 	MaxConcurrentStreams                                uint32
 	// AutoSNI takes the SNI from the request's authority where TLS names none.
 	AutoSNI bool

@@ -20,7 +20,7 @@ func (c Clock) Now() int64 { return int64(time.Since(c.base)) }
 func (c Clock) Time(now int64) time.Time { return c.base.Add(time.Duration(now)) }
 
 // Slots is the number of deadlines that one Guard watches.
-const Slots = 8
+const Slots = 9
 
 // Guard watches several deadlines with one lazily armed timer: setting and
 // clearing a deadline is an atomic store, and the timer is touched only when

@@ -85,3 +85,15 @@ func (s *Socket) QuietFor() time.Duration {
 	})
 	return quiet
 }
+
+// Received is how many bytes the peer has sent so far, as far as the kernel
+// acknowledged them; 0 when that is not known.
+func (s *Socket) Received() uint64 {
+	var n uint64
+	_ = s.raw.Control(func(fd uintptr) { // a closed socket has no more to tell
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			n = info.Bytes_received
+		}
+	})
+	return n
+}

@@ -19,3 +19,6 @@ func lateBind(_, _ string, _ syscall.RawConn) error { return nil }
 // QuietFor is not known on this platform: every look finds the connection in
 // use, so only its owner's deadlines end it.
 func (s *Socket) QuietFor() time.Duration { return 0 }
+
+// Received is not known on this platform.
+func (s *Socket) Received() uint64 { return 0 }

@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -47,6 +48,8 @@ type Conn struct {
 	timeouts Timeouts
 	guard    *conn.Guard
 	writers  sync.WaitGroup
+	room     func()        // there may be room for another stream
+	ready    chan struct{} // closed when the peer's settings have come, or never will
 
 	// Guarded by mu; the guard's slots are set under it too.
 	mu      sync.Mutex
@@ -56,12 +59,18 @@ type Conn struct {
 	spare   []byte    // the buffer that is not being filled
 	blocked []*Stream // writers that wait for window or for room
 	headOn  bool      // slotHead is set
+	readied bool      // ready is closed
 	closing bool      // nobody starts to write any more
 	leaving bool      // Serve was woken to end
 }
 
-// NewConn takes a connection over. buffers lend what reading needs.
-func NewConn(stream conn.Stream, buffers *conn.Buffers, clock conn.Clock, o Options, t Timeouts) *Conn {
+// NewConn takes a connection over. buffers lend what reading needs. room may be
+// nil; it is told when a stream ended or the peer's limits changed, and must
+// not wait or use the connection.
+func NewConn(stream conn.Stream, buffers *conn.Buffers, clock conn.Clock, o Options, t Timeouts, room func()) *Conn {
+	if room == nil {
+		room = func() {}
+	}
 	if t.Idle <= 0 {
 		t.Idle = idleTimeout
 	}
@@ -71,7 +80,7 @@ func NewConn(stream conn.Stream, buffers *conn.Buffers, clock conn.Clock, o Opti
 	if t.Write <= 0 {
 		t.Write = writeTimeout
 	}
-	c := &Conn{stream: stream, buffers: buffers, clock: clock, timeouts: t, session: NewSession(o)}
+	c := &Conn{stream: stream, buffers: buffers, clock: clock, timeouts: t, session: NewSession(o), room: room, ready: make(chan struct{})}
 	c.guard = conn.NewGuard(clock, c.expire)
 	return c
 }
@@ -173,6 +182,8 @@ func (c *Conn) turn(b []byte, handle func(*Stream)) (used int, err error) {
 	defer c.mu.Unlock()
 	c.flushLocked()
 	c.deadlinesLocked(now)
+	c.room()
+	c.readyLocked(s.gotSettings)
 	if err == nil && s.over() {
 		return -1, nil
 	}
@@ -270,6 +281,7 @@ func (c *Conn) finish(err error) {
 		c.flushLocked()
 	}
 	c.closing = true
+	c.readyLocked(true)
 	c.mu.Unlock()
 	_ = c.stream.Socket().SetWriteDeadline(time.Now().Add(closeTimeout))
 	c.writers.Wait()
@@ -345,6 +357,7 @@ func (c *Conn) unblockLocked() {
 // leftLocked follows the end of a stream.
 func (c *Conn) leftLocked() {
 	c.flushLocked()
+	c.room()
 	if c.session.used() > 0 || c.closing {
 		return
 	}
@@ -353,6 +366,26 @@ func (c *Conn) leftLocked() {
 		c.leaving = true
 		_ = c.stream.Socket().SetReadDeadline(past())
 	}
+}
+
+func (c *Conn) readyLocked(is bool) {
+	if is && !c.readied {
+		c.readied = true
+		close(c.ready)
+	}
+}
+
+// Ready waits for the peer's first SETTINGS, so that its limits are known
+// before streams begin.
+func (c *Conn) Ready(ctx context.Context) error {
+	select {
+	case <-c.ready:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.session.failed
 }
 
 // Open begins a stream (Client).

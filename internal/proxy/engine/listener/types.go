@@ -123,7 +123,6 @@ const (
 
 // HTTPManager is Envoy's HTTP connection manager.
 type HTTPManager struct {
-	StatPrefix string
 	// Codec is the protocol of the downstream: auto detects.
 	Codec Codec
 	// RouteName names the route configuration to subscribe to (RDS); Inline is
@@ -194,7 +193,6 @@ const (
 
 // TCPProxy forwards bytes (Envoy: network tcp_proxy).
 type TCPProxy struct {
-	StatPrefix      string
 	Clusters        []router.Weighted
 	TotalWeight     uint32
 	IdleTimeout     time.Duration // default 1 h; 0: none

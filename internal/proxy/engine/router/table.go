@@ -145,7 +145,13 @@ type Result struct {
 // Match finds the virtual host and the first route whose conditions hold. It
 // allocates nothing when tr is nil.
 func (t *Table) Match(req *fact.Request, tr *fact.Trace) Result {
-	host := t.Host(req.Authority)
+	return t.MatchFor(req.Authority, req, tr)
+}
+
+// MatchFor is Match for a request that came to another authority than its own:
+// the one of the tunnel that it is in.
+func (t *Table) MatchFor(authority []byte, req *fact.Request, tr *fact.Trace) Result {
+	host := t.Host(authority)
 	if tr != nil {
 		t.traceHosts(req, host, tr)
 	}

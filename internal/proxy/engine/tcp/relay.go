@@ -25,7 +25,14 @@ type Options struct {
 	// MaxDuration ends it in any case; 0: never.
 	MaxDuration time.Duration
 	Buffers     *conn.Buffers
+	// Moved is told every ReportEvery and at the end how many bytes went since
+	// the last time; nil: nobody wants to know.
+	Moved func(sent, received int64)
 }
+
+// ReportEvery is how often Options.Moved is told (Istio:
+// tcp_reporting_duration, 5 s).
+const ReportEvery = 5 * time.Second
 
 // Result is what a relay did.
 type Result struct {
@@ -44,26 +51,29 @@ func Relay(client, upstream conn.Stream, o Options) Result {
 	w := &watchdog{client: client, upstream: upstream, idle: o.Idle}
 	w.start(o.MaxDuration)
 	defer w.stop()
+	out, back := newCount(client), newCount(upstream)
+	m := startMeter(o.Moved, out, back)
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		r.Sent, r.SendErr = pass(upstream, client, o.Buffers)
+		r.Sent, r.SendErr = pass(upstream, client, o.Buffers, out)
 		if r.SendErr != nil {
 			w.end()
 		}
 	}()
-	r.Received, r.ReceiveErr = pass(client, upstream, o.Buffers)
+	r.Received, r.ReceiveErr = pass(client, upstream, o.Buffers, back)
 	if r.ReceiveErr != nil {
 		w.end()
 	}
 	<-sent
+	m.end(r.Sent, r.Received)
 	r.TimedOut = w.timedOut.Load()
 	return r
 }
 
 // pass copies src to dst up to src's end and half-closes dst.
-func pass(dst, src conn.Stream, buffers *conn.Buffers) (int64, error) {
-	n, err := move(dst, src, buffers)
+func pass(dst, src conn.Stream, buffers *conn.Buffers, c *count) (int64, error) {
+	n, err := move(dst, src, buffers, c)
 	if err != nil {
 		return n, err
 	}
@@ -73,15 +83,17 @@ func pass(dst, src conn.Stream, buffers *conn.Buffers) (int64, error) {
 	return n, nil
 }
 
-func move(dst, src conn.Stream, buffers *conn.Buffers) (int64, error) {
+func move(dst, src conn.Stream, buffers *conn.Buffers, c *count) (int64, error) {
 	ds, plainDst := dst.(*conn.Socket)
 	ss, plainSrc := src.(*conn.Socket)
 	if plainDst && plainSrc && ds.TCP() != nil && ss.TCP() != nil {
 		first := ss.Pending()
 		n, err := dst.Write(first)
+		c.moved.Add(int64(n))
 		if err != nil {
 			return int64(n), err
 		}
+		c.spliced.Store(true)
 		rest, err := ds.TCP().ReadFrom(ss.TCP())
 		return int64(n) + rest, err
 	}
@@ -94,6 +106,7 @@ func move(dst, src conn.Stream, buffers *conn.Buffers) (int64, error) {
 		if n > 0 {
 			w, werr := dst.Write(b.B[:n])
 			total += int64(w)
+			c.moved.Add(int64(w))
 			if werr != nil {
 				return total, werr
 			}

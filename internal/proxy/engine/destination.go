@@ -1,0 +1,47 @@
+package engine
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"strconv"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
+)
+
+// errOwnAddress: what was asked for is this proxy itself.
+var errOwnAddress = errors.New("the destination is this proxy's own address")
+
+// meant is where a request's client wanted to go, for clusters that go there.
+// For a redirected connection that is its original destination. The listener
+// of an HTTP proxy has none: there the request names it, or the tunnel that it
+// is in. A connection to ourselves would never end.
+func (d *downstream) meant(authority []byte) (netip.AddrPort, *Failure) {
+	to := d.facts.Local
+	proxies := !d.spec.OriginalDst && !d.spec.UseOriginalDst && d.spec.Direction == listener.Outbound
+	if proxies && to == d.facts.Direct {
+		if d.tunnel != nil {
+			authority = d.tunnel
+		}
+		host, port := string(authority), "80" // RFC 9110 §4.2.1
+		if h, p, err := net.SplitHostPort(host); err == nil {
+			host, port = h, p
+		}
+		number, err := strconv.ParseUint(port, 10, 16)
+		if err != nil {
+			return to, &Failure{Kind: NoHealthyHost, Cause: err}
+		}
+		ip, err := d.e.live.Resolve(host)
+		if err != nil {
+			return to, &Failure{Kind: NoHealthyHost, Cause: errors.Join(cluster.ErrNoHost, err)}
+		}
+		to = netip.AddrPortFrom(ip, uint16(number))
+	}
+	// Where the kernel redirects transparently, the socket's own address is the
+	// original destination, and its port is not the listener's.
+	if at := d.acceptedAt.Port(); to == d.facts.Direct && (at == to.Port() || at == 0) {
+		return to, &Failure{Kind: NoHealthyHost, Cause: errOwnAddress}
+	}
+	return to, nil
+}
