@@ -58,7 +58,8 @@ func (g *generation) Version() string { return g.version }
 
 // View implements xds.Generation.
 func (g *generation) View(c *xds.Client) (xds.View, error) {
-	v, err := translate.NewView(g.snapshot, c.Node, c.Peer)
+	last, _ := c.Last.(*translate.View)
+	v, err := g.translator.View(c.Node, c.Peer, last)
 	if err != nil {
 		return nil, err
 	}

@@ -130,7 +130,14 @@ var extraNames = map[string][]string{
 
 func collect(t testing.TB, s *model.Snapshot, tr *translate.Translator, node string, also map[string]map[string]string) holdings {
 	t.Helper()
-	h := holdings{view: viewOf(t, s, node, ""), versions: make(map[string]map[string]string), bodies: make(map[string]*wire.Resource)}
+	return collectFor(t, viewOf(t, s, node, ""), tr, also)
+}
+
+// collectFor builds what is listed and what is asked for besides, and holds the
+// list of a whole type against its single resources.
+func collectFor(t testing.TB, view *translate.View, tr *translate.Translator, also map[string]map[string]string) holdings {
+	t.Helper()
+	h := holdings{view: view, versions: make(map[string]map[string]string), bodies: make(map[string]*wire.Resource)}
 	for _, u := range allTypes {
 		h.versions[u] = make(map[string]string)
 		names := append(slices.Clone(tr.Names(h.view, u)), extraNames[u]...)
@@ -146,6 +153,15 @@ func collect(t testing.TB, s *model.Snapshot, tr *translate.Translator, node str
 			if r != nil {
 				h.versions[u][n] = r.Version
 				h.bodies[u+n] = r
+			}
+		}
+		listed, resources := tr.List(h.view, u)
+		if !slices.Equal(listed, tr.Names(h.view, u)) || len(resources) != len(listed) {
+			t.Fatalf("%s: a list of %q with %d resources, the names are %q", u, listed, len(resources), tr.Names(h.view, u))
+		}
+		for i, r := range resources {
+			if r != nil && r.Version != h.versions[u][listed[i]] {
+				t.Fatalf("%s %q is listed in another version than it is built", u, listed[i])
 			}
 		}
 	}
@@ -197,7 +213,14 @@ func TestRandomEdits(t *testing.T) {
 			fresh := translate.New(s, nil)
 			for _, name := range sorted(nodes) {
 				before := held[name]
-				now := collect(t, s, next, nodes[name], before.versions)
+				view, err := next.View(nodeOf(t, nodes[name]), "", before.view)
+				if err != nil {
+					rt.Fatal(err)
+				}
+				if derived := viewOf(t, s, nodes[name], ""); view.Key() != derived.Key() {
+					rt.Fatalf("%s: the renewed view is %q, a new one %q\n%s", name, view.Key(), derived.Key(), strings.Join(log, "\n"))
+				}
+				now := collectFor(t, view, next, before.versions)
 				want := collect(t, s, fresh, nodes[name], now.versions)
 				for _, u := range allTypes {
 					for n, v := range want.versions[u] {

@@ -43,6 +43,13 @@ const (
 // immutable. Locality and network are no part of it: endpoints are sent alike
 // to all places (see assignment).
 type View struct {
+	facts
+	index atomic.Pointer[scopeIndex] // of scope, filled by the Translator
+}
+
+// facts are what a View says, and are copied when it is renewed.
+type facts struct {
+	snap      *model.Snapshot // from which it was derived
 	role      Role
 	namespace string
 	domain    string // DNS search domain of the workload
@@ -66,8 +73,6 @@ type View struct {
 	peerAuth  *model.PeerAuth
 	gateways  []*model.Gateway
 
-	index atomic.Pointer[scopeIndex] // of scope, filled by the Translator
-
 	// Canonical forms of the above, as answers.
 	inboundText, gatewayText, egressText, labelsText, key string
 }
@@ -79,14 +84,14 @@ type View struct {
 // select by label would silently not apply. On plaintext (peer empty) the
 // node's claims are taken as they are, and no secrets are served.
 func NewView(s *model.Snapshot, node *wire.Node, peer string) (*View, error) {
-	v := &View{
+	v := &View{facts: facts{
 		namespace: node.Namespace, domain: node.Domain, labels: node.Metadata.Labels, addrs: node.IPs,
 		identity:  peer,
 		appPorts:  node.Metadata.AppPorts,
 		egress:    node.Metadata.Egress,
 		vhds:      node.Supports(wire.FeatureVHDS),
 		intercept: interception(node.Metadata.Interception),
-	}
+	}}
 	v.dnsCapture = node.Metadata.DNSCapture
 	v.httpProxyPort = node.Metadata.HTTPProxyPort
 	if v.httpProxyPort == 0 {
@@ -109,6 +114,45 @@ func NewView(s *model.Snapshot, node *wire.Node, peer string) (*View, error) {
 	}
 	v.derive(s)
 	return v, nil
+}
+
+// View is NewView on the Translator's Snapshot. last is the View of the same
+// node and peer before, or nil: it is renewed when nothing that it was derived
+// from has changed.
+func (t *Translator) View(node *wire.Node, peer string, last *View) (*View, error) {
+	if last == nil || !t.keeps(last) {
+		return NewView(t.snap, node, peer)
+	}
+	v := &View{facts: last.facts}
+	v.snap = t.snap
+	if scope := t.snap.Scope(v.namespace, v.labels); scope != v.scope {
+		v.scope = scope
+		v.key = v.fingerprint()
+	}
+	return v, nil
+}
+
+// keeps reports whether a View of the Snapshot before is the same now, but for
+// its scope.
+func (t *Translator) keeps(v *View) bool {
+	if v.snap == t.snap {
+		return true
+	}
+	if t.dirty == nil || v.snap != t.before {
+		return false
+	}
+	c := &t.dirty.changes
+	if len(c.Workloads)+len(c.PeerNamespaces) > 0 || v.role == RoleGateway && len(c.Gateways) > 0 {
+		return false
+	}
+	for _, keys := range []map[model.ServiceKey]struct{}{c.Services, c.Endpoints} {
+		for k := range keys {
+			if k.Namespace == v.namespace {
+				return false // it may serve, or have served, one of them
+			}
+		}
+	}
+	return true
 }
 
 func interception(mode string) Interception {
@@ -155,6 +199,7 @@ func (v *View) authenticate(node *wire.Node, peer string) error {
 
 // derive reads off the Snapshot what the workload's labels select.
 func (v *View) derive(s *model.Snapshot) {
+	v.snap = s
 	v.scope = s.Scope(v.namespace, v.labels)
 	v.peerAuth = s.PeerAuth(v.namespace, v.labels)
 	switch {

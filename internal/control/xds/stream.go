@@ -233,7 +233,7 @@ func (p *pass) adopt(g Generation) error {
 	if p.stream.gen == nil || view.Key() != p.stream.view.Key() {
 		p.dirty.All = true
 	}
-	p.stream.gen, p.stream.view = g, view
+	p.stream.gen, p.stream.view, p.client.Last = g, view, view
 	return nil
 }
 

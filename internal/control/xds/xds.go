@@ -40,6 +40,9 @@ type Client struct {
 	Peer string
 	// Plaintext says that the connection has no TLS at all.
 	Plaintext bool
+	// Last is the View that the generation before gave this client, nil at
+	// first, for generations that can tell whether it still holds.
+	Last View
 }
 
 // View is what a client's configuration depends on. Clients with equal keys
