@@ -64,7 +64,7 @@ type Route struct {
 
 	// What a delegate inherits depends on whether it is written at all.
 	timeoutSet, headersSet, retriesSet bool
-	delegate               *delegateRef
+	delegate                           *delegateRef
 }
 
 // Match is one alternative of a Route's condition.
