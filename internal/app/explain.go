@@ -15,7 +15,6 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"github.com/tullemesh/tulle/internal/apis"
 	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/control/translate"
 	"github.com/tullemesh/tulle/internal/proxy/compile"
@@ -120,8 +119,13 @@ func (q *Question) needs(clusters []string) func(typeURL, name string) bool {
 // refused counts what stands in the files and is refused. What the model finds
 // beside that (dangling references, conflicts) is a part of the answer.
 func (g *generation) refused() int {
-	f := Findings{Problems: g.set.Problems}
-	return f.Errors() + f.Count(apis.LevelUnsupported)
+	n := 0
+	for _, p := range g.set.Problems {
+		if p.Refuses() {
+			n++
+		}
+	}
+	return n
 }
 
 // node is the question's proxy as it would announce itself.
