@@ -13,6 +13,7 @@ import (
 
 // judge applies Istio's validation and the ledger to a decoded object.
 func (o *Object) judge(k *kind, book *ledger.Ledger) {
+	o.Problems = append(o.Problems, book.Tell(k.name, o.root)...)
 	spec, istio := o.Spec.(proto.Message)
 	if !istio || !k.istio() {
 		if k.group == groupGateway {

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"reflect"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -31,8 +32,17 @@ type Field struct {
 	Refused string // the message; empty: Entry holds
 }
 
-// Fields lists every field of the kind's API by its descriptors, in the order of the API.
+// Enforced reports whether the field has its effect.
+func (f *Field) Enforced() bool { return f.Refused == "" && f.Entry.Inert == "" && f.Entry.Told == "" }
+
+// Fields lists every field of the kind's API by its descriptors (of Kubernetes' objects by their Go types), in the order of the API.
 func (k *Kind) Fields() []Field {
+	switch {
+	case k.whole != nil:
+		return k.structFields(nil, reflect.TypeOf(k.whole), "")
+	case k.Name == Annotations || k.Name == Labels:
+		return k.metadataFields()
+	}
 	m := apiMessage(k.Name)
 	if m == nil {
 		return nil

@@ -20,8 +20,9 @@ import (
 // Entry is a field that objects may set.
 type Entry struct {
 	Keys   string   // of a map: keys with this prefix are refused; empty: all are enforced
-	Values []string // of an enum: the words that are enforced; nil: all
+	Values []string // of an enum: the words that are enforced; nil: all. With Told: the values that ask for nothing
 	Inert  string   // why the field needs no enforcement; empty: it is enforced
+	Told   string   // why the field is not honoured; the object is used all the same (Kubernetes' objects and metadata)
 	Test   string   // the name of the test that proves it; empty: a case of test/conformance/fields does
 }
 
@@ -31,6 +32,8 @@ type Kind struct {
 	Refused string           // why the whole kind is refused; empty: Entries decide
 	Entries map[string]Entry // by pattern: a path below spec with [] for lists and {} for maps, such as http[].headers.request.set{}
 	Reasons map[string]string
+
+	whole any // the Go type of a Kubernetes object
 }
 
 // Ledger holds the ledgers of all kinds.
@@ -41,7 +44,7 @@ type Ledger struct {
 // New builds the tables.
 func New() *Ledger {
 	l := &Ledger{kinds: map[string]*Kind{}}
-	for _, k := range slices.Concat(networkingKinds(), securityKinds(), meshKinds()) {
+	for _, k := range slices.Concat(networkingKinds(), securityKinds(), meshKinds(), kubernetesKinds(), metadataKinds()) {
 		l.kinds[k.Name] = k
 	}
 	return l
@@ -212,6 +215,7 @@ func Leaf(fd protoreflect.FieldDescriptor) bool {
 //	pattern                 enforced
 //	pattern = WORD WORD     enforced, an enum with only these words
 //	pattern ~ reason        inert
+//	pattern ! WORDS ! why   told, unless the value is one of the words ("-": no value is harmless)
 //
 // The pattern of a message or list of messages lets the fields below it be listed; it does not imply them.
 func table(lines string) map[string]Entry {
@@ -223,6 +227,9 @@ func table(lines string) map[string]Entry {
 		}
 		if pattern, words, ok := strings.Cut(line, " = "); ok {
 			entries[pattern] = Entry{Values: strings.Fields(words)}
+		} else if pattern, rest, ok := strings.Cut(line, " ! "); ok {
+			words, why, _ := strings.Cut(rest, " ! ")
+			entries[pattern] = Entry{Values: strings.Fields(words), Told: why}
 		} else if pattern, reason, ok := strings.Cut(line, " ~ "); ok {
 			entries[pattern] = Entry{Inert: reason}
 		} else {

@@ -22,6 +22,7 @@ const (
 	CodeFieldUnsupported = "TUL1202"
 	CodeValueUnsupported = "TUL1203"
 	CodeMeshUnsupported  = "TUL1204"
+	CodeNotHonoured      = "TUL1205"
 
 	// CodeProject is of tulle.yaml.
 	CodeProject = "TUL1301"
@@ -85,6 +86,7 @@ func explanations() []struct{ Code, Text string } {
 		{CodeKindUnsupported, "Istio accepts objects of this kind; tulle does not enforce them yet, so the object is refused instead of being ignored."},
 		{CodeFieldUnsupported, "Istio accepts this field; tulle does not enforce it yet, so the object is refused instead of being half applied."},
 		{CodeValueUnsupported, "Istio accepts this value; tulle does not enforce it yet, so the object is refused instead of being half applied."},
+		{CodeNotHonoured, "A Kubernetes object, annotation or label says something that tulle does not do. Others may do it, so the object is used without it."},
 		{CodeHostTaken, "Several objects of a namespace define one host. A Kubernetes Service wins over a ServiceEntry, then the oldest wins."},
 		{CodeDefinedTwice, "Two files, or two sources, define the same object. One of them is used, and the message says which."},
 		{CodeDelegate, "A VirtualService that others delegate to can't be merged: it is not exported to them, or its conditions contradict theirs."},

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -17,7 +18,8 @@ import (
 const (
 	labelTLSMode      = "security.istio.io/tlsMode"
 	labelNetwork      = "topology.istio.io/network"
-	labelLocality     = "istio-locality"
+	labelLocality     = "topology.istio.io/locality"
+	labelOldLocality  = "istio-locality"
 	labelRegion       = "topology.kubernetes.io/region"
 	labelZone         = "topology.kubernetes.io/zone"
 	labelSubZone      = "topology.istio.io/subzone"
@@ -216,10 +218,10 @@ func entryOwner(o *apis.Object) string {
 }
 
 // localityOf reads "region/zone/subzone", else the labels that say the same;
-// in istio-locality dots separate, because a label cannot hold slashes.
+// in a label dots separate, because it cannot hold slashes.
 func localityOf(labels map[string]string, locality string) Locality {
 	if locality == "" {
-		locality = labels[labelLocality]
+		locality = cmp.Or(labels[labelLocality], labels[labelOldLocality])
 		if !strings.Contains(locality, "/") {
 			locality = strings.ReplaceAll(locality, ".", "/")
 		}
