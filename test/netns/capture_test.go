@@ -168,7 +168,7 @@ func newWorld(t *testing.T) *world {
 // program copies this test to where the users nobody and proxy may run it.
 func program(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "tulle-netns")
+	dir, err := os.MkdirTemp("", "tulle-netns") //nolint:usetesting // other users cannot enter t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}

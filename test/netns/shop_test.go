@@ -79,7 +79,7 @@ type shop struct {
 // exportShop writes the shop's project, with capture netns and the workloads of more, to where other users may enter.
 func exportShop(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "tulle-netns-shop-")
+	dir, err := os.MkdirTemp("", "tulle-netns-shop-") //nolint:usetesting // other users cannot enter t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}
