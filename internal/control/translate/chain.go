@@ -32,7 +32,6 @@ type chain struct {
 	stat     string
 	config   *model.Origin // of the rules, for Istio's metadata
 	tls      *corev3.TransportSocket
-	name     string
 }
 
 type weightedCluster struct {

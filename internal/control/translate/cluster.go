@@ -270,7 +270,7 @@ func (t *Translator) dns(r *reader, c *clusterv3.Cluster, g target) {
 	}
 	c.DnsRefreshRate = durationpb.New(dnsRefresh)
 	c.DnsJitter = durationpb.New(dnsJitter)
-	c.RespectDnsTtl = true //nolint:staticcheck // what Istio sends
+	c.RespectDnsTtl = true // deprecated, and what Istio sends
 	localities := t.localities(r, g)
 	if c.GetType() == clusterv3.Cluster_LOGICAL_DNS {
 		// Envoy takes exactly one name here; Istio keeps the first.

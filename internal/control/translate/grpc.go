@@ -161,15 +161,15 @@ func grpcTLS(validation *tlsv3.CertificateValidationContext) *tlsv3.CommonTlsCon
 	const provider = "default"
 	validation.CaCertificateProviderInstance = &tlsv3.CertificateProviderPluginInstance{InstanceName: provider, CertificateName: rootSecret}
 	instance := func(name string) *tlsv3.CommonTlsContext_CertificateProviderInstance {
-		return &tlsv3.CommonTlsContext_CertificateProviderInstance{InstanceName: provider, CertificateName: name} //nolint:staticcheck // see above
+		return &tlsv3.CommonTlsContext_CertificateProviderInstance{InstanceName: provider, CertificateName: name}
 	}
 	return &tlsv3.CommonTlsContext{
-		TlsCertificateCertificateProviderInstance: instance(workloadSecret), //nolint:staticcheck // see above
+		TlsCertificateCertificateProviderInstance: instance(workloadSecret),
 		TlsCertificateProviderInstance:            &tlsv3.CertificateProviderPluginInstance{InstanceName: provider, CertificateName: workloadSecret},
 		ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{
 			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
 				DefaultValidationContext:                     validation,
-				ValidationContextCertificateProviderInstance: instance(rootSecret), //nolint:staticcheck // see above
+				ValidationContextCertificateProviderInstance: instance(rootSecret),
 			},
 		},
 	}
@@ -185,7 +185,7 @@ func (t *Translator) grpcCluster(name string, g target) *clusterv3.Cluster {
 	if g.policy().TLSMode == "ISTIO_MUTUAL" {
 		validation := &tlsv3.CertificateValidationContext{}
 		for _, id := range t.accounts(g.svc) {
-			//nolint:staticcheck // match_subject_alt_names is what gRPC reads
+			// deprecated: match_subject_alt_names is what gRPC reads
 			validation.MatchSubjectAltNames = append(validation.MatchSubjectAltNames, exactly(id))
 		}
 		c.TransportSocket = socket(tlsSocket, &tlsv3.UpstreamTlsContext{CommonTlsContext: grpcTLS(validation)})

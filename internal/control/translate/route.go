@@ -203,7 +203,7 @@ func (c *routeContext) setTimeout(a *routev3.RouteAction, d time.Duration) {
 		a.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{MaxStreamDuration: durationpb.New(d)}
 		return
 	}
-	a.MaxGrpcTimeout = durationpb.New(d) //nolint:staticcheck // what Istio sends
+	a.MaxGrpcTimeout = durationpb.New(d) // deprecated, and what Istio sends
 }
 
 func (c *routeContext) redirect(in *model.Redirect) *routev3.Route_Redirect {
@@ -282,7 +282,7 @@ func (c *routeContext) defaultRoute(svc *registry.Service, port int) *routev3.Ro
 		RetryPolicy:      c.r.t.retry,
 		Timeout:          durationpb.New(0),
 	}
-	a.MaxGrpcTimeout = durationpb.New(0) //nolint:staticcheck // what Istio sends
+	a.MaxGrpcTimeout = durationpb.New(0) // deprecated, and what Istio sends
 	return &routev3.Route{
 		Name: "default", Match: routeMatch(nil),
 		Decorator: &routev3.Decorator{Operation: svc.Hostname + ":" + strconv.Itoa(port) + "/*"},

@@ -196,7 +196,7 @@ func catchAllRoute(name string) *routev3.Route {
 		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: wire.PassthroughCluster},
 		Timeout:          durationpb.New(0),
 	}
-	a.MaxGrpcTimeout = durationpb.New(0) //nolint:staticcheck // what Istio sends
+	a.MaxGrpcTimeout = durationpb.New(0) // deprecated, and what Istio sends
 	out.Action = &routev3.Route_Route{Route: a}
 	return out
 }

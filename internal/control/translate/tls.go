@@ -84,7 +84,7 @@ func (t *Translator) upstreamTLS(g target, sni string) *tlsv3.UpstreamTlsContext
 	}
 	validation := &tlsv3.CertificateValidationContext{}
 	for _, id := range t.accounts(g.svc) {
-		//nolint:staticcheck // match_subject_alt_names is what Istio sends
+		// deprecated: match_subject_alt_names is what Istio sends
 		validation.MatchSubjectAltNames = append(validation.MatchSubjectAltNames, exactly(id))
 	}
 	return &tlsv3.UpstreamTlsContext{
@@ -136,7 +136,7 @@ func (t *Translator) downstreamMutual() *tlsv3.DownstreamTlsContext {
 	mesh := t.snap.Mesh()
 	validation := &tlsv3.CertificateValidationContext{}
 	for _, td := range append([]string{mesh.TrustDomain}, mesh.TrustDomainAliases...) {
-		//nolint:staticcheck // match_subject_alt_names is what Istio sends
+		// deprecated: match_subject_alt_names is what Istio sends
 		validation.MatchSubjectAltNames = append(validation.MatchSubjectAltNames, &matcherv3.StringMatcher{
 			MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "spiffe://" + td + "/"},
 		})
