@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"log/slog"
 	"net/http"
 	"sync"
 
@@ -78,7 +79,7 @@ func (d *downstream) serveHTTP2(first []byte) {
 	}
 	if err := h.conn.Serve(first, h.handle); err != nil {
 		d.e.telemetry.http2Ended(err)
-		d.e.opts.Log.Debug("HTTP/2 connection ended", "listener", d.spec.Name, "remote", d.facts.Remote, "error", err)
+		d.e.opts.Log.Debug("HTTP/2 connection ended", slog.String("listener", d.spec.Name), slog.Any("remote", d.facts.Remote), slog.Any("error", err))
 	}
 	h.work.Wait()
 }
