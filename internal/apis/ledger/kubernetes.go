@@ -24,7 +24,7 @@ const (
 	asIstio      = "as under Istio"
 )
 
-// template lists what is read of Pods, below the place of their spec.
+// podSpec lists what is read of Pods, below the place of their spec.
 const podSpec = `
 	serviceAccountName
 	containers[]

@@ -1,7 +1,8 @@
-// Package ledger says which fields of Istio's APIs tulle enforces, and refuses the others by name.
+// Package ledger says which fields of the APIs tulle enforces, and refuses the others by name.
 //
 // In comes a decoded message; out come problems of level unsupported for every field that is set and not in the tables, and for values that are
-// not in a field's list. The tables (networking.go, security.go, mesh.go) are the truth that docs/reference/fields.md is generated from; a field that is
+// not in a field's list. Kubernetes' objects, annotations and labels come as trees, and what they ask for in vain is told by warnings (Tell). The
+// tables (networking.go, security.go, mesh.go, kubernetes.go, metadata.go) are the truth that docs/reference/fields.md is generated from; a field that is
 // in no table is refused, so a new version of the API can't slip through. A Ledger is immutable. Read this file first.
 package ledger
 

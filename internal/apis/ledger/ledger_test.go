@@ -268,6 +268,29 @@ spec:
 	}
 }
 
+func TestNamesOfIstioInTheWrongPlaceAreTold(t *testing.T) {
+	for _, c := range []struct{ name, metadata, want, hint string }{
+		{"misspelt", `annotations: {traffic.sidecar.istio.io/excludeOutboundPort: "5432"}`,
+			`metadata.annotations["traffic.sidecar.istio.io/excludeOutboundPort"]`, `did you mean "traffic.sidecar.istio.io/excludeOutboundPorts"?`},
+		{"a label as an annotation", `annotations: {security.istio.io/tlsMode: istio}`, `metadata.annotations["security.istio.io/tlsMode"]`, "write it as a label"},
+		{"an annotation as a label", `labels: {networking.istio.io/exportTo: shop}`, `metadata.labels["networking.istio.io/exportTo"]`, "write it as an annotation"},
+		{"honoured", `annotations: {networking.istio.io/exportTo: "*"}`, "", ""},
+		{"a name of somebody else's", `annotations: {example.com/exportTo: "*"}`, "", ""},
+		{"a name of Istio's inside", `annotations: {internal.istio.io/parent: x}`, "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			text := "apiVersion: v1\nkind: Service\nmetadata: {name: web, " + c.metadata + "}\nspec: {ports: [{name: http, port: 80}]}\n"
+			var said, hints string
+			for _, p := range apis.Decode("web.yaml", []byte(text), apis.Options{}).Problems {
+				said, hints = said+p.Path, hints+p.Hint
+			}
+			if said != c.want || hints != c.hint {
+				t.Errorf("said %q, hint %q; want %q, %q", said, hints, c.want, c.hint)
+			}
+		})
+	}
+}
+
 // check runs the ledger over a spec written as JSON.
 func check(t *testing.T, spec string) []string {
 	t.Helper()

@@ -3,10 +3,12 @@ package ledger
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/tullemesh/tulle/internal/apis/document"
 	"github.com/tullemesh/tulle/internal/apis/problem"
+	"github.com/tullemesh/tulle/internal/apis/schema"
 )
 
 // Names of the ledgers of what Istio reads off metadata.
@@ -105,18 +107,42 @@ func (k *Kind) metadataFields() []Field {
 
 // tellMetadata tells which annotations and labels of Istio are not honoured.
 func (l *Ledger) tellMetadata(found []problem.Problem, meta *document.Node, path string) []problem.Problem {
-	for _, in := range []struct{ kind, field, word string }{{Annotations, "annotations", "annotation"}, {Labels, "labels", "label"}} {
+	for _, in := range []struct{ kind, other, field, word, otherWord string }{
+		{Annotations, Labels, "annotations", "an annotation", "a label"}, {Labels, Annotations, "labels", "a label", "an annotation"},
+	} {
 		values := meta.Lookup(in.field)
 		if values == nil {
 			continue
 		}
 		for i := range values.Fields {
 			f := &values.Fields[i]
+			at := document.Join(path+"."+in.field, f.Name)
 			entry, known := l.kinds[in.kind].Entries[f.Name]
-			if known && entry.Told != "" && !entry.harmless(f.Value.Text) {
-				found = append(found, notHonoured(document.Join(path+"."+in.field, f.Name), in.word+" "+f.Name+" is not honoured: "+entry.Told))
+			switch _, elsewhere := l.kinds[in.other].Entries[f.Name]; {
+			case known && entry.Told != "" && !entry.harmless(f.Value.Text):
+				found = append(found, notHonoured(at, f.Name+" is not honoured: "+entry.Told))
+			case known || !strings.Contains(f.Name, "istio.io/"):
+			case elsewhere:
+				p := notHonoured(at, f.Name+" is "+in.otherWord+": as "+in.word+" it does nothing")
+				p.Hint = "write it as " + in.otherWord
+				found = append(found, p)
+			default:
+				if name := l.misspelt(in.kind, f.Name); name != "" {
+					p := notHonoured(at, "Istio knows no such name: it does nothing")
+					p.Hint = "did you mean " + strconv.Quote(name) + "?"
+					found = append(found, p)
+				}
 			}
 		}
 	}
 	return found
+}
+
+// misspelt is the name that is nearly written; empty: there is none.
+func (l *Ledger) misspelt(kind, name string) string {
+	names := slices.Sorted(maps.Keys(l.kinds[kind].Entries))
+	if !schema.Near(name, names) {
+		return ""
+	}
+	return schema.Nearest(name, names)
 }
