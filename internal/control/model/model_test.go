@@ -227,7 +227,7 @@ func TestOneHostInSeveralNamespaces(t *testing.T) {
 func TestDelegatesAreMerged(t *testing.T) {
 	s, problems := build(t, service("a", "x")+service("b", "y")+
 		object("VirtualService", "x", "root", `{hosts: [a], http: [
-  {name: r, match: [{uri: {prefix: /api}, headers: {h: {exact: v}}}], timeout: 3s, delegate: {name: sub, namespace: y}},
+  {name: r, match: [{uri: {prefix: /api}, headers: {h: {exact: v}}}], timeout: 3s, retries: {attempts: 0}, delegate: {name: sub, namespace: y}},
   {name: gone, delegate: {name: missing}},
   {name: hidden, delegate: {name: hidden, namespace: y}},
   {name: last, route: [{destination: {host: a}}]}]}`)+
@@ -243,6 +243,9 @@ func TestDelegatesAreMerged(t *testing.T) {
 	var got []string
 	for _, r := range rules[0].HTTP {
 		line := r.Name + " " + r.Origin.Key.Name + " " + r.Timeout.String() + " " + r.Destinations[0].Host
+		if r.NoRetries {
+			line += " no-retries"
+		}
 		for _, m := range r.Matches {
 			line += " " + m.URI.Value
 			for _, h := range m.Headers {
@@ -252,8 +255,8 @@ func TestDelegatesAreMerged(t *testing.T) {
 		got = append(got, line)
 	}
 	want := []string{
-		"r-s sub 3s b.y.svc.cluster.local /api/v1 h=v",
-		"r sub 1s b.y.svc.cluster.local /api h=v",
+		"r-s sub 3s b.y.svc.cluster.local no-retries /api/v1 h=v",
+		"r sub 1s b.y.svc.cluster.local no-retries /api h=v",
 		"last root 0s a.x.svc.cluster.local",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
