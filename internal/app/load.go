@@ -19,6 +19,11 @@ func load(files []string, meshConfig string) (*generation, map[string][]byte, er
 	}
 	store := registry.NewStore(registry.Options{})
 	store.Put(in)
+	planned, err := projects(files, texts)
+	if err != nil {
+		return nil, nil, err
+	}
+	store.Put(planned)
 	set := store.Set()
 	g, _ := newGeneration(set, model.MeshFrom(set.MeshConfig), nil)
 	return g, texts, nil

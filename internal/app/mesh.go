@@ -168,7 +168,7 @@ func (m *Mesh) prepare(compiled []byte) error {
 		return err
 	}
 	if len(m.gateways) > 0 {
-		compiled = append(compiled, m.gatewayEntry()...)
+		compiled = append(compiled, gatewayEntry(m.gatewayAddress())...)
 	}
 	if err := os.WriteFile(m.path("project.yaml"), compiled, 0o600); err != nil {
 		return err

@@ -140,7 +140,7 @@ func (m *Mesh) gatewayAddress() netip.Addr {
 }
 
 // gatewayEntry is the object by which the control plane knows the gateway.
-func (m *Mesh) gatewayEntry() string {
+func gatewayEntry(address netip.Addr) string {
 	return fmt.Sprintf(`---
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
@@ -152,7 +152,7 @@ spec:
   address: %s
   labels: {app: istio-ingressgateway, istio: ingressgateway}
   serviceAccount: istio-ingressgateway
-`, m.gatewayAddress())
+`, address)
 }
 
 func loopback() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
