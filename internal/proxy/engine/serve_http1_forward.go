@@ -161,7 +161,7 @@ func (x *http1Exchange) getConn() *Failure {
 		var err error
 		c, err = u.Connect(ctx, &cluster.Use{ServerName: string(withoutPort(x.req.Authority))})
 		d.cancel.Store(nil)
-		if f := x.interrupted(); f != nil {
+		if f := x.connected(); f != nil {
 			if c != nil {
 				c.Close()
 			}
@@ -187,17 +187,29 @@ func (x *http1Exchange) interrupted() *Failure {
 	switch {
 	case x.d.left.Load():
 		return &Failure{Kind: ClientLeft}
-	case g.Clear(slotRoute):
+	case g.Expired(slotRoute):
 		x.upstream.Counts.RequestTimeouts.Add(1)
 		return &Failure{Kind: RouteTimeout}
-	case g.Clear(slotStream):
+	case g.Expired(slotStream):
 		return &Failure{Kind: StreamIdle}
-	case g.Clear(slotLife):
+	case g.Expired(slotLife):
 		return &Failure{Kind: DurationTimeout}
-	case g.Clear(slotRequest):
+	case g.Expired(slotRequest):
 		return &Failure{Kind: RequestTimeout}
 	case x.d.state.Load() == stateEnding:
 		return &Failure{Kind: ClientLeft, Detail: "the proxy ends"}
+	}
+	return nil
+}
+
+// connected ends a wait for a connection: the route's timeout bounded it, and
+// begins anew when the request is complete.
+func (x *http1Exchange) connected() *Failure {
+	if f := x.interrupted(); f != nil {
+		return f
+	}
+	if x.d.guard.Clear(slotRoute) {
+		return &Failure{Kind: RouteTimeout}
 	}
 	return nil
 }

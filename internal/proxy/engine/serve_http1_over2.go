@@ -98,7 +98,7 @@ func (x *http1Exchange) openOver2() (*http2Call, *Failure) {
 	d.guard.Set(slotWatch, d.e.clock.Now()+int64(watchAfter))
 	c, err := x.openHTTP2(ctx, x.reqFrame.WantsTrailers)
 	d.cancel.Store(nil)
-	if f := x.interrupted(); f != nil {
+	if f := x.connected(); f != nil {
 		if err == nil {
 			c.finish(false)
 		}

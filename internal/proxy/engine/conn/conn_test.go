@@ -233,6 +233,14 @@ func TestGuardExpiresEachSlotAtItsTime(t *testing.T) {
 				t.Errorf("slot %d expired after %v, want %v", slot, time.Duration(got-start), want)
 			}
 		}
+		g.Set(4, clock.Now()+int64(time.Hour))
+		if !g.Expired(0) || g.Expired(0) || g.Expired(4) || expired[4].Load() != 0 {
+			t.Error("Expired tells of an expiry once, and leaves the others")
+		}
+		<-time.After(2 * time.Hour)
+		if expired[4].Load() == 0 {
+			t.Error("asking whether a deadline has expired unset it")
+		}
 		if !g.Clear(1) || g.Clear(1) || g.Clear(2) {
 			t.Error("Clear tells of an expiry once, and only of one that was")
 		}

@@ -82,6 +82,12 @@ func (g *Guard) Clear(slot int) (expired bool) {
 	return true
 }
 
+// Expired reports whether a slot has expired and then clears it; one that has
+// not expired stays set.
+func (g *Guard) Expired(slot int) bool {
+	return g.slots[slot].Load() == expiredMark && g.Clear(slot)
+}
+
 // expiredMark is the value of a slot that expired and was not yet cleared.
 const expiredMark = -1
 
