@@ -193,8 +193,10 @@ func TestConnectionsThatBackendsCloseAtRandomHarmNobody(t *testing.T) {
 	var done sync.Map // *atomic.Int64 by path
 	b := serveWith(t, func(_ int, c net.Conn) {
 		r := bufio.NewReader(c)
-		for {
-			_ = c.SetReadDeadline(time.Now().Add(time.Duration(1+rand.IntN(50)) * time.Millisecond))
+		for served := 0; ; served++ {
+			if served > 0 {
+				_ = c.SetReadDeadline(time.Now().Add(time.Duration(1+rand.IntN(50)) * time.Millisecond))
+			}
 			if _, err := r.Peek(1); err != nil {
 				return // idle for long enough
 			}

@@ -151,7 +151,12 @@ func (x *http1Exchange) buildRequest() *Failure {
 // getConn takes a pooled connection or makes one.
 func (x *http1Exchange) getConn() *Failure {
 	d, u := x.d, x.upstream
-	c := u.Reuse(!x.replayable || !x.idempotent(), d.e.clock.Now())
+	// A repetition trusts pooled connections less and less: where one was
+	// stale, others of its age may be.
+	var c *cluster.Conn
+	if x.attempts < attemptsMax {
+		c = u.Reuse(!x.replayable || !x.idempotent() || x.attempts > 1, d.e.clock.Now())
+	}
 	if c == nil {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()

@@ -275,7 +275,11 @@ func (s *Session) peerReset(f *frame) error {
 		}
 		return s.idle()
 	}
-	st.fail(&ResetError{Code(binary.BigEndian.Uint32(f.payload))})
+	// A complete response stands, although the server wants no more of the
+	// request (RFC 9113 §8.1).
+	if s.opts.Role == Server || !st.remoteEnd {
+		st.fail(&ResetError{Code(binary.BigEndian.Uint32(f.payload))})
+	}
 	s.touch(st)
 	s.forget(st, false)
 	if s.opts.Role == Server && !s.resets.take(resetBurst, resetRate, s.now) {

@@ -419,3 +419,16 @@ func TestRefusedAndUnseenStreamsMayBeSentAgain(t *testing.T) {
 		}
 	}
 }
+
+func TestACompleteResponseStandsWhenTheServerWantsNoMoreOfTheRequest(t *testing.T) {
+	s := NewSession(Options{Role: Client})
+	st := s.open()
+	s.sendRequest(st, &message.Head{Method: []byte("POST"), Scheme: []byte("http"), Path: []byte("/"), Authority: []byte("a")}, false, false)
+	in := newWire().settings().headers(1, 0, ":status: 200").frame(kindData, flagEndStream, 1, "ok").frame(kindReset, 0, 1, u32(uint32(NoError)))
+	if _, err := s.Feed(in.b, 1); err != nil {
+		t.Fatal(err)
+	}
+	if st.err != nil || !st.gone || string(st.body) != "ok" {
+		t.Errorf("error %v, gone %v, body %q", st.err, st.gone, st.body)
+	}
+}
