@@ -129,6 +129,9 @@ func (s *Snapshot) GatewayRules(gateway, proxyNamespace string) []*Rules {
 	return s.rules.bound(gateway, proxyNamespace)
 }
 
+// Rules lists the rules of all gateways and sidecars, whoever sees them, oldest first.
+func (s *Snapshot) Rules() []*Rules { return s.rules.all }
+
 // MeshRules lists the rules of sidecars in namespace ns, in Istio's order:
 // those exported to it alone first, then public ones, each oldest first.
 func (s *Snapshot) MeshRules(ns string) []*Rules { return s.rules.bound(MeshGateway, ns) }

@@ -20,25 +20,19 @@ func (d *dirt) related(host string) { d.hosts[host] = struct{}{} }
 // such a rule's other hosts come and go with the services of the first.
 func (d *dirt) relatedByRules(hosts map[string]struct{}) {
 	for _, s := range []*model.Snapshot{d.prev.snap, d.t.snap} {
-		seen := make(map[*model.Rules]struct{})
-		for ns := range s.Namespaces() {
-			for _, x := range s.MeshRules(ns) {
-				if _, dup := seen[x]; dup {
-					continue
-				}
-				seen[x] = struct{}{}
-				if slices.ContainsFunc(x.Hosts, func(rh string) bool {
-					for h := range hosts {
-						if match.HostsOverlap(rh, h) {
-							return true
-						}
-					}
-					return false
-				}) {
-					for _, rh := range x.Hosts {
-						d.related(rh)
+		for _, x := range s.Rules() {
+			if !slices.ContainsFunc(x.Hosts, func(rh string) bool {
+				for h := range hosts {
+					if match.HostsOverlap(rh, h) {
+						return true
 					}
 				}
+				return false
+			}) {
+				continue
+			}
+			for _, rh := range x.Hosts {
+				d.related(rh)
 			}
 		}
 	}

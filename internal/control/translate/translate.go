@@ -21,6 +21,7 @@ package translate
 
 import (
 	"fmt"
+	"slices"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
@@ -68,7 +69,11 @@ func (t *Translator) Snapshot() *model.Snapshot { return t.snap }
 // "route configuration/virtual host". The slice is shared: do not write.
 func (t *Translator) Names(v *View, typeURL string) []string {
 	names, _ := remember(t, nil, v, tableNames, typeURL, func(r *reader) ([]string, error) {
-		return t.mem.lists.intern(t.names(r, typeURL)), nil
+		out := t.names(r, typeURL)
+		if !slices.IsSorted(out) { // streams look names up by halves
+			out = slices.Sorted(slices.Values(out))
+		}
+		return t.mem.lists.intern(out), nil
 	})
 	return names
 }
