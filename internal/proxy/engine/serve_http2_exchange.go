@@ -30,6 +30,9 @@ type http2Exchange struct {
 
 	first       []byte // body bytes that go out with the head
 	replayable  bool   // they are the whole request
+	kept        []byte // all body bytes so far, while they are few
+	keptEnd     bool   // they are all
+	tooMany     bool   // they were not few
 	sentAll     atomic.Bool
 	held        *http1Call // whose buffer res may be in
 	wrote       bool       // some of the request went out
@@ -133,10 +136,27 @@ func (x *http2Exchange) repeats(f *Failure) bool {
 		return false
 	}
 	wrote := x.wrote
-	if errors.Is(f.Cause, http2.ErrNotProcessed) && x.replayable {
+	if errors.Is(f.Cause, http2.ErrNotProcessed) && (x.replayable || !x.tooMany) {
 		wrote = false
 	}
-	return x.mayRepeat(f, wrote, x.replayable, x.sawResponse)
+	if !x.mayRepeat(f, wrote, x.replayable, x.sawResponse) {
+		return false
+	}
+	if !x.replayable {
+		x.first, x.replayable = x.kept, x.keptEnd
+	}
+	return true
+}
+
+// keep remembers what was read of the body, so that it can be sent again.
+func (x *http2Exchange) keep(p []byte, end bool) {
+	if len(x.kept)+len(p) > replayBytesMax || end && x.st.Trailers() != nil {
+		x.kept, x.tooMany = nil, true
+	}
+	if !x.tooMany {
+		x.kept = append(x.kept, p...)
+		x.keptEnd = end
+	}
 }
 
 func (x *http2Exchange) setDeadlines() {
@@ -209,6 +229,7 @@ func (x *http2Exchange) attempt() *Failure {
 			c.interrupt()
 		}
 		x.side.Wait()
+		x.st.ResumeReading() // if there is another attempt
 	}
 	c.finish(whole)
 	return f
@@ -306,6 +327,7 @@ func (x *http2Exchange) pump(c call) {
 		x.touch()
 		end := err != nil
 		x.bytesIn += int64(n)
+		x.keep(b.B[:n], end)
 		if c.sendBody(b.B[:n], end, x.trailersOf(end)) != nil {
 			return // the reader of the response finds out why
 		}

@@ -294,3 +294,27 @@ func TestAnswersThatNobodyReadsAreBounded(t *testing.T) {
 		t.Error("it goes on")
 	}
 }
+
+// A peer that never answers the notice is told the last stream all the same.
+func TestDrainDoesNotWaitForAnAnswerToItsNotice(t *testing.T) {
+	a, b := pair(t)
+	c, done := serving(t, a, Options{}, Timeouts{}, echoing(t))
+	if _, err := b.Write(fromClient().b); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.Drain()
+	got, err := io.ReadAll(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := said(t, got); !strings.Contains(s, "GOAWAY 2147483647 NO_ERROR") || !strings.HasSuffix(s, "GOAWAY 0 NO_ERROR") {
+		t.Errorf("it said %s", s)
+	}
+	b.Close()
+	if err := within(t, "the end", done); err != nil {
+		t.Error(err)
+	}
+}

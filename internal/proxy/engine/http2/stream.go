@@ -99,6 +99,13 @@ func (st *Stream) StopReading() {
 	c.mu.Unlock()
 }
 
+// ResumeReading takes StopReading back.
+func (st *Stream) ResumeReading() {
+	st.conn.mu.Lock()
+	st.unread = false
+	st.conn.mu.Unlock()
+}
+
 // Err tells why the stream failed, or nil.
 func (st *Stream) Err() error {
 	st.conn.mu.Lock()
@@ -215,6 +222,8 @@ func (st *Stream) send(f func(*Session)) error {
 	}
 	s := st.session
 	switch {
+	case st.answeredLocked():
+		return nil
 	case st.gone:
 		return ErrClosed
 	case st.ID == 0 && (s.away || s.failed != nil || s.nextID > streamIDMax-2):
@@ -223,6 +232,12 @@ func (st *Stream) send(f func(*Session)) error {
 	f(s)
 	c.flushLocked()
 	return nil
+}
+
+// answeredLocked: the server's whole response is here and it wants no more of
+// the request; the rest is dropped (RFC 9113 §8.1).
+func (st *Stream) answeredLocked() bool {
+	return st.gone && st.remoteEnd && st.session.opts.Role == Client
 }
 
 // Write sends body bytes and waits for window and for the connection to take
@@ -235,6 +250,8 @@ func (st *Stream) Write(p []byte, end bool) (n int, err error) {
 		switch {
 		case st.err != nil:
 			return n, st.err
+		case st.answeredLocked():
+			return len(p), nil
 		case st.gone:
 			return n, ErrClosed
 		}
