@@ -3,6 +3,7 @@ package engine
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -64,6 +65,8 @@ type setup struct {
 	routes   []*router.Route
 	clusters []*cluster.Spec
 	extra    func(*Parts)
+	self     Workload // zero: cart-1
+	peers    PeerCodec
 }
 
 // to is a route that sends everything with a prefix to a cluster.
@@ -130,7 +133,7 @@ func start(t testing.TB, s *setup) *proxy {
 	t.Helper()
 	p := &proxy{registry: observe.NewRegistry(), log: &syncBuffer{}}
 	p.Engine = New(Options{Registry: p.registry, OpenLog: func(string) (io.WriteCloser, error) { return p.log, nil },
-		Self: Workload{Name: "cart-1", Namespace: "shop", CanonicalService: "cart"}})
+		Self: cmp.Or(s.self, Workload{Name: "cart-1", Namespace: "shop", CanonicalService: "cart"}), Peers: s.peers})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()

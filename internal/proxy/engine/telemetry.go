@@ -118,6 +118,8 @@ type seriesKey struct {
 	grpcReq  bool
 	mutual   bool
 	inbound  bool
+	// upstream is the endpoint's SPIFFE ID, of an outbound request.
+	upstream string
 }
 
 type requestSeries struct {
@@ -155,7 +157,8 @@ func (t *telemetry) request(x *exchange) {
 
 func (t *telemetry) key(x *exchange) seriesKey {
 	d := x.d
-	k := seriesKey{source: x.source, status: x.res.Status, inbound: d.spec.Direction == listener.Inbound, mutual: d.facts.Verified}
+	k := d.seriesKey(x.upstream)
+	k.source, k.status = x.source, x.res.Status
 	if x.failure.Kind != NoFailure {
 		k.flag = x.failure.Answer().Flag
 	}
@@ -163,11 +166,7 @@ func (t *telemetry) key(x *exchange) seriesKey {
 		k.status = 0
 	}
 	if x.cluster != nil {
-		k.service = x.cluster.Spec().Service
-	}
-	if x.upstream != nil {
-		k.workload = x.upstream.Info().Workload
-		k.mutual = k.mutual || x.upstream.Secure()
+		k.service = serviceOf(x.cluster)
 	}
 	if k.grpcReq = x.isGRPC(); k.grpcReq {
 		k.grpc = x.grpc
@@ -176,6 +175,29 @@ func (t *telemetry) key(x *exchange) seriesKey {
 		}
 	}
 	return k
+}
+
+// seriesKey is what is known of both ends. Whether they proved who they are is
+// known of the downstream for inbound traffic, of the upstream for outbound.
+func (d *downstream) seriesKey(u *cluster.Upstream) seriesKey {
+	k := seriesKey{source: d.peer, inbound: d.spec.Direction == listener.Inbound, mutual: d.facts.Verified}
+	if u != nil {
+		k.service, k.workload = serviceOf(u.Cluster()), u.Info().Workload
+		if !k.inbound {
+			k.mutual, k.upstream = u.Mutual(), u.Peer()
+		}
+	}
+	return k
+}
+
+// serviceOf is the service behind a cluster. What nobody registered has the
+// cluster's name, as Istio names it (PassthroughCluster).
+func serviceOf(c *cluster.Cluster) cluster.Service {
+	spec := c.Spec()
+	if spec.Catchall && spec.Service == (cluster.Service{}) {
+		return cluster.Service{Name: spec.Name}
+	}
+	return spec.Service
 }
 
 // grpcStatus keeps the label within gRPC's codes.
@@ -249,6 +271,10 @@ func (t *telemetry) values(k *seriesKey) []string {
 		source, destination, reporter = k.source, t.self, "destination"
 	} else {
 		destination = endpointWorkload(k.workload, k.service)
+		destination.Principal = k.upstream
+	}
+	if !k.mutual {
+		source.Principal, destination.Principal = "", "" // nobody proved any
 	}
 	return []string{
 		reporter,
@@ -329,8 +355,7 @@ func (t *telemetry) http2Ended(err error) {
 type tcpSeries struct{ closedTotal, sent, received *observe.Counter }
 
 func (t *telemetry) tcpOpened(d *downstream, u *cluster.Upstream) *tcpSeries {
-	k := seriesKey{source: d.peer, service: u.Cluster().Spec().Service, workload: u.Info().Workload,
-		inbound: d.spec.Direction == listener.Inbound, mutual: d.facts.Verified}
+	k := d.seriesKey(u)
 	values := append(t.values(&k), "tcp", "-", security(k.mutual, k.inbound))
 	t.opened.With(values...).Inc()
 	return &tcpSeries{t.closed.With(values...), t.sent.With(values...), t.recv.With(values...)}

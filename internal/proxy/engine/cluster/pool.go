@@ -41,6 +41,7 @@ type Upstream struct {
 	transport *tls.ClientSpec // nil: plaintext
 
 	info   atomic.Pointer[EndpointInfo]
+	peer   atomic.Pointer[string]
 	Counts Counts
 	mux    multiplex
 
@@ -71,6 +72,31 @@ func (u *Upstream) Cluster() *Cluster { return u.cluster }
 
 // Secure reports whether connections use TLS.
 func (u *Upstream) Secure() bool { return u.transport != nil }
+
+// Mutual reports whether connections prove both ends' identities.
+func (u *Upstream) Mutual() bool {
+	return u.transport != nil && u.transport.Certificate != "" && u.transport.Validation != ""
+}
+
+// Peer is the URI SAN of the certificate that the endpoint last showed, or
+// empty.
+func (u *Upstream) Peer() string {
+	if p := u.peer.Load(); p != nil {
+		return *p
+	}
+	return ""
+}
+
+// learnPeer keeps who the endpoint proved to be.
+func (u *Upstream) learnPeer(t *conn.TLS) {
+	certs := t.ConnectionState().PeerCertificates
+	if u.transport.Validation == "" || len(certs) == 0 || len(certs[0].URIs) == 0 {
+		return
+	}
+	if id := certs[0].URIs[0].String(); id != u.Peer() {
+		u.peer.Store(&id)
+	}
+}
 
 // Upstream returns a host's live endpoint, or nil outside Live.
 func (h *Host) Upstream() *Upstream { return h.up }
@@ -176,6 +202,7 @@ func (u *Upstream) connect(ctx context.Context, use *Use) (*Conn, error) {
 			return nil, fmt.Errorf("%w: TLS handshake with %s: %w", ErrConnect, u.Host.Key, err)
 		}
 		c.Stream = t
+		u.learnPeer(t)
 	}
 	u.Counts.ConnTotal.Add(1)
 	u.Counts.ConnActive.Add(1)
