@@ -242,7 +242,12 @@ func (t *Translator) egressTarget(r *reader, hostPort string) egressTarget {
 	if !one {
 		return egressTarget{}
 	}
-	svc := r.service(host)
+	// What the workload's Sidecar leaves out has no routes, and gets no listener.
+	scope := r.scope().egressFor(number)
+	if scope == nil {
+		return egressTarget{}
+	}
+	svc := scope.byHost[host]
 	if svc == nil {
 		return egressTarget{}
 	}
@@ -281,6 +286,12 @@ func (t *Translator) egressListener(r *reader, name, hostPort string, at netip.A
 	for _, c := range chains {
 		fc := t.filterChain(l, c)
 		fc.FilterChainMatch = c.match()
+		if c.matchesAll() && len(chains) > 1 {
+			// Beside a chain of plaintext HTTP, one without a match would not get
+			// other plaintext: Envoy finds the transport first.
+			l.DefaultFilterChain = fc
+			continue
+		}
 		l.FilterChains = append(l.FilterChains, fc)
 	}
 	return l
