@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/observe"
 	"github.com/tullemesh/tulle/internal/proxy/engine/access"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
@@ -38,7 +39,7 @@ type Options struct {
 	// OpenLog opens an access log's path; nil opens files and /dev/std*.
 	OpenLog func(path string) (io.WriteCloser, error)
 	// ConnectionsMax bounds the connections of one listening address; 0 is
-	// listener.ConnectionsMax.
+	// limit.ListenerConnectionsMax.
 	ConnectionsMax int
 }
 
@@ -83,7 +84,7 @@ func New(o Options) *Engine {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.ConnectionsMax == 0 {
-		o.ConnectionsMax = listener.ConnectionsMax
+		o.ConnectionsMax = limit.ListenerConnectionsMax
 	}
 	e := &Engine{
 		opts: o, clock: conn.NewClock(), store: tls.NewStore(),

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
@@ -285,13 +286,10 @@ func (x *http1Exchange) keepRest(used int) {
 	x.h.left, x.in = x.in, nil
 }
 
-// Limits of reading what a client still sends after our last answer, so that
-// the kernel does not reset the connection before the client has read it
-// (RFC 9112 §9.6).
-const (
-	lingerBytesMax = 256 << 10
-	lingerTime     = time.Second
-)
+// lingerTime is how long we still read what a client sends after our last
+// answer, so that the kernel does not reset the connection before the client
+// has read it (RFC 9112 §9.6).
+const lingerTime = time.Second
 
 func (x *http1Exchange) linger() {
 	d := x.d
@@ -301,7 +299,7 @@ func (x *http1Exchange) linger() {
 	_ = d.sock.SetReadDeadline(time.Now().Add(lingerTime))
 	b := d.e.buffers.Get()
 	defer d.e.buffers.Put(b)
-	for total := 0; total < lingerBytesMax; {
+	for total := 0; total < limit.LingerBytesMax; {
 		n, err := d.stream.Read(b.B)
 		if err != nil {
 			return

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/observe"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
@@ -133,10 +134,6 @@ type seriesCache struct {
 	series *requestSeries
 }
 
-// seriesMax bounds the cached combinations; beyond, each request resolves its
-// labels anew and falls into the registry's overflow series.
-const seriesMax = 8192
-
 // request counts a finished request.
 func (t *telemetry) request(x *exchange) {
 	if x.counted {
@@ -227,7 +224,7 @@ func (t *telemetry) find(key seriesKey) *requestSeries {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	old := *t.series.Load()
-	if len(old) >= seriesMax {
+	if len(old) >= limit.LabelSetsMax {
 		return s
 	}
 	next := make(map[seriesKey]*requestSeries, len(old)+1)

@@ -9,14 +9,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/observe"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 )
 
 const (
-	// bufferBytesMax bounds the lines that wait for a sink; further ones are
-	// dropped and counted.
-	bufferBytesMax = 1 << 20
 	// flushAfter is how long a line may wait, so that many lines make one
 	// write. Envoy's default is a second.
 	flushAfter = 100 * time.Millisecond
@@ -201,7 +199,7 @@ func newSink(w io.WriteCloser, dropped *observe.Counter) *sink { return &sink{w:
 func (s *sink) write(f *Format, r *Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || len(s.lines) >= bufferBytesMax {
+	if s.closed || len(s.lines) >= limit.AccessLogBytesMax {
 		s.dropped.Inc()
 		return
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/tullemesh/tulle/internal/limit"
 )
 
 const (
@@ -18,8 +20,6 @@ const (
 	dnsRefreshMin = time.Second
 	// dnsTimeout bounds one question.
 	dnsTimeout = 5 * time.Second
-	// dnsAnswersMax bounds the addresses taken of one answer.
-	dnsAnswersMax = 256
 )
 
 // Resolver asks DNS. ttl is zero when it is not known.
@@ -127,8 +127,8 @@ func (c *Cluster) resolve(ctx context.Context, name string) {
 }
 
 func (c *Cluster) answered(ctx context.Context, name string, addrs []netip.Addr) {
-	if len(addrs) > dnsAnswersMax {
-		addrs = addrs[:dnsAnswersMax]
+	if len(addrs) > limit.DNSAnswersMax {
+		addrs = addrs[:limit.DNSAnswersMax]
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -155,9 +155,6 @@ type answer struct {
 	until int64 // of the clock
 }
 
-// namesMax bounds the answers that are kept; clients choose the names.
-const namesMax = 1024
-
 // Resolve asks for the address of a name that a client chose, or reads it from
 // an answer of the last seconds.
 func (l *Live) Resolve(host string) (netip.Addr, error) {
@@ -182,7 +179,7 @@ func (l *Live) Resolve(host string) (netip.Addr, error) {
 	}
 	l.names.mu.Lock()
 	defer l.names.mu.Unlock()
-	if len(l.names.at) >= namesMax || l.names.at == nil {
+	if len(l.names.at) >= limit.ChosenNamesMax || l.names.at == nil {
 		l.names.at = map[string]answer{}
 	}
 	l.names.at[host] = answer{addrs[0], now + int64(dnsRefresh)}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 )
 
@@ -128,11 +129,11 @@ func (c *Cluster) full() bool {
 
 // beginWait counts a waiting request against the threshold.
 func (c *Cluster) beginWait() error {
-	limit := c.spec.Load().MaxPending
-	if limit == 0 {
-		limit = pendingMax
+	most := c.spec.Load().MaxPending
+	if most == 0 {
+		most = limit.UpstreamPendingMax
 	}
-	if exceeds(c.pending.Add(1), limit) {
+	if exceeds(c.pending.Add(1), most) {
 		c.pending.Add(-1)
 		return ErrOverflow
 	}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/tls"
 )
@@ -22,10 +23,6 @@ var (
 	// ErrConnect: the connection was not made; nothing was sent.
 	ErrConnect = errors.New("upstream connect failed")
 )
-
-// originalDstMax bounds the live endpoints of an ORIGINAL_DST cluster: clients
-// choose the addresses.
-const originalDstMax = 4096
 
 // LiveOptions are what Live needs.
 type LiveOptions struct {
@@ -285,9 +282,9 @@ func (c *Cluster) original(to netip.AddrPort) (*Upstream, error) {
 	if u := c.upstreams[key]; u != nil {
 		return u, nil
 	}
-	if len(c.upstreams) >= originalDstMax {
+	if len(c.upstreams) >= limit.OriginalDestinationsMax {
 		c.forgetLocked()
-		if len(c.upstreams) >= originalDstMax {
+		if len(c.upstreams) >= limit.OriginalDestinationsMax {
 			return nil, ErrOverflow
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/tls"
 )
@@ -18,8 +19,6 @@ const (
 	connectTimeout = 5 * time.Second
 	// idleTimeout of pooled connections when a cluster has none (Envoy: 1 h).
 	idleTimeout = time.Hour
-	// idleMax bounds the idle connections of one endpoint.
-	idleMax = 1024
 	// freshWindow is for how long a pooled connection is used again without
 	// asking the kernel whether the peer has closed it.
 	freshWindow = 100 * time.Millisecond
@@ -258,7 +257,7 @@ func (c *Conn) Release(now int64) {
 		return
 	}
 	u.mu.Lock()
-	keep := !u.retired && len(u.idle) < idleMax
+	keep := !u.retired && len(u.idle) < limit.UpstreamIdleMax
 	if keep {
 		u.idle = append(u.idle, c)
 	}
@@ -303,14 +302,14 @@ func (u *Upstream) unused() bool {
 
 // reap closes idle connections that are too old or that the peer closed.
 func (u *Upstream) reap(now int64) {
-	limit := u.cluster.spec.Load().IdleTimeout
-	if limit <= 0 {
-		limit = idleTimeout
+	most := u.cluster.spec.Load().IdleTimeout
+	if most <= 0 {
+		most = idleTimeout
 	}
 	var dead []*Conn
 	u.mu.Lock()
 	u.idle = slices.DeleteFunc(u.idle, func(c *Conn) bool {
-		drop := now-c.since > int64(limit) || c.Socket().Look() != conn.Quiet
+		drop := now-c.since > int64(most) || c.Socket().Look() != conn.Quiet
 		if drop {
 			dead = append(dead, c)
 		}
@@ -327,9 +326,6 @@ type waiter struct {
 	upstream *Upstream // nil: only a place to dial will do
 	got      chan *Conn
 }
-
-// pendingMax is used when a cluster has no threshold (Envoy: 1,024).
-const pendingMax = 1024
 
 // reserve takes a place for a new connection. When all are taken it waits:
 // then it returns a connection that another request released, or nil with a

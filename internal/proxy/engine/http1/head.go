@@ -15,6 +15,7 @@ package http1
 import (
 	"bytes"
 
+	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
@@ -25,27 +26,22 @@ type Limits struct {
 	FieldsMax    int // default 100, Envoy's max_headers_count
 }
 
-const (
-	headBytesMax = 60 << 10
-	fieldsMax    = 100
-	methodMax    = 32
-	// leadingMax is how many bytes of empty lines before a request line are
-	// skipped (RFC 9112 §2.2: at least one).
-	leadingMax = 2
-)
+// leadingMax is how many bytes of empty lines before a request line are
+// skipped (RFC 9112 §2.2: at least one).
+const leadingMax = 2
 
 func (l Limits) headBytes() int {
 	if l.HeadBytesMax > 0 {
 		return l.HeadBytesMax
 	}
-	return headBytesMax
+	return limit.HeadBytesMax
 }
 
 func (l Limits) fields() int {
 	if l.FieldsMax > 0 {
 		return l.FieldsMax
 	}
-	return fieldsMax
+	return limit.HeadFieldsMax
 }
 
 // Framing is what a head says about the message's body and the connection.
@@ -155,7 +151,7 @@ func parseRequestLine(line []byte, h *message.Head) (targetForm, error) {
 	if sp <= 0 || !all(line[:sp], isToken) {
 		return 0, ErrMethod
 	}
-	if sp > methodMax {
+	if sp > limit.MethodBytesMax {
 		return 0, ErrMethodLong
 	}
 	h.Method = line[:sp]

@@ -11,10 +11,6 @@ import (
 	"time"
 )
 
-// ConnectionsMax bounds the open connections of one address unless the owner
-// gives another bound. Beyond, new ones are closed at once and counted.
-const ConnectionsMax = 65536
-
 // Acceptor accepts at one address and gives each connection a goroutine.
 type Acceptor struct {
 	// Fixed at creation.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 
+	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 )
 
@@ -23,10 +24,6 @@ func (s *Spec) Seen(c *fact.Conn) *fact.Conn {
 	seen.TLS, seen.SNI, seen.ALPN = false, "", nil
 	return &seen
 }
-
-// HelloBytesMax bounds the bytes that the TLS inspector looks at. A ClientHello
-// with post-quantum key shares takes about 2 KiB; Envoy's bound is 16 KiB.
-const HelloBytesMax = 16 << 10
 
 // Sniffed says how far an inspector has come.
 type Sniffed uint8
@@ -64,12 +61,12 @@ func InspectTLS(b []byte) (Hello, Sniffed) {
 		}
 		part := b[5:min(len(b), 5+n)]
 		message = append(message, part...)
-		if len(message) > 0 && message[0] != 1 || len(message) > HelloBytesMax {
+		if len(message) > 0 && message[0] != 1 || len(message) > limit.HelloBytesMax {
 			return Hello{}, No
 		}
 		if len(message) >= 4 {
 			size := int(message[1])<<16 | int(message[2])<<8 | int(message[3])
-			if size > HelloBytesMax {
+			if size > limit.HelloBytesMax {
 				return Hello{}, No
 			}
 			if len(message) >= 4+size {
@@ -169,11 +166,6 @@ func protocols(b []byte) []string {
 	return out
 }
 
-// sniffLineMax bounds the request line that the HTTP inspector reads before it
-// gives up; the method and the target's first byte are enough to say Yes only
-// with the version, as Envoy's inspector does.
-const sniffLineMax = 8 << 10
-
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 // InspectHTTP tells from the first bytes whether a plaintext connection speaks
@@ -206,7 +198,7 @@ func InspectHTTP(b []byte) (protocol string, s Sniffed) {
 		return "", No
 	}
 	if end < 0 {
-		if len(b) > sniffLineMax {
+		if len(b) > limit.SniffLineBytesMax {
 			return "", No
 		}
 		return "", NeedMore

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tullemesh/tulle/internal/limit"
 )
 
 // clientHello records what crypto/tls sends first.
@@ -14,7 +16,7 @@ func clientHello(t testing.TB, c *tls.Config) []byte {
 	client, server := net.Pipe()
 	done := make(chan []byte)
 	go func() {
-		buf := make([]byte, HelloBytesMax)
+		buf := make([]byte, limit.HelloBytesMax)
 		n, _ := server.Read(buf)
 		server.Close()
 		done <- buf[:n]
@@ -86,7 +88,7 @@ func TestHTTPInspector(t *testing.T) {
 		{"binary", "\x00\x01\x02", "", No},
 		{"MySQL client", "\x20\x00\x00\x01", "", No},
 		{"target with a control", "GET \x01", "", No},
-		{"long line", "GET /" + strings.Repeat("a", sniffLineMax), "", No},
+		{"long line", "GET /" + strings.Repeat("a", limit.SniffLineBytesMax), "", No},
 	}
 	for _, c := range cases {
 		if protocol, s := InspectHTTP([]byte(c.raw)); protocol != c.protocol || s != c.want {

@@ -116,14 +116,24 @@ func withoutPort(authority []byte) []byte {
 // may come several times.
 func (t *Table) Clusters(yield func(string) bool) {
 	for _, h := range t.hosts {
-		for _, r := range h.Routes {
-			if r.Forward == nil {
-				continue
+		for name := range h.Clusters {
+			if !yield(name) {
+				return
 			}
-			for i := range r.Forward.Clusters {
-				if !yield(r.Forward.Clusters[i].Cluster) {
-					return
-				}
+		}
+	}
+}
+
+// Clusters yields the name of every cluster that a route of the host may
+// forward to; a name may come several times.
+func (h *VirtualHost) Clusters(yield func(string) bool) {
+	for _, r := range h.Routes {
+		if r.Forward == nil {
+			continue
+		}
+		for i := range r.Forward.Clusters {
+			if !yield(r.Forward.Clusters[i].Cluster) {
+				return
 			}
 		}
 	}

@@ -1,0 +1,38 @@
+package limit
+
+// What clients of the data plane can make grow, where no configuration says otherwise; their tests are those of the packages that enforce them.
+const (
+	// ListenerConnectionsMax bounds the open connections of one listening address: at some 6 KiB each, 400 MiB.
+	ListenerConnectionsMax = 65_536
+	// HeadBytesMax bounds a message's head (Envoy: max_request_headers_kb, 60).
+	HeadBytesMax = 60 << 10
+	// HeadFieldsMax bounds the fields of a head (Envoy: max_headers_count, 100).
+	HeadFieldsMax = 100
+	// MethodBytesMax bounds a method; the longest registered one has 17 (IANA HTTP Method Registry).
+	MethodBytesMax = 32
+	// HelloBytesMax bounds the bytes that the TLS inspector looks at. A ClientHello with post-quantum key shares takes about 2 KiB;
+	// Envoy's bound is 16 KiB.
+	HelloBytesMax = 16 << 10
+	// SniffLineBytesMax bounds the request line that the HTTP inspector waits for.
+	SniffLineBytesMax = 8 << 10
+	// LingerBytesMax bounds what is still read of a request that was answered early, so that the client can read the answer (RFC 9112 §9.6).
+	LingerBytesMax = 256 << 10
+	// LabelSetsMax bounds the label sets that a proxy keeps resolved; further ones are resolved for each request.
+	LabelSetsMax = 8192
+	// AccessLogBytesMax bounds the lines that wait for one access log's sink; further ones are dropped and counted.
+	AccessLogBytesMax = 1 << 20
+)
+
+// What clients choose of the upstream side, and what upstreams send.
+const (
+	// UpstreamIdleMax bounds the idle connections of one endpoint.
+	UpstreamIdleMax = 1024
+	// UpstreamPendingMax bounds the requests of a cluster that wait for a connection (Envoy: max_pending_requests, 1024).
+	UpstreamPendingMax = 1024
+	// OriginalDestinationsMax bounds the live endpoints of an ORIGINAL_DST cluster: clients choose the addresses.
+	OriginalDestinationsMax = 4096
+	// ChosenNamesMax bounds the DNS answers that are kept for names that clients chose.
+	ChosenNamesMax = 1024
+	// DNSAnswersMax bounds the addresses taken of one answer.
+	DNSAnswersMax = 256
+)
