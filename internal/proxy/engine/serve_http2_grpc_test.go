@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -54,7 +55,7 @@ func echoService(t testing.TB, left chan<- struct{}) netip.AddrPort {
 		Streams: []grpc.StreamDesc{{StreamName: "Talk", ServerStreams: true, ClientStreams: true, Handler: func(_ any, st grpc.ServerStream) error {
 			for {
 				m := &wrapperspb.StringValue{}
-				if err := st.RecvMsg(m); err == io.EOF {
+				if err := st.RecvMsg(m); errors.Is(err, io.EOF) {
 					return nil
 				} else if err != nil {
 					return err
@@ -133,7 +134,7 @@ func TestGRPCCallsPassEndToEnd(t *testing.T) {
 			}
 		}
 		_ = st.CloseSend()
-		if err := st.RecvMsg(out); err != io.EOF {
+		if err := st.RecvMsg(out); !errors.Is(err, io.EOF) {
 			t.Errorf("the end came as %v", err)
 		}
 	})
