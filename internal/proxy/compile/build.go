@@ -44,6 +44,10 @@ type Builder struct {
 	// What is live of those that wait for references.
 	liveListeners map[string]*entry[*listener.Matcher]
 	liveTables    map[string]*entry[*router.Table]
+	liveHosts     map[string]*entry[*router.VirtualHost]
+	// retired clusters were removed while a live table or host, whose successor
+	// still waits, sends to them.
+	retired map[string]retiredCluster
 	// merged are live tables with the virtual hosts that came on their own.
 	merged map[string]*mergedTable
 }
@@ -70,6 +74,7 @@ func NewBuilder(c *Compiler) *Builder {
 		hosts: map[string]*entry[*router.VirtualHost]{}, clusters: map[string]*entry[*cluster.Spec]{},
 		assignments: map[string]*entry[*cluster.Assignment]{}, secrets: map[string]*entry[*tls.Secret]{},
 		liveListeners: map[string]*entry[*listener.Matcher]{}, liveTables: map[string]*entry[*router.Table]{},
+		liveHosts: map[string]*entry[*router.VirtualHost]{}, retired: map[string]retiredCluster{},
 		merged: map[string]*mergedTable{},
 	}
 }
@@ -81,6 +86,7 @@ func (b *Builder) Apply(typeURL string, added []*wire.Resource, removed []string
 	c := b.compiler
 	switch typeURL {
 	case wire.ClusterType:
+		b.retire(removed)
 		return apply(b.clusters, added, removed, now, func(m *clusterv3.Cluster, hash string) (*cluster.Spec, []*tls.Secret, Report) {
 			return c.Cluster(m, hash)
 		})
@@ -229,6 +235,7 @@ func assignmentName(s *cluster.Spec) (string, bool) {
 // because a resource still waits for references; 0: nothing waits.
 func (b *Builder) Build(now time.Time) (cfg *engine.Config, wait time.Duration) {
 	waitTables := promote(b.tables, b.liveTables, now, b.tableReady, true)
+	waitHosts := promote(b.hosts, b.liveHosts, now, b.hostReady, false)
 	waitListeners := promote(b.listeners, b.liveListeners, now, b.listenerReady, false)
 	parts := engine.Parts{
 		Tables: map[string]*router.Table{}, Clusters: map[string]*cluster.Spec{},
@@ -246,6 +253,7 @@ func (b *Builder) Build(now time.Time) (cfg *engine.Config, wait time.Duration) 
 	for name, e := range b.assignments {
 		parts.Assignments[name] = e.value
 	}
+	b.keepRetired(&parts)
 	for name, e := range b.secrets {
 		parts.Secrets[name] = e.value
 	}
@@ -256,7 +264,7 @@ func (b *Builder) Build(now time.Time) (cfg *engine.Config, wait time.Duration) 
 			parts.Tables[name] = m.table
 		}
 	}
-	return engine.NewConfig(parts), earlier(waitTables, waitListeners)
+	return engine.NewConfig(parts), earlier(earlier(waitTables, waitHosts), waitListeners)
 }
 
 func addSecrets(to map[string]*tls.Secret, list []*tls.Secret) {
@@ -333,9 +341,9 @@ func (b *Builder) listenerReady(m *listener.Matcher) bool {
 // keeps the merged table while neither changes.
 func (b *Builder) mergeHosts() {
 	byTable := map[string][]*router.VirtualHost{}
-	for _, name := range slices.Sorted(maps.Keys(b.hosts)) {
+	for _, name := range slices.Sorted(maps.Keys(b.liveHosts)) {
 		if table, ok := tableOf(name, b.liveTables); ok {
-			byTable[table] = append(byTable[table], b.hosts[name].value)
+			byTable[table] = append(byTable[table], b.liveHosts[name].value)
 		}
 	}
 	for name := range b.merged {

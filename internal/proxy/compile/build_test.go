@@ -273,6 +273,8 @@ func TestVirtualHostsOfTheirOwnJoinTheirTable(t *testing.T) {
 	before, _ := w.Build(w.now)
 	host := routes("x", "a").GetVirtualHosts()[0]
 	host.Name, host.Domains = "shop", []string{"shop"}
+	w.accept(wire.ClusterType, "a", edsCluster("a"))
+	w.accept(wire.EndpointType, "a", endpoints("a", 1))
 	w.accept(wire.VirtualHostType, wire.VirtualHostResourceName("80", "shop"), host)
 	after, _ := w.Build(w.now)
 	if h := before.Table("80").Host([]byte("shop")); h.Name != "h" {
@@ -288,5 +290,47 @@ func TestVirtualHostsOfTheirOwnJoinTheirTable(t *testing.T) {
 	w.Apply(wire.VirtualHostType, nil, []string{"80/shop"}, w.now)
 	if gone, _ := w.Build(w.now); gone.Table("80").Host([]byte("shop")).Name != "h" {
 		t.Error("a removed virtual host stays")
+	}
+}
+
+// A server replaces the subset of a route: the new cluster comes first, the old
+// one goes in the same breath, and the new one's endpoints come only when they
+// have been asked for. At no moment does a request find no endpoint.
+func TestARouteMovesToANewClusterWithoutAGap(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	table := routes("80")
+	table.Vhds = &routev3.Vhds{ConfigSource: ads()}
+	host := func(cluster string) *routev3.VirtualHost {
+		h := routes("x", cluster).GetVirtualHosts()[0]
+		h.Name, h.Domains = "shop", []string{"shop"}
+		return h
+	}
+	name := wire.VirtualHostResourceName("80", "shop")
+	w.accept(wire.ClusterType, "old", edsCluster("old"))
+	w.accept(wire.EndpointType, "old", endpoints("old", 1))
+	w.accept(wire.RouteType, "80", table)
+	w.accept(wire.VirtualHostType, name, host("old"))
+	serves := func(when, want string) {
+		t.Helper()
+		cfg, _ := w.Build(w.now)
+		got := cfg.Table("80").Host([]byte("shop")).Routes[0].Forward.Clusters[0].Cluster
+		if got != want {
+			t.Errorf("%s: the route goes to %s, want %s", when, got, want)
+		}
+		if spec := cfg.Cluster(got); spec == nil || cfg.Assignment(spec) == nil {
+			t.Errorf("%s: cluster %s or its endpoints are gone", when, got)
+		}
+	}
+	serves("before", "old")
+	w.accept(wire.ClusterType, "new", edsCluster("new"))
+	w.accept(wire.VirtualHostType, name, host("new"))
+	w.Apply(wire.ClusterType, nil, []string{"old"}, w.now)
+	w.Apply(wire.EndpointType, nil, []string{"old"}, w.now)
+	serves("while the endpoints are awaited", "old")
+	w.accept(wire.EndpointType, "new", endpoints("new", 1))
+	serves("after", "new")
+	if cfg, _ := w.Build(w.now); cfg.Cluster("old") != nil {
+		t.Error("the removed cluster stays when nobody uses it")
 	}
 }
