@@ -45,7 +45,7 @@ const (
 // that what depends on it is not worth keeping for many at once.
 func (k kind) narrow() bool {
 	switch k {
-	case askOwnAddress, askInbound, askEgress, askGateways, askIdentity, askAppAddress:
+	case askOwnAddress, askInbound, askGateways, askIdentity, askAppAddress:
 		return true
 	}
 	return false

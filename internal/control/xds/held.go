@@ -8,23 +8,27 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// held is what the client has of one resource: 61 bits of its version, 0 when
+// held is what the client has of one resource: 60 bits of its version, 0 when
 // it has none, and what is asked about it.
 type held uint64
 
 const (
 	// namedBit: the client asked for it by name.
 	namedBit held = 1 << 63
-	// checkBit: the next pass looks at it.
-	checkBit held = 1 << 62
+	// lookBit: the next pass looks at it.
+	lookBit held = 1 << 62
+	// askedBit: and tells the client when it does not exist.
+	askedBit held = 1 << 61
 	// forceBit: and sends it although the client has it.
-	forceBit held = 1 << 61
+	forceBit held = 1 << 60
 
 	versionMask = forceBit - 1
+	passMask    = lookBit | askedBit | forceBit
 )
 
 func (h held) named() bool   { return h&namedBit != 0 }
-func (h held) checked() bool { return h&checkBit != 0 }
+func (h held) marked() bool  { return h&lookBit != 0 }
+func (h held) asked() bool   { return h&askedBit != 0 }
 func (h held) forced() bool  { return h&forceBit != 0 }
 func (h held) version() held { return h & versionMask }
 
@@ -46,9 +50,9 @@ type holdings struct {
 	slots []held   // of names; 0: nothing is known of it
 	extra map[string]held
 
-	count   int // entries that are not 0
-	checked int // entries with checkBit
-	next    int // where the next name is likely: clients list them in order
+	count  int // entries that are not 0
+	marked int // entries with lookBit
+	next   int // where the next name is likely: clients list them in order
 }
 
 // find returns the place of a name in names, -1 when it has none.
@@ -94,7 +98,7 @@ func (h *holdings) put(i int, name string, v held) {
 		}
 	}
 	h.count += one(v != 0) - one(was != 0)
-	h.checked += one(v.checked()) - one(was.checked())
+	h.marked += one(v.marked()) - one(was.marked())
 }
 
 func one(b bool) int {
@@ -104,10 +108,10 @@ func one(b bool) int {
 	return 0
 }
 
-// want makes the next pass look at a name.
+// want makes the next pass look at a name and answer for it.
 func (h *holdings) want(name string, force bool) {
 	i := h.find(name)
-	v := h.at(i, name) | checkBit
+	v := h.at(i, name) | lookBit | askedBit
 	if force {
 		v |= forceBit
 	}

@@ -109,30 +109,39 @@ func (p *pass) evaluate(sub *subscription, changes NameSet) {
 	}
 	for text := range changes.Names {
 		if h := sub.held.get(text); h != 0 || sub.covers(text, p.wildcardNames(sub)) {
-			sub.held.set(text, h|checkBit)
+			sub.held.set(text, h|lookBit)
 		}
 	}
-	p.lookAtChecked(sub)
+	if sub.owned && len(changes.Names) > 0 {
+		// A name that is in no list is a host for which another virtual host
+		// answers, or none: any change of its siblings may be one of it.
+		for text, h := range sub.held.extra {
+			if h.named() {
+				sub.held.put(-1, text, h|lookBit)
+			}
+		}
+	}
+	p.lookAtMarked(sub)
 }
 
-// manyChecked is how many names make a whole list of resources worth asking for.
-const manyChecked = 64
+// manyMarked is how many names make a whole list of resources worth asking for.
+const manyMarked = 64
 
-// lookAtChecked looks at the names that held marks.
-func (p *pass) lookAtChecked(sub *subscription) {
-	if sub.held.checked >= manyChecked {
-		p.evaluated = make([]item, 0, sub.held.checked)
+// lookAtMarked looks at the names that held marks.
+func (p *pass) lookAtMarked(sub *subscription) {
+	if sub.held.marked >= manyMarked {
+		p.evaluated = make([]item, 0, sub.held.marked)
 		resources := p.resources(sub)
 		for i, h := range sub.held.slots {
-			if h.checked() {
+			if h.marked() {
 				p.look(sub, i, sub.held.names[i], at(resources, i), true)
 			}
 		}
 	}
-	if sub.held.checked == 0 {
+	if sub.held.marked == 0 {
 		return
 	}
-	for _, text := range sub.held.sorted(func(_ string, h held) bool { return h.checked() }) {
+	for _, text := range sub.held.sorted(func(_ string, h held) bool { return h.marked() }) {
 		p.look(sub, sub.held.find(text), text, nil, sub.covers(text, p.wildcardNames(sub)))
 	}
 }
@@ -158,10 +167,10 @@ func at(list []*wire.Resource, i int) *wire.Resource {
 // holds beside it.
 func (p *pass) evaluateAll(sub *subscription) {
 	if !sub.wildcard && len(sub.owners) == 0 {
-		for _, text := range sub.held.sorted(func(_ string, h held) bool { return !h.checked() }) {
-			sub.held.want(text, false)
+		for _, text := range sub.held.sorted(func(_ string, h held) bool { return !h.marked() }) {
+			sub.held.set(text, sub.held.get(text)|lookBit)
 		}
-		p.lookAtChecked(sub)
+		p.lookAtMarked(sub)
 		return
 	}
 	resources := p.resources(sub)
@@ -193,8 +202,8 @@ func (p *pass) evaluateAll(sub *subscription) {
 // a wildcard includes it.
 func (p *pass) look(sub *subscription, i int, text string, r *wire.Resource, covered bool) {
 	h := sub.held.at(i, text)
-	if h&(checkBit|forceBit) != 0 {
-		sub.held.put(i, text, h&^(checkBit|forceBit))
+	if h&passMask != 0 {
+		sub.held.put(i, text, h&^passMask)
 	}
 	if r == nil && (h.named() || covered) {
 		var err error
@@ -208,7 +217,7 @@ func (p *pass) look(sub *subscription, i int, text string, r *wire.Resource, cov
 	if r == nil {
 		// What never existed is answered in delta; state of the world has no
 		// words for it but the absence from a response.
-		if h.version() != 0 || h.checked() && p.delta {
+		if h.version() != 0 || h.asked() && p.delta {
 			p.evaluatedGone = append(p.evaluatedGone, text)
 		}
 		return

@@ -56,7 +56,7 @@ func newSubscription(typeURL string) *subscription {
 }
 
 // owes reports whether a pass has something to do even if nothing changed.
-func (s *subscription) owes() bool { return s.full || s.reply || s.held.checked > 0 }
+func (s *subscription) owes() bool { return s.full || s.reply || s.held.marked > 0 }
 
 // listShare is how much of the generation's list a client must name for that
 // list to pay: 8 bytes for each of its names against 100 for one in a map.
@@ -171,7 +171,7 @@ func (s *subscription) listNames(list []string, again bool, names []string) {
 		}
 		listed[text] = struct{}{}
 		if h := s.held.get(text); !h.named() || again {
-			s.held.set(text, h|namedBit|checkBit|forceBit)
+			s.held.set(text, h|namedBit|lookBit|askedBit|forceBit)
 			s.reply = true
 		}
 	}
