@@ -4,6 +4,11 @@
 // running proxy calls as bytes arrive. The other half (run*.go) owns sockets,
 // pools and everything that is live.
 //
+// A CONNECT ends here only where a route is for it and says so. HTTP inside
+// its tunnel is judged by the listener that took the CONNECT: by its filters,
+// and by the virtual host that its own route table has for the tunnel's host
+// and port, whatever Host the inner requests have (serve_http1_tunnel.go).
+//
 // A Config owns nothing and is shared by pointer. Read config.go first, then
 // decide.go.
 package engine
