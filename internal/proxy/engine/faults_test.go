@@ -187,11 +187,10 @@ func TestLimitsOfARequestsHeadAreExact(t *testing.T) {
 	}
 }
 
-// Backends that close their idle connections whenever they like are what stale
-// pools are made of: no client may see it, and nothing is carried out twice.
-func TestConnectionsThatBackendsCloseAtRandomHarmNobody(t *testing.T) {
-	var done sync.Map // *atomic.Int64 by path
-	b := serveWith(t, func(_ int, c net.Conn) {
+// fickle closes its connections after 1 to 50 ms of idleness, and counts in
+// done (*atomic.Int64 by path) what it carried out.
+func fickle(t testing.TB, done *sync.Map) *backend {
+	return serveWith(t, func(_ int, c net.Conn) {
 		r := bufio.NewReader(c)
 		for served := 0; ; served++ {
 			if served > 0 {
@@ -212,6 +211,13 @@ func TestConnectionsThatBackendsCloseAtRandomHarmNobody(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Backends that close their idle connections whenever they like are what stale
+// pools are made of: no client may see it, and nothing is carried out twice.
+func TestConnectionsThatBackendsCloseAtRandomHarmNobody(t *testing.T) {
+	var done sync.Map
+	b := fickle(t, &done)
 	p := cartProxy(t, b)
 	var gets, posts, failedGets, failedPosts atomic.Int64
 	var clients sync.WaitGroup

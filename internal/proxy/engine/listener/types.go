@@ -43,7 +43,8 @@ type Spec struct {
 	// disabled for destination ports.
 	InspectTLS, InspectHTTP             bool
 	InspectTLSExcept, InspectHTTPExcept PortMatch
-	// SniffTimeout bounds the wait of the inspectors; 0: no bound.
+	// SniffTimeout bounds the wait of the inspectors; 0: 15 s, because every wait
+	// has an end (Envoy: none).
 	// ContinueOnTimeout goes on without an answer, else closes.
 	SniffTimeout      time.Duration
 	ContinueOnTimeout bool
