@@ -47,8 +47,9 @@ type Live struct {
 	names    names
 
 	// Guarded by mu.
-	mu     sync.Mutex
-	closed bool
+	mu      sync.Mutex
+	closed  bool
+	leaving map[string]*Cluster // removed less than leaveAfter ago
 }
 
 // NewLive returns the live state of no clusters. Close ends it.
@@ -56,7 +57,7 @@ func NewLive(o LiveOptions) *Live {
 	if o.Resolver == nil {
 		o.Resolver = SystemResolver{}
 	}
-	l := &Live{opts: o, ended: make(chan struct{})}
+	l := &Live{opts: o, ended: make(chan struct{}), leaving: map[string]*Cluster{}}
 	l.clusters.Store(&map[string]*Cluster{})
 	l.work.Go(l.reap)
 	return l
@@ -75,8 +76,17 @@ func (l *Live) Close() {
 	l.work.Wait()
 }
 
-// Get finds a cluster, or nil.
-func (l *Live) Get(name string) *Cluster { return (*l.clusters.Load())[name] }
+// Get finds a cluster, or nil. A cluster that was removed a moment ago is found
+// as well: a request that was routed by the generation before may only now ask
+// for it.
+func (l *Live) Get(name string) *Cluster {
+	if c := (*l.clusters.Load())[name]; c != nil {
+		return c
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.leaving[name]
+}
 
 // All returns the clusters by name; the map is read-only.
 func (l *Live) All() map[string]*Cluster { return *l.clusters.Load() }
@@ -101,10 +111,39 @@ func (l *Live) Update(specs map[string]*Spec, assignment func(*Spec) *Assignment
 		next[name] = c
 	}
 	l.clusters.Store(&next)
+	gone := map[string]*Cluster{}
 	for name, c := range old {
 		if next[name] != c {
-			c.remove()
+			gone[name], l.leaving[name] = c, c
 		}
+	}
+	if len(gone) > 0 {
+		l.work.Go(func() { l.forget(gone) })
+	}
+}
+
+// leaveAfter is how long a removed cluster still serves requests that were
+// routed to it before: between a routing decision and the cluster's use lies
+// nothing that waits, but a machine under load may stop a goroutine anywhere.
+const leaveAfter = time.Second
+
+// forget ends removed clusters when nobody can be on the way to them.
+func (l *Live) forget(gone map[string]*Cluster) {
+	timer := time.NewTimer(leaveAfter)
+	defer timer.Stop()
+	select {
+	case <-l.ended:
+	case <-timer.C:
+	}
+	l.mu.Lock()
+	for name, c := range gone {
+		if l.leaving[name] == c {
+			delete(l.leaving, name)
+		}
+	}
+	l.mu.Unlock()
+	for _, c := range gone {
+		c.remove()
 	}
 }
 

@@ -142,12 +142,31 @@ func TestEndpointsComeAndGoWhilePoolsOfOthersStay(t *testing.T) {
 	}
 }
 
-func TestRemovedClusterIsUnknown(t *testing.T) {
+// A request may have been routed by the generation before a removal.
+func TestRemovedClusterServesWhoIsOnTheWayToItAndIsUnknownThen(t *testing.T) {
 	l := newLive(t, nil)
 	update(l, &Spec{Name: "c"}, assign(accepting(t)))
 	l.Update(map[string]*Spec{}, func(*Spec) *Assignment { return nil })
-	if l.Get("c") != nil {
-		t.Error("it is still there")
+	if l.All()["c"] != nil {
+		t.Error("it is still listed")
+	}
+	c := l.Get("c")
+	if c == nil {
+		t.Fatal("it is gone before its last request can have come")
+	}
+	if _, err := c.Pick(0, netip.AddrPort{}); err != nil {
+		t.Errorf("its endpoints are gone: %v", err)
+	}
+	deadline := time.NewTimer(5 * leaveAfter)
+	defer deadline.Stop()
+	tick := time.NewTicker(leaveAfter / 10)
+	defer tick.Stop()
+	for l.Get("c") != nil {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatal("it never goes")
+		}
 	}
 }
 
