@@ -131,6 +131,14 @@ func (c *console) versionCommand() *cobra.Command {
 	}
 }
 
+// oneArg accepts one argument or none.
+func oneArg(cmd *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return usageError("%s takes one argument, got also %q", cmd.CommandPath(), args[1])
+	}
+	return nil
+}
+
 // noArgs refuses positional arguments with a usage error.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {

@@ -18,7 +18,7 @@ func (c *console) getCommand() *cobra.Command {
 		Short: "list what the control plane holds",
 		Example: `  tulle get virtualservices
   tulle get problems`,
-		Args: cobra.MaximumNArgs(1),
+		Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			control, err := c.control(address)
 			if err != nil {

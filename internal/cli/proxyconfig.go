@@ -71,7 +71,7 @@ func (c *console) proxyConfigPart(name, alias, short string, rows func(*app.Prox
 	var admin string
 	var output format
 	cmd := &cobra.Command{
-		Use: name + " [WORKLOAD]", Aliases: []string{alias}, Short: short, Args: cobra.MaximumNArgs(1),
+		Use: name + " [WORKLOAD]", Aliases: []string{alias}, Short: short, Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			address, err := c.admin(admin, args)
 			if err != nil {

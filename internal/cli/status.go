@@ -153,7 +153,7 @@ func (c *console) proxyStatusCommand() *cobra.Command {
 		Use:     "proxy-status [NAME]",
 		Aliases: []string{"ps"},
 		Short:   "which configuration each proxy has accepted, and what it refused",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			control, err := c.control(address)
 			if err != nil {

@@ -28,7 +28,7 @@ func (c *console) upCommand() *cobra.Command {
 		Short: "run the project in DIR: control plane, proxies, gateway, your processes",
 		Long: `up reads DIR/tulle.yaml, which says what to run or attach, and every other YAML file below DIR (Istio, Kubernetes
 Service...), unchanged and watched: edit a file, and the mesh follows. Ctrl-C or "tulle down" ends everything.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := "."
 			if len(args) == 1 {

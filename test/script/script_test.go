@@ -3,12 +3,14 @@
 package script_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -44,10 +46,15 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits":   exits,
-			"wait":    waitFor,
-			"waitfor": waitForText,
-			"port":    port,
+			"exits":    exits,
+			"waitfile": waitFile,
+			"waitfor":  waitForText,
+			"retry":    retry,
+			"port":     port,
+			"hold":     hold,
+			"lines":    lines,
+			"empty":    empty,
+			"nomesh":   noMesh,
 		},
 	})
 }
@@ -76,8 +83,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// wait FILE: until the file is there, 10 s at most.
-func waitFor(ts *testscript.TestScript, _ bool, args []string) {
+// waitfile FILE: until the file is there, 10 s at most.
+func waitFile(ts *testscript.TestScript, _ bool, args []string) {
 	path := ts.MkAbs(args[0])
 	until(ts, fmt.Sprintf("%s does not appear", args[0]), func() bool {
 		_, err := os.Stat(path)
@@ -114,4 +121,61 @@ func port(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	ts.Setenv(args[0], strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
 	ts.Check(l.Close())
+}
+
+// hold PORT: somebody else listens there, until the script ends.
+func hold(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", args[0]))
+	ts.Check(err)
+	ts.Defer(func() { _ = l.Close() })
+}
+
+// retry REGEXP COMMAND...: until the command succeeds and its output matches,
+// 10 s at most.
+func retry(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: retry REGEXP COMMAND...")
+	}
+	want, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	until(ts, fmt.Sprintf("%s does not come to print %s", strings.Join(args[1:], " "), args[0]), func() bool {
+		return ts.Exec(args[1], args[2:]...) == nil && want.MatchString(ts.ReadFile("stdout"))
+	})
+}
+
+// lines FILE NAME...: sets environment variables to the lines of a file.
+func lines(ts *testscript.TestScript, _ bool, args []string) {
+	text := strings.Split(ts.ReadFile(args[0]), "\n")
+	for i, name := range args[1:] {
+		if i >= len(text) {
+			ts.Fatalf("%s has only %d lines", args[0], len(text))
+		}
+		ts.Setenv(name, text[i])
+	}
+}
+
+// empty DIR: nothing is in it.
+func empty(ts *testscript.TestScript, _ bool, args []string) {
+	found, err := os.ReadDir(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if len(found) > 0 {
+		ts.Fatalf("%s is left in %s", found[0].Name(), args[0])
+	}
+}
+
+// nomesh: no process is left that this script started, directly or not.
+func noMesh(ts *testscript.TestScript, _ bool, _ []string) {
+	mine := []byte("\x00WORK=" + ts.Getenv("WORK") + "\x00")
+	var left string
+	until(ts, "processes are left:", func() bool {
+		left = ""
+		all, err := filepath.Glob("/proc/[0-9]*/environ")
+		ts.Check(err)
+		for _, path := range all {
+			if env, err := os.ReadFile(path); err == nil && bytes.Contains(append([]byte{0}, env...), mine) {
+				left = path
+			}
+		}
+		return left == ""
+	})
 }

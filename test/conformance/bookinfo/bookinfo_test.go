@@ -303,7 +303,11 @@ func TestWhatIsNotEnforcedYetIsRefusedByPlace(t *testing.T) {
 		}
 		for _, file := range files {
 			fmt.Fprintf(&got, "%s/%s\n", sub, filepath.Base(file))
-			f, err := app.Analyze(t.Context(), append(services(dir), file), "")
+			inputs := append(services(dir), file)
+			if strings.HasPrefix(filepath.Base(file), "virtual-service-") {
+				inputs = append(inputs, filepath.Join(dir, "networking", "destination-rule-all.yaml"))
+			}
+			f, err := app.Analyze(t.Context(), inputs, "")
 			if err != nil {
 				t.Fatal(err)
 			}
