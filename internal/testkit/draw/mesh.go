@@ -16,7 +16,7 @@ type Mesh struct {
 	// Split draws weights between versions; without, one version has all of
 	// the weight, so that answers can be compared one by one.
 	Split bool
-	// AllowAny draws scopes that pass on what no service claims.
+	// AllowAny passes on what no service claims; without, it is refused.
 	AllowAny bool
 }
 
@@ -29,6 +29,11 @@ func ClientLabels() map[string]string { return map[string]string{"app": "client"
 // Whole are the services whose versions are one stand-in, because they are
 // called without a subset: load balancing can't make answers differ.
 func whole(s string) bool { return s == "gamma.demo" || s == "omega.demo" }
+
+// Missing reports whether a cluster that rules name does not exist.
+func Missing(cluster string) bool {
+	return strings.Contains(cluster, "|v9|") || strings.Contains(cluster, "|nowhere.")
+}
 
 // services are what generated rules route to: HTTP at port 80, and bytes at 81.
 func services() []string { return []string{"alpha.demo", "beta.demo", "gamma.demo", "delta.other"} }
@@ -205,15 +210,14 @@ func (s Source) bytesTo(m Mesh) string {
 
 // scope is the Sidecar of the client, or none.
 func (s Source) scope(b *strings.Builder, m Mesh) {
+	if m.AllowAny {
+		b.WriteString("apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: client, namespace: demo}\nspec: {outboundTrafficPolicy: {mode: ALLOW_ANY}, egress: [{hosts: [\"*/*\"]}]}\n---\n")
+		return
+	}
 	if s.IntN(2) == 0 {
 		return
 	}
-	policies := []string{"outboundTrafficPolicy: {mode: REGISTRY_ONLY}"}
-	if m.AllowAny {
-		policies = append(policies, "outboundTrafficPolicy: {mode: ALLOW_ANY}")
-	}
-	fmt.Fprintf(b, "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: client, namespace: demo}\nspec:\n  %s\n  %s\n  egress:\n  - hosts: [%s]\n---\n",
+	fmt.Fprintf(b, "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: client, namespace: demo}\nspec:\n  %s\n  outboundTrafficPolicy: {mode: REGISTRY_ONLY}\n  egress:\n  - hosts: [%s]\n---\n",
 		Pick(s, "workloadSelector: {labels: {app: client}}", "workloadSelector: {labels: {app: somebody}}"),
-		Pick(s, policies...),
 		Pick(s, `"./*"`, `"*/*"`, `"./*", "other/*"`, `"./alpha.demo.svc.cluster.local", "other/*"`, `"demo/*", "*/shop.example"`))
 }

@@ -129,6 +129,11 @@ func MeshHosts() []string {
 		"shop.example", "other.example", "omega.demo" + Domain + ":82", "nobody.test"}
 }
 
+// KnownHosts are those of MeshHosts that some service has.
+func KnownHosts() []string {
+	return []string{"alpha", "alpha.demo", "beta.demo.svc", "delta.other" + Domain, "gamma.demo" + Domain, "omega.demo" + Domain + ":82"}
+}
+
 // String is the request in one line.
 func (r Request) String() string {
 	return fmt.Sprintf("%s %s%s %v", r.Method, r.Host, r.Path, r.Headers)

@@ -1,0 +1,10 @@
+//go:build conformance
+
+package explained_test
+
+// 10,000 requests over random configurations (the acceptance).
+const (
+	worlds    = 10
+	rounds    = 5
+	questions = 200
+)
