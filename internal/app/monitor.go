@@ -10,6 +10,7 @@ import (
 	"github.com/tullemesh/tulle/internal/control/model"
 	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/control/xds"
+	"github.com/tullemesh/tulle/internal/proxy/admin"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -71,7 +72,9 @@ type ObjectStatus struct {
 	Line      int    `json:"line"`
 }
 
-// monitor serves the monitoring port (Istio's 15014).
+// monitor serves the monitoring port (Istio's 15014). What names objects, files
+// and proxies checks the Host header as the admin port does; metrics and
+// probes are asked by whatever name a scraper knows.
 func (c *ControlPlane) monitor() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
@@ -88,9 +91,12 @@ func (c *ControlPlane) monitor() http.Handler {
 		}
 		_, _ = w.Write([]byte("ready\n"))
 	})
-	mux.HandleFunc("GET /debug/syncz", func(w http.ResponseWriter, _ *http.Request) { respond(w, xds.Syncz(c.server.Status())) })
-	mux.HandleFunc("GET /tulle/v1/status", func(w http.ResponseWriter, _ *http.Request) { respond(w, c.Status()) })
-	mux.HandleFunc("GET /tulle/v1/objects", func(w http.ResponseWriter, _ *http.Request) { respond(w, c.objects()) })
+	inside := func(pattern string, answer func() any) {
+		mux.Handle(pattern, admin.CheckHost(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { respond(w, answer()) }), c.options.serverNames()...))
+	}
+	inside("GET /debug/syncz", func() any { return xds.Syncz(c.server.Status()) })
+	inside("GET /tulle/v1/status", func() any { return c.Status() })
+	inside("GET /tulle/v1/objects", func() any { return c.objects() })
 	return mux
 }
 

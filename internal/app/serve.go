@@ -62,20 +62,24 @@ type ServeOptions struct {
 	Log            *slog.Logger
 }
 
+// serverNames are all names and addresses that the control plane answers to.
+func (o ServeOptions) serverNames() []string {
+	return append([]string{"istiod.istio-system.svc", "localhost", "127.0.0.1", "::1"}, o.ServerNames...)
+}
+
 // ControlPlane reads objects, serves xDS and issues certificates.
 type ControlPlane struct {
 	// Fixed at creation.
-	options     ServeOptions
-	trustDomain string
-	store       *registry.Store
-	source      *file.Source
-	server      *xds.Server
-	metrics     *observe.Registry
-	started     time.Time
-	plain       net.Listener
-	secure      net.Listener
-	watch       net.Listener
-	issuer      *issuer
+	options ServeOptions
+	store   *registry.Store
+	source  *file.Source
+	server  *xds.Server
+	metrics *observe.Registry
+	started time.Time
+	plain   net.Listener
+	secure  net.Listener
+	watch   net.Listener
+	issuer  *issuer
 
 	// Replaced by the build loop.
 	current atomic.Pointer[generation]
@@ -108,7 +112,6 @@ func NewControlPlane(ctx context.Context, o ServeOptions) (*ControlPlane, error)
 			return nil, err
 		}
 		mesh := model.MeshFrom(in.MeshConfig)
-		c.trustDomain = mesh.TrustDomain
 		if c.issuer, err = newIssuer(o, mesh, c.metrics); err != nil {
 			return nil, err
 		}
@@ -158,7 +161,7 @@ func newIssuer(o ServeOptions, mesh *model.Mesh, metrics *observe.Registry) (*is
 	if err != nil {
 		return nil, err
 	}
-	serving, err := ca.NewServerCertificate(a, append([]string{"istiod.istio-system.svc", "localhost", "127.0.0.1", "::1"}, o.ServerNames...), 0)
+	serving, err := ca.NewServerCertificate(a, o.serverNames(), 0)
 	if err != nil {
 		return nil, err
 	}
@@ -229,14 +232,6 @@ func (c *ControlPlane) Roots() []byte {
 		return nil
 	}
 	return c.issuer.authority.Roots()
-}
-
-// JoinToken entitles its holder to a certificate of one identity.
-func (c *ControlPlane) JoinToken(namespace, account string) (identity.Token, error) {
-	if c.issuer == nil {
-		return identity.Token{}, errors.New("no certificate authority runs: serve xDS over TLS")
-	}
-	return c.issuer.tokens.Issue(identity.ID{TrustDomain: c.trustDomain, Namespace: namespace, ServiceAccount: account}, 0)
 }
 
 // Run serves until ctx ends.

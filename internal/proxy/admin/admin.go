@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -138,7 +139,7 @@ func Handler(p Proxy, version string) http.Handler {
 	post("/logging", h.logging)
 	post("/drain_listeners", h.drain)
 	post("/quitquitquit", h.quit)
-	return checkHost(mux)
+	return CheckHost(mux)
 }
 
 // answer turns a handler's error into a 500 with its text.
@@ -150,16 +151,17 @@ func answer(f func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	}
 }
 
-// checkHost refuses requests whose Host is a name other than localhost: a page
-// of another origin that had its name resolved to loopback sends its own name.
-func checkHost(next http.Handler) http.Handler {
+// CheckHost refuses requests whose Host is a name other than localhost or one
+// of names: a page of another origin that had its name resolved to our address
+// sends its own name.
+func CheckHost(next http.Handler, names ...string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := r.Host
 		if h, _, err := net.SplitHostPort(host); err == nil {
 			host = h
 		}
 		host = strings.Trim(host, "[]")
-		if _, err := netip.ParseAddr(host); err != nil && host != "localhost" {
+		if _, err := netip.ParseAddr(host); err != nil && host != "localhost" && !slices.Contains(names, host) {
 			http.Error(w, fmt.Sprintf("host %q is not this port's: use localhost or an address", host), http.StatusForbidden)
 			return
 		}
