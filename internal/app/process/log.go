@@ -28,7 +28,7 @@ type logFile struct {
 
 // openLog opens a log for appending; its folder is made when it is missing.
 func openLog(path string, bytesMax int64) (*logFile, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("make folder for logs: %w", err)
 	}
 	l := &logFile{path: path, bytesMax: bytesMax}
