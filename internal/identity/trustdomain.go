@@ -36,16 +36,3 @@ func (d TrustDomains) Own() string {
 
 // Contains reports whether name is the mesh's trust domain or an alias.
 func (d TrustDomains) Contains(name string) bool { return slices.Contains(d.names, name) }
-
-// Spellings returns id under every name of the mesh, its own first. An id of a
-// foreign trust domain has only its own spelling.
-func (d TrustDomains) Spellings(id ID) []ID {
-	if !d.Contains(id.TrustDomain) {
-		return []ID{id}
-	}
-	out := make([]ID, 0, len(d.names))
-	for _, name := range d.names {
-		out = append(out, ID{TrustDomain: name, Namespace: id.Namespace, ServiceAccount: id.ServiceAccount})
-	}
-	return out
-}

@@ -22,8 +22,6 @@ const nodeBytesMax = 256 << 10
 const (
 	// FeatureVHDS asks for virtual hosts as resources of their own.
 	FeatureVHDS = "tulle.vhds"
-	// FeatureFCDS asks for filter chains as resources of their own.
-	FeatureFCDS = "tulle.fcds"
 	// FeatureRanks says that the proxy ranks localities itself, so that
 	// endpoints are sent the same to proxies of all localities.
 	FeatureRanks = "tulle.ranks"

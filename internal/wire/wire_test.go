@@ -94,7 +94,7 @@ func TestNodeOfIstiosBootstrap(t *testing.T) {
 	if len(n.IPs) != 2 || n.IPs[1].String() != "fd00::1" || n.Region+n.Zone+n.SubZone != "rzs" {
 		t.Errorf("place %+v", n)
 	}
-	if !n.Supports(wire.FeatureVHDS) || n.Supports(wire.FeatureFCDS) {
+	if !n.Supports(wire.FeatureVHDS) || n.Supports(wire.FeatureRanks) {
 		t.Errorf("features %v", n.Features)
 	}
 	m := n.Metadata
