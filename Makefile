@@ -47,7 +47,8 @@ bench: ## paired benchmarks against peers (Debian packages nginx; PyPI envoy-ser
 
 .PHONY: fuzz
 fuzz: ## every fuzzer for FUZZTIME (10s)
-	./test/fuzz.sh $(or $(FUZZTIME),10s)
+	@grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9]+' cmd internal test | sed 's|/[^/]*:func | |' | while read -r dir name; do \
+	  echo "$$dir $$name"; $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(or $(FUZZTIME),10s) "./$$dir" </dev/null || exit 1; done
 
 .PHONY: update
 update: ## rewrite golden files; read the diff
