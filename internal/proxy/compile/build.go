@@ -234,9 +234,9 @@ func assignmentName(s *cluster.Spec) (string, bool) {
 // Build makes a generation of what is ready. wait is when to build again
 // because a resource still waits for references; 0: nothing waits.
 func (b *Builder) Build(now time.Time) (cfg *engine.Config, wait time.Duration) {
-	waitTables := promote(b.tables, b.liveTables, now, b.tableReady, true)
-	waitHosts := promote(b.hosts, b.liveHosts, now, b.hostReady, false)
-	waitListeners := promote(b.listeners, b.liveListeners, now, b.listenerReady, false)
+	waitTables := promote(b.tables, b.liveTables, now, b.tableReady, func(string, *router.Table) bool { return true })
+	waitHosts := promote(b.hosts, b.liveHosts, now, b.hostReady, b.unanswered)
+	waitListeners := promote(b.listeners, b.liveListeners, now, b.listenerReady, func(string, *listener.Matcher) bool { return false })
 	parts := engine.Parts{
 		Tables: map[string]*router.Table{}, Clusters: map[string]*cluster.Spec{},
 		Assignments: map[string]*cluster.Assignment{}, Secrets: map[string]*tls.Secret{},
@@ -283,7 +283,7 @@ func earlier(a, b time.Duration) time.Duration {
 // promote moves accepted resources that are ready to the live ones. What is not
 // ready leaves its last version live, or, without one, goes live only when
 // early says so, or after referenceWaitMax.
-func promote[T any](accepted, live map[string]*entry[T], now time.Time, ready func(T) bool, early bool) (wait time.Duration) {
+func promote[T any](accepted, live map[string]*entry[T], now time.Time, ready func(T) bool, early func(string, T) bool) (wait time.Duration) {
 	for name := range live {
 		if accepted[name] == nil {
 			delete(live, name)
@@ -295,13 +295,28 @@ func promote[T any](accepted, live map[string]*entry[T], now time.Time, ready fu
 			continue
 		}
 		left := e.since.Add(referenceWaitMax).Sub(now)
-		if ready(e.value) || left <= 0 || (old == nil && early) {
+		if ready(e.value) || left <= 0 || (old == nil && early(name, e.value)) {
 			live[name] = e
 			continue
 		}
 		wait = earlier(wait, left)
 	}
 	return wait
+}
+
+// unanswered reports whether nothing live takes the domains of a new virtual
+// host: it waits for no cluster then, since some of its routes are better than
+// none.
+func (b *Builder) unanswered(name string, h *router.VirtualHost) bool {
+	table, ok := tableOf(name, b.liveTables)
+	if !ok {
+		return false
+	}
+	live := b.liveTables[table].value
+	if m := b.merged[table]; m != nil {
+		live = m.table
+	}
+	return !slices.ContainsFunc(h.Domains, func(domain string) bool { return live.Host([]byte(domain)) != nil })
 }
 
 // tableReady reports whether every cluster that the table references is there,

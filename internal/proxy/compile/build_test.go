@@ -293,6 +293,36 @@ func TestVirtualHostsOfTheirOwnJoinTheirTable(t *testing.T) {
 	}
 }
 
+// One route to a cluster that does not exist must not take the other routes of
+// its host with it; but while a wildcard answers, that goes on for a while.
+func TestAHostWithADanglingRouteWaitsOnlyWhereAnotherAnswers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	table := routes("80")
+	table.VirtualHosts = nil
+	table.Vhds = &routev3.Vhds{ConfigSource: ads()}
+	w.accept(wire.RouteType, "80", table)
+	add := func(name, domain string) {
+		h := routes("x", "missing").GetVirtualHosts()[0]
+		h.Name, h.Domains = name, []string{domain}
+		w.accept(wire.VirtualHostType, wire.VirtualHostResourceName("80", name), h)
+	}
+	add("wildcard", "*.shop")
+	cfg, _ := w.Build(w.now)
+	if h := cfg.Table("80").Host([]byte("a.shop")); h == nil || h.Name != "wildcard" {
+		t.Fatalf("the first host waits: %v", h)
+	}
+	add("one", "a.shop")
+	cfg, wait := w.Build(w.now)
+	if h := cfg.Table("80").Host([]byte("a.shop")); h.Name != "wildcard" || wait == 0 {
+		t.Errorf("%s answers and %v is waited, want the wildcard for a while", h.Name, wait)
+	}
+	cfg, _ = w.Build(w.now.Add(wait))
+	if h := cfg.Table("80").Host([]byte("a.shop")); h.Name != "one" {
+		t.Errorf("%s answers after the wait, want the host itself", h.Name)
+	}
+}
+
 // A server replaces the subset of a route: the new cluster comes first, the old
 // one goes in the same breath, and the new one's endpoints come only when they
 // have been asked for. At no moment does a request find no endpoint.
