@@ -35,7 +35,7 @@ const (
 	connections = 64
 )
 
-var binary string //nolint:gochecknoglobals // built once for all tests by TestMain
+var binary string // built once for all tests by TestMain
 
 func TestMain(m *testing.M) {
 	if os.Getenv(role) != "" {

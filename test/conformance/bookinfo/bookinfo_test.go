@@ -30,7 +30,7 @@ import (
 
 var (
 	update = flag.Bool("update", false, "rewrite the golden file")
-	binary string //nolint:gochecknoglobals // built once for all tests by TestMain
+	binary string // built once for all tests by TestMain
 )
 
 func TestMain(m *testing.M) {
