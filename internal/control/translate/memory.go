@@ -64,9 +64,10 @@ func tableOf(typeURL string) table {
 }
 
 // memory is everything that was built, by table and name. The lock order of
-// trees follows containment: names, listeners and route configurations before
-// virtual hosts before plans before scopes; a build holds its tree's lock, so
-// that a thing is built once however many streams ask for it at the same time.
+// trees follows containment: lists before names, listeners and route
+// configurations, those before virtual hosts before plans before scopes; a
+// build holds its tree's lock, so that a thing is built once however many
+// streams ask for it at the same time.
 type memory struct {
 	mu    sync.RWMutex
 	trees [tables]map[string]*tree // guarded by mu

@@ -15,7 +15,7 @@
 // Dirty does not name. It is safe for concurrent use.
 //
 // Read this file first, then view.go and memory.go (what a resource may ask of
-// a View, and how the answers key the memory); then hosts.go and route.go,
+// a View, and how the answers key the memory) and list.go; then hosts.go and route.go,
 // cluster.go and endpoint.go, outbound.go and inbound.go, gateway.go, grpc.go.
 package translate
 
