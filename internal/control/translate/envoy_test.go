@@ -17,11 +17,11 @@ import (
 // TestStockEnvoyAcceptsEveryResource hands what proxies get to a stock Envoy's
 // "--mode validate" as static configuration. It opens no connection.
 func TestStockEnvoyAcceptsEveryResource(t *testing.T) {
-	envoy := os.Getenv("TULLE_ENVOY")
+	envoy := os.Getenv("ENVOY")
 	if envoy == "" {
 		path, err := exec.LookPath("envoy")
 		if err != nil {
-			t.Skip("no envoy in $TULLE_ENVOY or in the path")
+			t.Skip("no envoy in $ENVOY or in the path")
 		}
 		envoy = path
 	}
