@@ -210,7 +210,7 @@ func (p *Proxy) openLog(path string) (io.WriteCloser, error) {
 	case "/dev/stderr":
 		return keepOpen{os.Stderr}, nil
 	}
-	return os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	return os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 }
 
 // keepOpen is a stream that is not ours to close.

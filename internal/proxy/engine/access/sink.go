@@ -73,7 +73,7 @@ func openFile(path string) (io.WriteCloser, error) {
 	case "/dev/stderr":
 		return keepOpen{os.Stderr}, nil
 	}
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 }
 
 // Prepare makes the logs of a configuration ready and closes sinks that it
