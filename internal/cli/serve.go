@@ -12,13 +12,15 @@ import (
 )
 
 // stateHome is where lasting state goes (XDG Base Directory Specification).
+// Without a home it is the current folder: a name in the folder of temporary
+// files could be taken by somebody else, who would then own our keys.
 func (c *console) stateHome() string {
 	if dir := c.environment("XDG_STATE_HOME"); dir != "" {
 		return filepath.Join(dir, "tulle")
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return filepath.Join(os.TempDir(), "tulle")
+		return ".tulle"
 	}
 	return filepath.Join(home, ".local", "state", "tulle")
 }
