@@ -344,6 +344,9 @@ func (p *Proxy) buildLocked(now time.Time) {
 	cfg, wait := p.builder.Build(now)
 	if err := p.engine.Apply(cfg); err != nil {
 		p.options.Log.Error("a part of the configuration could not be put in force", slog.Any("error", err))
+		if wait == 0 || wait > applyAgain {
+			wait = applyAgain
+		}
 	}
 	p.waiting = time.Time{}
 	if wait > 0 {

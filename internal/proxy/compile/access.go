@@ -22,7 +22,7 @@ func (v *conv) accessLog(m *accesslogv3.AccessLog, path string) listener.AccessL
 	case *filev3.FileAccessLog:
 		out.Path = l.GetPath()
 		v.logFormat(&out, l.GetLogFormat(), join(at, "log_format"))
-		if f := l.GetFormat(); f != "" { //nolint:staticcheck // deprecated, and still sent
+		if f := l.GetFormat(); f != "" { // deprecated, and still sent
 			out.Format = f
 		}
 	case *streamv3.StdoutAccessLog:
@@ -53,7 +53,7 @@ func (v *conv) logFormat(out *listener.AccessLog, m *corev3.SubstitutionFormatSt
 	switch f := m.GetFormat().(type) {
 	case nil:
 	case *corev3.SubstitutionFormatString_TextFormat:
-		out.Format = f.TextFormat //nolint:staticcheck // deprecated, and still sent
+		out.Format = f.TextFormat // deprecated, and still sent
 	case *corev3.SubstitutionFormatString_TextFormatSource:
 		if f.TextFormatSource.GetFilename() != "" {
 			v.report.refuse(join(path, "text_format_source.filename"), "a format in a file is not supported")

@@ -77,7 +77,7 @@ func (v *conv) clusters(f *router.Forward, m *routev3.RouteAction, path string) 
 			total += uint64(c.GetWeight().GetValue())
 		}
 		f.TotalWeight = v.totalWeight(total, at)
-		//nolint:staticcheck // deprecated, and checked when it is sent
+		// deprecated, and checked when it is sent
 		if want := s.WeightedClusters.GetTotalWeight(); want != nil && uint64(want.GetValue()) != total {
 			v.report.invalid(join(at, "total_weight"), fmt.Sprintf("%d, but the weights add up to %d", want.GetValue(), total))
 		}
@@ -191,7 +191,7 @@ func (v *conv) headerOp(m *corev3.HeaderValueOption, path string) router.HeaderO
 		Name: strings.ToLower(m.GetHeader().GetKey()), Value: m.GetHeader().GetValue(),
 		Action: router.HeaderAction(m.GetAppendAction()), KeepEmpty: m.GetKeepEmptyValue(),
 	}
-	if a := m.GetAppend(); a != nil && !a.GetValue() { //nolint:staticcheck // deprecated, and still sent
+	if a := m.GetAppend(); a != nil && !a.GetValue() { // deprecated, and still sent
 		op.Action = router.OverwriteOrAdd
 	}
 	if op.Name == "" || op.Name == "host" || strings.HasPrefix(op.Name, ":") {

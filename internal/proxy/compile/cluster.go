@@ -32,11 +32,11 @@ func (v *conv) cluster(m *clusterv3.Cluster) *cluster.Spec {
 	s := &cluster.Spec{
 		Name:               m.GetName(),
 		ConnectTimeout:     v.duration(m.GetConnectTimeout(), connectTimeout, "connect_timeout"),
-		DNSRefresh:         v.duration(m.GetDnsRefreshRate(), dnsRefresh, "dns_refresh_rate"), //nolint:staticcheck // deprecated, and still sent
-		RespectDNSTTL:      m.GetRespectDnsTtl(),                                              //nolint:staticcheck // as above
+		DNSRefresh:         v.duration(m.GetDnsRefreshRate(), dnsRefresh, "dns_refresh_rate"), // deprecated, and still sent
+		RespectDNSTTL:      m.GetRespectDnsTtl(),                                              // as above
 		DNSFamily:          cluster.DNSFamily(m.GetDnsLookupFamily()),
 		PanicThreshold:     panicThreshold,
-		MaxRequestsPerConn: m.GetMaxRequestsPerConnection().GetValue(), //nolint:staticcheck // as above
+		MaxRequestsPerConn: m.GetMaxRequestsPerConnection().GetValue(), // as above
 		LeastChoices:       leastChoices,
 		Service:            service(m.GetMetadata()),
 		Origin:             origin(m.GetMetadata()),
@@ -164,7 +164,7 @@ func (v *conv) thresholds(s *cluster.Spec, m *clusterv3.CircuitBreakers) {
 
 func (v *conv) protocol(s *cluster.Spec, m *clusterv3.Cluster) {
 	s.IdleTimeout = idleTimeout
-	if o := m.GetHttp2ProtocolOptions(); o != nil { //nolint:staticcheck // deprecated, and still sent
+	if o := m.GetHttp2ProtocolOptions(); o != nil { // deprecated, and still sent
 		s.Protocol, s.MaxConcurrentStreams = cluster.HTTP2, o.GetMaxConcurrentStreams().GetValue()
 	}
 	for key, a := range m.GetTypedExtensionProtocolOptions() {

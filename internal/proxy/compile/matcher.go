@@ -53,7 +53,7 @@ func (v *conv) header(m *routev3.HeaderMatcher, path string) match.Header {
 		v.report.invalid(join(path, "name"), "a header's name is needed")
 	}
 	var err error
-	//nolint:staticcheck // the deprecated forms are still sent
+	// the deprecated forms are still sent
 	switch s := m.GetHeaderMatchSpecifier().(type) {
 	case nil:
 		h.Kind = match.HeaderPresent

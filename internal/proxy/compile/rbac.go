@@ -133,7 +133,7 @@ func (v *conv) principal(m *rbacv3.Principal, path string, depth int) authz.Cond
 		}
 		return authz.Condition{Kind: authz.Authenticated, String: v.text(r.Authenticated.GetPrincipalName(), path+".authenticated.principal_name")}
 	case *rbacv3.Principal_SourceIp:
-		return v.address(authz.SourceIP, r.SourceIp, path+".source_ip") //nolint:staticcheck // deprecated, and still sent
+		return v.address(authz.SourceIP, r.SourceIp, path+".source_ip") // deprecated, and still sent
 	case *rbacv3.Principal_DirectRemoteIp:
 		return v.address(authz.DirectRemoteIP, r.DirectRemoteIp, path+".direct_remote_ip")
 	case *rbacv3.Principal_RemoteIp:

@@ -107,7 +107,7 @@ func (v *conv) validation(p *parameters, m *tlsv3.CertificateValidationContext, 
 // sans reads the names of which the peer must have one.
 func (v *conv) sans(m *tlsv3.CertificateValidationContext, path string) []match.String {
 	var out []match.String
-	for i, s := range m.GetMatchSubjectAltNames() { //nolint:staticcheck // deprecated, and still sent
+	for i, s := range m.GetMatchSubjectAltNames() { // deprecated, and still sent
 		out = append(out, v.text(s, fmt.Sprintf("%s.match_subject_alt_names[%d]", path, i)))
 	}
 	for i, s := range m.GetMatchTypedSubjectAltNames() {

@@ -43,7 +43,6 @@ type exchange struct {
 	action   action
 	body     []byte // of a local answer
 	location []byte
-	policy   string
 
 	// Set by choose.
 	upstream *cluster.Upstream

@@ -169,7 +169,7 @@ func (e *Engine) bindLocked(cfg *Config) error {
 			delete(e.acceptors, at)
 			a.Close()
 			e.retired = append(e.retired, a.Acceptor)
-			e.opts.Log.Info("listener closed", "listener", a.name, "address", at)
+			e.opts.Log.Info("listener closed", slog.String("listener", a.name), slog.Any("address", at))
 			e.drainLocked(func(d *downstream) bool { return d.acceptedAt == at })
 		}
 	}
@@ -196,7 +196,7 @@ func (e *Engine) listenLocked(at netip.AddrPort, name string) error {
 		return err
 	}
 	e.acceptors[at] = &acceptor{l, name}
-	e.opts.Log.Info("listener bound", "listener", name, "address", l.Addr())
+	e.opts.Log.Info("listener bound", slog.String("listener", name), slog.Any("address", l.Addr()))
 	return nil
 }
 
@@ -228,7 +228,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			return nil
 		case <-t.C:
 			if err := e.store.Refresh(); err != nil {
-				e.opts.Log.Error("certificate files not usable, handshakes that need them fail", "error", err)
+				e.opts.Log.Error("certificate files not usable, handshakes that need them fail", slog.Any("error", err))
 			}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"log/slog"
 	"net/url"
 	"strings"
 	"time"
@@ -89,7 +90,7 @@ func (d *downstream) handshake(chain *listener.Chain) bool {
 	t, err := d.e.store.Accept(ctx, d.sock, chain.TLS)
 	if err != nil {
 		d.e.telemetry.handshakeFailed.Inc()
-		d.e.opts.Log.Debug("TLS handshake failed", "listener", d.spec.Name, "remote", d.facts.Remote, "error", err)
+		d.e.opts.Log.Debug("TLS handshake failed", slog.String("listener", d.spec.Name), slog.Any("remote", d.facts.Remote), slog.Any("error", err))
 		return false
 	}
 	d.stream = t

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -105,7 +106,7 @@ func (c *Cluster) resolve(ctx context.Context, name string) {
 			return
 		}
 		if err != nil {
-			c.live.opts.Log.Warn("name not resolved, the last answer stays", "cluster", c.Name, "host", name, "error", err)
+			c.live.opts.Log.Warn("name not resolved, the last answer stays", slog.String("cluster", c.Name), slog.String("host", name), slog.Any("error", err))
 		} else if len(addrs) > 0 {
 			c.answered(ctx, name, addrs)
 		}

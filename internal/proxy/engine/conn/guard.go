@@ -77,8 +77,8 @@ func (g *Guard) Clear(slot int) (expired bool) {
 	if g.slots[slot].Swap(0) != expiredMark {
 		return false
 	}
-	g.mu.Lock() // onExpire runs under mu
-	g.mu.Unlock()
+	g.mu.Lock() // onExpire runs under mu: it has returned when we have it
+	defer g.mu.Unlock()
 	return true
 }
 

@@ -86,6 +86,33 @@ func (s *Socket) QuietFor() time.Duration {
 	return quiet
 }
 
+// Taken is how many bytes of what the peer has sent were read off the socket so
+// far; 0 when that is not known.
+func (s *Socket) Taken() uint64 {
+	var n uint64
+	_ = s.raw.Control(func(fd uintptr) { // a closed socket has no more to tell
+		before := uint64(0)
+		for {
+			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+			if err != nil {
+				return
+			}
+			waiting, err := unix.IoctlGetInt(int(fd), unix.SIOCINQ)
+			if err != nil {
+				return
+			}
+			// What arrives between the two calls would count as waiting but not
+			// as received: both must be of one moment.
+			if info.Bytes_received == before || waiting == 0 {
+				n = info.Bytes_received - uint64(waiting)
+				return
+			}
+			before = info.Bytes_received
+		}
+	})
+	return n
+}
+
 // Received is how many bytes the peer has sent so far, as far as the kernel
 // acknowledged them; 0 when that is not known.
 func (s *Socket) Received() uint64 {

@@ -20,5 +20,8 @@ func lateBind(_, _ string, _ syscall.RawConn) error { return nil }
 // use, so only its owner's deadlines end it.
 func (s *Socket) QuietFor() time.Duration { return 0 }
 
+// Taken is not known on this platform.
+func (s *Socket) Taken() uint64 { return 0 }
+
 // Received is not known on this platform.
 func (s *Socket) Received() uint64 { return 0 }

@@ -13,10 +13,10 @@ const (
 	isDigit
 )
 
-// classes and lowers are constant tables.
+// classes and lowers are constant tables: nobody writes to them.
 var (
-	classes = buildClasses()
-	lowers  = buildLowers()
+	classes = buildClasses() //nolint:gochecknoglobals // a table that Go has no constant for
+	lowers  = buildLowers()  //nolint:gochecknoglobals // a table that Go has no constant for
 )
 
 func buildClasses() (t [256]class) {

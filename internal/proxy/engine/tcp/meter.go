@@ -12,13 +12,13 @@ import (
 // splices, only the kernel knows.
 type count struct {
 	from    *conn.Socket
-	base    uint64 // what from had received before
+	base    uint64 // what was read from it before
 	moved   atomic.Int64
 	spliced atomic.Bool
 }
 
 func newCount(from conn.Stream) *count {
-	return &count{from: from.Socket(), base: from.Socket().Received()}
+	return &count{from: from.Socket(), base: from.Socket().Taken()}
 }
 
 func (c *count) now() int64 {
