@@ -32,7 +32,13 @@ func Fetch(ctx context.Context, address, path string, v any) error {
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	// Straight to the address, whatever proxies the environment names, and
+	// nowhere else: a redirect is not what we asked for.
+	client := http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		return fmt.Errorf("%s: %w: %w", address, ErrUnreachable, err)
 	}

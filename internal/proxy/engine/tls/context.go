@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tullemesh/tulle/internal/identity"
 	"github.com/tullemesh/tulle/internal/limit"
@@ -131,8 +132,7 @@ func (s *Store) server(spec *ServerSpec) (*tls.Config, error) {
 	if len(g.tickets) > 0 {
 		c.SetSessionTicketKeys(g.tickets)
 	}
-	actual, _ := g.contexts.LoadOrStore(spec, c)
-	return actual.(*tls.Config), nil
+	return g.keep(spec, c), nil
 }
 
 // Connect does the client's side of a handshake over s. app says what follows,
@@ -193,8 +193,7 @@ func (s *Store) client(spec *ClientSpec, name string, app Application) (*tls.Con
 	if spec.AutoSNI {
 		return c, nil // one context for each name that clients choose would have no bound
 	}
-	actual, _ := g.contexts.LoadOrStore(key, c)
-	return actual.(*tls.Config), nil
+	return g.keep(key, c), nil
 }
 
 // clientALPN is the list to offer. One version of HTTP is offered alone, so
@@ -321,23 +320,51 @@ func names(c *x509.Certificate) []string {
 }
 
 // revoked looks each certificate of the verified chains up in the lists that
-// its issuer signed.
+// its issuer signed. Where there are lists, one that is missing or out of date
+// refuses: a peer could otherwise be accepted by keeping a list away
+// (Envoy: CertificateValidationContext.crl, every certificate of the chain).
 func (v *verifier) revoked(chains [][]*x509.Certificate) error {
+	if len(v.crl) == 0 {
+		return nil
+	}
+	now := time.Now()
+	var missing error
+	covered := false
+	for _, chain := range chains {
+		complete := true
+		for i := 0; i+1 < len(chain); i++ {
+			current, err := v.listed(chain[i], chain[i+1], now)
+			if err != nil {
+				return err
+			}
+			if !current {
+				complete = false
+				missing = fmt.Errorf("%w: no current list of %s", ErrRevoked, chain[i+1].Subject)
+			}
+		}
+		covered = covered || complete
+	}
+	if covered {
+		return nil
+	}
+	return missing
+}
+
+// listed looks a certificate up in its issuer's lists; current says that one of
+// them is in force.
+func (v *verifier) listed(c, issuer *x509.Certificate, now time.Time) (current bool, err error) {
 	for _, list := range v.crl {
-		for _, chain := range chains {
-			for i := 0; i+1 < len(chain); i++ {
-				if list.CheckSignatureFrom(chain[i+1]) != nil {
-					continue
-				}
-				for _, entry := range list.RevokedCertificateEntries {
-					if entry.SerialNumber.Cmp(chain[i].SerialNumber) == 0 {
-						return fmt.Errorf("%w: serial %s", ErrRevoked, entry.SerialNumber)
-					}
-				}
+		if list.CheckSignatureFrom(issuer) != nil {
+			continue
+		}
+		current = current || list.NextUpdate.IsZero() || now.Before(list.NextUpdate)
+		for _, entry := range list.RevokedCertificateEntries {
+			if entry.SerialNumber.Cmp(c.SerialNumber) == 0 {
+				return current, fmt.Errorf("%w: serial %s", ErrRevoked, entry.SerialNumber)
 			}
 		}
 	}
-	return nil
+	return current, nil
 }
 
 func parseCRL(text []byte) ([]*x509.RevocationList, error) {

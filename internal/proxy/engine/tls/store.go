@@ -49,6 +49,22 @@ type generation struct {
 	material map[string]*material
 	tickets  [][32]byte
 	contexts sync.Map // *ServerSpec or clientKey → *tls.Config
+	kept     atomic.Int64
+}
+
+// contextsMax bounds the contexts of a generation: every edit of a listener or
+// cluster leaves those of its predecessor behind. Beyond it all are made anew
+// when they are next needed, and upstream sessions are not resumed once.
+const contextsMax = 4096
+
+// keep remembers a context; of two made at once the first stays.
+func (g *generation) keep(key any, c *tls.Config) *tls.Config {
+	actual, had := g.contexts.LoadOrStore(key, c)
+	if !had && g.kept.Add(1) > contextsMax {
+		g.contexts.Clear()
+		g.kept.Store(0)
+	}
+	return actual.(*tls.Config)
 }
 
 // material is a parsed secret.
