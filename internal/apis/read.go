@@ -3,6 +3,7 @@ package apis
 import (
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -90,6 +91,12 @@ func (o *Object) whole(k *kind, version string, root *document.Node, meta *metav
 		}
 	}
 	o.Problems = append(o.Problems, problems...)
+	for _, p := range checkPorts(target) {
+		// What could not be read is 0 here, and told already.
+		if !slices.ContainsFunc(problems, func(u Problem) bool { return holds(u.Path, p.Path) }) {
+			o.Problems = append(o.Problems, p)
+		}
+	}
 }
 
 // withoutStatus leaves out what controllers write, which no author can answer for.
