@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -64,9 +65,9 @@ func newChain(t testing.TB) *chain {
 }
 
 // run takes a text through the chain for one proxy and tells all that came out
-// of it.
-func (c *chain) run(t testing.TB, text []byte, node *wire.Node) string {
-	t.Helper()
+// of it. An error is a defect: our own proxy refuses what our own control plane
+// sends.
+func (c *chain) run(text []byte, node *wire.Node) (string, error) {
 	r := apis.Decode("mutant.yaml", text, apis.Options{})
 	store := registry.NewStore(registry.Options{})
 	store.Put(c.base)
@@ -79,13 +80,11 @@ func (c *chain) run(t testing.TB, text []byte, node *wire.Node) string {
 	}
 	view, err := translate.NewView(g.snapshot, node, "")
 	if err != nil {
-		t.Fatalf("a view of good claims: %v\n%s", err, text)
+		return "", err
 	}
 	cfg, err := compileView(g.translator, view, func(typeURL, _ string) bool { return typeURL != wire.SecretType })
 	if err != nil {
-		// ErrRefused is our own proxy's answer to our own control plane: each is
-		// a defect.
-		t.Fatalf("%v\n%s", err, text)
+		return "", err
 	}
 	for _, typeURL := range []string{wire.ClusterType, wire.ListenerType, wire.RouteType} {
 		for _, name := range g.translator.Names(view, typeURL) {
@@ -95,7 +94,21 @@ func (c *chain) run(t testing.TB, text []byte, node *wire.Node) string {
 		}
 	}
 	c.decide(&out, cfg)
-	return out.String()
+	return out.String(), nil
+}
+
+// least leaves out the documents without which the chain fails as well.
+func (c *chain) least(text string, node *wire.Node) string {
+	docs := strings.Split(text, "\n---\n")
+	for i := 0; i < len(docs); {
+		without := slices.Delete(slices.Clone(docs), i, i+1)
+		if _, err := c.run([]byte(strings.Join(without, "\n---\n")), node); err != nil {
+			docs = without
+		} else {
+			i++
+		}
+	}
+	return strings.Join(docs, "\n---\n")
 }
 
 func (c *chain) decide(out *strings.Builder, cfg *engine.Config) {
@@ -255,10 +268,13 @@ func TestMangledFilesNeverPanic(t *testing.T) {
 		text, n = m.text()
 		documents += n
 		node := c.nodes[runs%len(c.nodes)]
-		out := c.run(t, []byte(text), node)
+		out, err := c.run([]byte(text), node)
+		if err != nil {
+			t.Fatalf("seed %d: %v\n%s", seed, err, c.least(text, node))
+		}
 		refused += strings.Count(out, " error ") + strings.Count(out, " unsupported ")
 		if runs%8 == 0 {
-			if again := c.run(t, []byte(text), node); again != out {
+			if again, err := c.run([]byte(text), node); err != nil || again != out {
 				t.Fatalf("equal input, other output:\n%s\nfirst\n%s\nthen\n%s", text, out, again)
 			}
 		}
@@ -277,7 +293,11 @@ func FuzzChain(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for _, node := range c.nodes {
-			if a, b := c.run(t, text, node), c.run(t, text, node); a != b {
+			a, err := c.run(text, node)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b, err := c.run(text, node); err != nil || a != b {
 				t.Fatal("equal input, other output")
 			}
 		}
