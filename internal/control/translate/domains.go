@@ -76,7 +76,9 @@ func kubeForms(host string, port int, callerNamespace string) []string {
 	}
 	var out []string
 	if host[dot+1:svc] == callerNamespace {
-		out = withPort(out, host[:dot], port)
+		if host[:dot] != "*" { // that would be every host, not every host here
+			out = withPort(out, host[:dot], port)
+		}
 		out = withPort(out, host[:svc]+".svc", port)
 		return withPort(out, host[:svc], port)
 	}
@@ -97,7 +99,7 @@ func sharedForms(host string, port int, searchDomain string) []string {
 	}
 	unique := h[:len(h)-shared]
 	name := strings.Join(unique, ".")
-	if name == "" {
+	if name == "" || name == "*" {
 		return nil
 	}
 	out := withPort(nil, name, port)
