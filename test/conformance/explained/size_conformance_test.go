@@ -5,6 +5,6 @@ package explained_test
 // 10,000 requests over random configurations (the acceptance).
 const (
 	worlds    = 10
-	rounds    = 5
-	questions = 200
+	rounds    = 2
+	questions = 500
 )
