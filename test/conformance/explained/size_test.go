@@ -7,4 +7,5 @@ const (
 	worlds    = 5
 	rounds    = 1
 	questions = 100
+	calls     = 20
 )
