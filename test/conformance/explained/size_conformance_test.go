@@ -4,7 +4,8 @@ package explained_test
 
 // 10,000 requests over random configurations (the acceptance).
 const (
-	worlds    = 10
+	worlds    = 25
 	rounds    = 2
-	questions = 500
+	questions = 200
+	calls     = 200
 )
