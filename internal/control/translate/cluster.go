@@ -127,6 +127,9 @@ type target struct {
 	subset *model.Subset
 	// mutualOnly leaves out endpoints that do not take mutual TLS.
 	mutualOnly bool
+	// addressesOnly leaves out endpoints that are names: proxies refuse them in
+	// EDS. They come of another ServiceEntry for the host, which resolves them.
+	addressesOnly bool
 }
 
 // target resolves an outbound cluster; ok is false when the proxy has no such

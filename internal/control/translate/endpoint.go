@@ -63,7 +63,7 @@ func (t *Translator) assignment(r *reader, name string) (*endpointv3.ClusterLoad
 	if !ok || !t.sendsEndpoints(r, g) {
 		return nil, nil
 	}
-	g.mutualOnly = isSNI(name)
+	g.mutualOnly, g.addressesOnly = isSNI(name), true
 	return &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: t.localities(r, g)}, nil
 }
 
@@ -74,7 +74,7 @@ func (t *Translator) localities(r *reader, g target) []*endpointv3.LocalityLbEnd
 	byPlace := make(map[registry.Locality]*endpointv3.LocalityLbEndpoints)
 	var places []registry.Locality
 	for _, e := range t.snap.Endpoints(g.svc, g.port.Number) {
-		if g.subset != nil && !subsetOf(g.subset.Labels, e.Labels) {
+		if g.subset != nil && !subsetOf(g.subset.Labels, e.Labels) || g.addressesOnly && e.Host != "" {
 			continue
 		}
 		le := endpoint(e, f, plain)
