@@ -4,8 +4,8 @@ package explained_test
 
 // 10,000 requests over random configurations (the acceptance).
 const (
-	worlds    = 25
+	worlds    = 10
 	rounds    = 2
-	questions = 200
-	calls     = 200
+	questions = 500
+	calls     = 500
 )
