@@ -175,10 +175,12 @@ func (in *inbound) ready(t *testing.T) {
 	}
 }
 
-// call is one connection to the workload; from is its client's address.
-func (in *inbound) call(t *testing.T, q app.Question) (from string) {
+// call is one connection to the workload; from is its client's address. Each
+// call has an IP address of its own: ports are used again.
+func (in *inbound) call(t *testing.T, n int, q app.Question) (from string) {
 	t.Helper()
-	c, err := net.Dial("tcp", net.JoinHostPort(served, strconv.Itoa(q.Port)))
+	client := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(n>>8), byte(n))}}
+	c, err := client.DialContext(t.Context(), "tcp", net.JoinHostPort(served, strconv.Itoa(q.Port)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,14 +223,14 @@ func TestExplainSaysWhatASidecarLetsIn(t *testing.T) {
 		g := draw.New(uint64(policy))
 		want := map[string]string{}
 		what := map[string]string{}
-		for range calls {
+		for n := range calls {
 			q := app.Question{Inbound: true, Namespace: "demo", Labels: map[string]string{"app": "front"}, ProxyIPs: []netip.Addr{netip.MustParseAddr(served)}, Metadata: in.metadata,
 				Port: draw.Pick(g, in.ports...), Protocol: draw.Pick(g, "http", "tcp"), TLS: draw.Pick(g, "none", "tls", "mtls"), Host: "front.demo" + draw.Domain, Path: "/", Method: "GET"}
 			a, err := explainer.Explain(t.Context(), q)
 			if err != nil {
 				t.Fatal(err)
 			}
-			from := in.call(t, q)
+			from := in.call(t, n, q)
 			want[from] = "refused"
 			if a.Decision == "forward" {
 				want[from] = "to " + a.Cluster
