@@ -424,6 +424,31 @@ func TestNothingStays(t *testing.T) {
 	}
 }
 
+// gone reports whether nobody answers at port 80 of a namespace. A process that
+// was just killed answers until the kernel has closed its sockets: patient waits
+// for that.
+func (w *world) gone(ns *capture.Namespace, patient bool) bool {
+	deadline := time.NewTimer(5 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		conn, err := ns.Dial(w.t.Context(), netip.MustParseAddrPort("127.0.0.1:80"))
+		if err != nil {
+			return true
+		}
+		_ = conn.Close()
+		if !patient {
+			return false
+		}
+		select {
+		case <-deadline.C:
+			return false
+		case <-tick.C:
+		}
+	}
+}
+
 func TestLeftoversOfAKilledRunAreRemovedByTheNext(t *testing.T) {
 	w := newWorld(t)
 	state := filepath.Join(t.TempDir(), "state.json")
@@ -476,12 +501,8 @@ func TestLeftoversOfAKilledRunAreRemovedByTheNext(t *testing.T) {
 		if err := next.Close(); err != nil {
 			t.Errorf("%s: %v", c.name, err)
 		}
-		conn, err := ns.Dial(t.Context(), netip.MustParseAddrPort("127.0.0.1:80"))
-		if err == nil {
-			_ = conn.Close()
-		}
-		if (err != nil) != c.killed {
-			t.Errorf("%s: process killed %v, want %v", c.name, err != nil, c.killed)
+		if killed := w.gone(ns, c.killed); killed != c.killed {
+			t.Errorf("%s: process killed %v, want %v", c.name, killed, c.killed)
 		}
 		if _, err := os.Stat(state); err == nil {
 			t.Errorf("%s: the state file is still there", c.name)
