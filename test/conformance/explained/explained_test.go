@@ -105,16 +105,17 @@ func (j *journal) take(t *testing.T, key string) line {
 // world is a control plane over one file, and two proxies: a sidecar that
 // captures nothing, and a gateway.
 type world struct {
-	file, mesh string
-	plane      *app.ControlPlane
-	log        *journal
-	proxy      int
-	gateway    int
-	egress     map[string]int
-	explainer  *app.Explainer
-	settled    time.Time
-	sent       int // requests with a number
-	asked      int // questions to the proxy
+	file, mesh  string
+	plane       *app.ControlPlane
+	log         *journal
+	proxy       int
+	gateway     int
+	egress      map[string]int
+	explainer   *app.Explainer
+	settled     time.Time
+	connections int
+	sent        int // requests with a number
+	asked       int // questions to the proxy
 }
 
 func freePort(t *testing.T) int {
@@ -308,10 +309,13 @@ func (w *world) send(t *testing.T, port int, r draw.Request, byProxy bool) (ask 
 }
 
 // sendBytes opens a connection that speaks no HTTP; from is its own address,
-// empty when nobody took it.
+// empty when nobody took it. Each has an IP address of its own: ports are used
+// again, and the log is read only after many connections.
 func (w *world) sendBytes(t *testing.T, port int) (from string, _ int, said string) {
 	t.Helper()
-	c, err := net.DialTimeout("tcp", "127.0.0.1:"+strconv.Itoa(port), time.Second)
+	w.connections++
+	client := net.Dialer{Timeout: time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 2, byte(w.connections>>8), byte(w.connections))}}
+	c, err := client.DialContext(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(port))
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return "", 0, "no_listener"
 	}
