@@ -18,8 +18,8 @@ import (
 	"github.com/tullemesh/tulle/internal/control/model"
 	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/control/translate"
-	"github.com/tullemesh/tulle/internal/proxy/engine"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -73,7 +73,7 @@ func (c *chain) run(text []byte, node *wire.Node) (string, error) {
 	store.Put(c.base)
 	store.Put(registry.Input{Source: "mutant", Objects: r.Objects, Problems: r.Problems})
 	set := store.Set()
-	g, _ := newGeneration(set, model.MeshFrom(set.MeshConfig), nil)
+	g, _ := publish(set, model.MeshFrom(set.MeshConfig), nil)
 	var out strings.Builder
 	for _, p := range g.problems {
 		fmt.Fprintln(&out, p.Code, p.Level, p.Key, p.Path, p.Position, p.Message)
@@ -111,14 +111,14 @@ func (c *chain) least(text string, node *wire.Node) string {
 	return strings.Join(docs, "\n---\n")
 }
 
-func (c *chain) decide(out *strings.Builder, cfg *engine.Config) {
+func (c *chain) decide(out *strings.Builder, cfg *generation.Config) {
 	for i, l := range cfg.Listeners() {
 		if i == 8 {
 			return // some are enough: each text makes others
 		}
 		conn := &fact.Conn{Local: netip.MustParseAddrPort("10.0.0.1:9080"), Remote: netip.MustParseAddrPort("203.0.113.2:40000"), ALPN: []string{"http/1.1"}}
 		request := &fact.Request{Conn: conn, Protocol: fact.HTTP11, Method: []byte("GET"), Scheme: []byte("http"), Authority: []byte("reviews:9080"), Path: []byte("/a?b=c"), Headers: headers{{"end-user", "jason"}}}
-		d := engine.DecideAt(cfg, l, conn, request, nil)
+		d := generation.DecideAt(cfg, l, conn, request, nil)
 		fmt.Fprintln(out, d.Outcome, d.Status, d.Error, d.Cluster, d.Weights)
 	}
 }

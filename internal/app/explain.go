@@ -18,8 +18,8 @@ import (
 	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/control/translate"
 	"github.com/tullemesh/tulle/internal/proxy/compile"
-	"github.com/tullemesh/tulle/internal/proxy/engine"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/wire"
 )
@@ -40,7 +40,7 @@ func Explain(ctx context.Context, q Question) (*Answer, error) {
 }
 
 // Explainer answers questions over files that are read once. It is immutable.
-type Explainer struct{ generation *generation }
+type Explainer struct{ published *published }
 
 // NewExplainer reads files as Explain does.
 func NewExplainer(files []string, meshConfig string) (*Explainer, error) {
@@ -53,7 +53,7 @@ func NewExplainer(files []string, meshConfig string) (*Explainer, error) {
 
 // Explain is as the function, over the Explainer's files in place of q's.
 func (e *Explainer) Explain(_ context.Context, q Question) (*Answer, error) {
-	g := e.generation
+	g := e.published
 	node, err := q.node()
 	if err != nil {
 		return nil, err
@@ -65,8 +65,8 @@ func (e *Explainer) Explain(_ context.Context, q Question) (*Answer, error) {
 	// Which clusters matter shows when the routes are there: so the answer is
 	// looked for without clusters first. A mesh has thousands.
 	var names []string
-	var cfg *engine.Config
-	var d engine.Decision
+	var cfg *generation.Config
+	var d generation.Decision
 	var trace fact.Trace
 	for range 2 {
 		cfg, err = compileView(g.translator, view, q.needs(names))
@@ -83,16 +83,16 @@ func (e *Explainer) Explain(_ context.Context, q Question) (*Answer, error) {
 }
 
 // decide asks the proxy's own function.
-func (q *Question) decide(g *generation, cfg *engine.Config, namespace string, trace *fact.Trace) engine.Decision {
+func (q *Question) decide(g *published, cfg *generation.Config, namespace string, trace *fact.Trace) generation.Decision {
 	conn, accepting := q.connection(g, cfg, namespace)
 	var request *fact.Request
 	if q.Protocol != "tcp" {
 		request = q.request(conn)
 	}
 	if accepting != nil {
-		return engine.DecideAt(cfg, accepting, conn, request, trace)
+		return generation.DecideAt(cfg, accepting, conn, request, trace)
 	}
-	return engine.Decide(cfg, conn, request, trace)
+	return generation.Decide(cfg, conn, request, trace)
 }
 
 // needs picks what the question can meet: listeners at its port and those that
@@ -118,7 +118,7 @@ func (q *Question) needs(clusters []string) func(typeURL, name string) bool {
 
 // refused counts what stands in the files and is refused. What the model finds
 // beside that (dangling references, conflicts) is a part of the answer.
-func (g *generation) refused() int {
+func (g *published) refused() int {
 	n := 0
 	for _, p := range g.set.Problems {
 		if p.Refuses() {
@@ -167,7 +167,7 @@ func (q *Question) address() netip.Addr {
 
 // compileView builds what a proxy with this view would hold, of that what the
 // caller picks.
-func compileView(t *translate.Translator, v *translate.View, pick func(typeURL, name string) bool) (*engine.Config, error) {
+func compileView(t *translate.Translator, v *translate.View, pick func(typeURL, name string) bool) (*generation.Config, error) {
 	b := compile.NewBuilder(compile.New())
 	now := time.Now()
 	take := func(typeURL string, names []string) error {
@@ -208,7 +208,7 @@ func compileView(t *translate.Translator, v *translate.View, pick func(typeURL, 
 
 // connection are the facts of the question's connection, and the listener
 // whose socket takes it, nil when its address finds it.
-func (q *Question) connection(g *generation, cfg *engine.Config, namespace string) (*fact.Conn, *listener.Matcher) {
+func (q *Question) connection(g *published, cfg *generation.Config, namespace string) (*fact.Conn, *listener.Matcher) {
 	c := &fact.Conn{Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 113, 2}), 40000), TLS: q.TLS != "none", SNI: strings.ToLower(q.SNI)}
 	if q.ALPN != "" {
 		c.ALPN = strings.Split(q.ALPN, ",")
@@ -256,7 +256,7 @@ func usualALPN(tls, protocol string) string {
 
 // serviceAddress is the address that the question's host would resolve to, and
 // an address that no service has (RFC 5737) where it resolves to none.
-func (q *Question) serviceAddress(g *generation, namespace string) netip.Addr {
+func (q *Question) serviceAddress(g *published, namespace string) netip.Addr {
 	host, _, _ := strings.Cut(strings.ToLower(q.Host), ":")
 	for _, name := range []string{host, host + "." + namespace + ".svc.cluster.local", host + ".svc.cluster.local", host + ".cluster.local"} {
 		if svc := g.snapshot.Service(name, namespace); svc != nil {
@@ -303,10 +303,10 @@ func (q *Question) request(conn *fact.Conn) *fact.Request {
 }
 
 // answer puts a decision into the words of the command line.
-func (g *generation) answer(cfg *engine.Config, d *engine.Decision, tr *fact.Trace) *Answer {
+func (g *published) answer(cfg *generation.Config, d *generation.Decision, tr *fact.Trace) *Answer {
 	a := &Answer{Decision: string(d.Outcome), Status: d.Status, Error: string(d.Error), Cluster: d.Cluster, Policy: d.Policy,
 		Weights: d.Weights, Conditions: d.Conditions, Origin: []Place{}, Trace: []Step{}}
-	if d.Error == engine.NoCluster {
+	if d.Error == generation.NoCluster {
 		a.Error, a.Missing = "", d.Cluster
 	}
 	if a.Weights == nil {
@@ -350,7 +350,7 @@ func (g *generation) answer(cfg *engine.Config, d *engine.Decision, tr *fact.Tra
 }
 
 // place joins an origin with the file, line and column that its object has now.
-func (g *generation) place(encoded string) (Place, bool) {
+func (g *published) place(encoded string) (Place, bool) {
 	o, ok := wire.ParseOrigin(encoded)
 	if !ok {
 		return Place{}, false

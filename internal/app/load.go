@@ -12,7 +12,7 @@ import (
 
 // load reads files once and builds their generation. The second result is the
 // text of each file.
-func load(files []string, meshConfig string) (*generation, map[string][]byte, error) {
+func load(files []string, meshConfig string) (*published, map[string][]byte, error) {
 	in, texts, err := file.Load(files, file.Options{MeshConfig: meshConfig})
 	if err != nil {
 		return nil, nil, err
@@ -25,7 +25,7 @@ func load(files []string, meshConfig string) (*generation, map[string][]byte, er
 	}
 	store.Put(planned)
 	set := store.Set()
-	g, _ := newGeneration(set, model.MeshFrom(set.MeshConfig), nil)
+	g, _ := publish(set, model.MeshFrom(set.MeshConfig), nil)
 	return g, texts, nil
 }
 

@@ -82,7 +82,7 @@ type ControlPlane struct {
 	issuer  *issuer
 
 	// Replaced by the build loop.
-	current atomic.Pointer[generation]
+	current atomic.Pointer[published]
 }
 
 // issuer is the certificate authority's side of a control plane.
@@ -275,7 +275,7 @@ func (c *ControlPlane) build(ctx context.Context) error {
 		}
 		began := time.Now()
 		set := c.store.Set()
-		g, dirty := newGeneration(set, model.MeshFrom(set.MeshConfig), c.current.Load())
+		g, dirty := publish(set, model.MeshFrom(set.MeshConfig), c.current.Load())
 		c.current.Store(g)
 		c.server.Publish(g, dirty)
 		c.report(ctx, g, time.Since(began))
@@ -284,7 +284,7 @@ func (c *ControlPlane) build(ctx context.Context) error {
 }
 
 // report tells what a new generation holds, and every problem in it.
-func (c *ControlPlane) report(ctx context.Context, g *generation, took time.Duration) {
+func (c *ControlPlane) report(ctx context.Context, g *published, took time.Duration) {
 	bad := 0
 	for _, p := range g.problems {
 		if p.Level == apis.LevelError || p.Level == apis.LevelUnsupported {

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tullemesh/tulle/internal/proxy/compile"
-	"github.com/tullemesh/tulle/internal/proxy/engine"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -56,15 +56,15 @@ func TestStaticBootstrapRuns(t *testing.T) {
 		tenant       string
 		want         decided
 	}{
-		{"GET", "/api/x", "blue", decided{Outcome: engine.Forward, Cluster: "be", VirtualHost: "v"}},
-		{"GET", "/api/x", "green", decided{Outcome: engine.Direct, Status: 404, VirtualHost: "v"}},
-		{"GET", "/api/x", "red", decided{Outcome: engine.Reject, Status: 404, Error: engine.NoRoute, VirtualHost: "v"}},
-		{"PUT", "/api/x", "blue", decided{Outcome: engine.Deny, Status: 403, VirtualHost: "v"}},
-		{"PUT", "/bulk/x", "", decided{Outcome: engine.Forward, Cluster: "be", VirtualHost: "v"}},
+		{"GET", "/api/x", "blue", decided{Outcome: generation.Forward, Cluster: "be", VirtualHost: "v"}},
+		{"GET", "/api/x", "green", decided{Outcome: generation.Direct, Status: 404, VirtualHost: "v"}},
+		{"GET", "/api/x", "red", decided{Outcome: generation.Reject, Status: 404, Error: generation.NoRoute, VirtualHost: "v"}},
+		{"PUT", "/api/x", "blue", decided{Outcome: generation.Deny, Status: 403, VirtualHost: "v"}},
+		{"PUT", "/bulk/x", "", decided{Outcome: generation.Forward, Cluster: "be", VirtualHost: "v"}},
 	} {
 		conn := inbound("127.0.0.1:19000", nil)
 		conn.Direct = conn.Local
-		got := engine.Decide(cfg, conn, request(c.method, "a", c.path, headers{"x-tenant": c.tenant}), nil)
+		got := generation.Decide(cfg, conn, request(c.method, "a", c.path, headers{"x-tenant": c.tenant}), nil)
 		if diff := cmp.Diff(c.want, summary(got)); diff != "" {
 			t.Errorf("%s %s as %s: %s", c.method, c.path, c.tenant, diff)
 		}

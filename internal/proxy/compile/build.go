@@ -15,8 +15,8 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/tullemesh/tulle/internal/proxy/engine"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
 	"github.com/tullemesh/tulle/internal/proxy/engine/tls"
@@ -233,11 +233,11 @@ func assignmentName(s *cluster.Spec) (string, bool) {
 
 // Build makes a generation of what is ready. wait is when to build again
 // because a resource still waits for references; 0: nothing waits.
-func (b *Builder) Build(now time.Time) (cfg *engine.Config, wait time.Duration) {
+func (b *Builder) Build(now time.Time) (cfg *generation.Config, wait time.Duration) {
 	waitTables := promote(b.tables, b.liveTables, now, b.tableReady, func(string, *router.Table) bool { return true })
 	waitHosts := promote(b.hosts, b.liveHosts, now, b.hostReady, b.unanswered)
 	waitListeners := promote(b.listeners, b.liveListeners, now, b.listenerReady, func(string, *listener.Matcher) bool { return false })
-	parts := engine.Parts{
+	parts := generation.Parts{
 		Tables: map[string]*router.Table{}, Clusters: map[string]*cluster.Spec{},
 		Assignments: map[string]*cluster.Assignment{}, Secrets: map[string]*tls.Secret{},
 	}
@@ -264,7 +264,7 @@ func (b *Builder) Build(now time.Time) (cfg *engine.Config, wait time.Duration) 
 			parts.Tables[name] = m.table
 		}
 	}
-	return engine.NewConfig(parts), earlier(earlier(waitTables, waitHosts), waitListeners)
+	return generation.NewConfig(parts), earlier(earlier(waitTables, waitHosts), waitListeners)
 }
 
 func addSecrets(to map[string]*tls.Secret, list []*tls.Secret) {

@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tullemesh/tulle/internal/proxy/compile"
-	"github.com/tullemesh/tulle/internal/proxy/engine"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -46,7 +46,7 @@ func inbound(to string, edit func(*fact.Conn)) *fact.Conn {
 	return c
 }
 
-func recordedConfig(t testing.TB, scenario, client string, edits ...string) *engine.Config {
+func recordedConfig(t testing.TB, scenario, client string, edits ...string) *generation.Config {
 	t.Helper()
 	s := stream{}
 	base := filepath.Join(recordings(t), scenario, client+"-delta")
@@ -62,9 +62,9 @@ func recordedConfig(t testing.TB, scenario, client string, edits ...string) *eng
 }
 
 type decided struct {
-	Outcome     engine.Outcome
+	Outcome     generation.Outcome
 	Status      int
-	Error       engine.ErrorKind
+	Error       generation.ErrorKind
 	VirtualHost string
 	Cluster     string
 	Weights     map[string]uint32
@@ -72,7 +72,7 @@ type decided struct {
 	Origin      string
 }
 
-func summary(d engine.Decision) decided {
+func summary(d generation.Decision) decided {
 	out := decided{Outcome: d.Outcome, Status: d.Status, Error: d.Error, Cluster: d.Cluster, Location: d.Location, Origin: d.Origin()}
 	if d.VirtualHost != nil {
 		out.VirtualHost = d.VirtualHost.Name
@@ -97,65 +97,65 @@ func TestRecordedRoutingDecidesAsIstioMeans(t *testing.T) {
 	edited := recordedConfig(t, "s2-routing", "sidecar", "edit-1-virtualservice")
 	const reviewsVIP = "10.96.0.3:9080"
 	cases := map[string]struct {
-		cfg  *engine.Config
+		cfg  *generation.Config
 		conn *fact.Conn
 		req  *fact.Request
 		want func(*decided)
 	}{
 		"a service by its host": {cfg: plain, conn: outbound(reviewsVIP), req: request("GET", "reviews:9080", "/reviews/0", nil), want: func(d *decided) {
-			d.Outcome, d.Cluster, d.VirtualHost = engine.Forward, reviews, "reviews.bookinfo.svc.cluster.local:9080"
+			d.Outcome, d.Cluster, d.VirtualHost = generation.Forward, reviews, "reviews.bookinfo.svc.cluster.local:9080"
 		}},
 		"a host nobody registered passes through": {cfg: plain, conn: outbound("192.0.2.1:9080"), req: request("GET", "example.org", "/", nil), want: func(d *decided) {
-			d.Outcome, d.Cluster, d.VirtualHost = engine.Passthrough, wire.PassthroughCluster, wire.AllowAny
+			d.Outcome, d.Cluster, d.VirtualHost = generation.Passthrough, wire.PassthroughCluster, wire.AllowAny
 		}},
 		"bytes to an unknown port pass through": {cfg: plain, conn: outbound("192.0.2.1:5432"), want: func(d *decided) {
-			d.Outcome, d.Cluster = engine.Passthrough, wire.PassthroughCluster
+			d.Outcome, d.Cluster = generation.Passthrough, wire.PassthroughCluster
 		}},
 		"jason sees v2": {cfg: routing, conn: outbound(reviewsVIP), req: request("GET", "reviews", "/reviews/0", headers{"end-user": "jason"}), want: func(d *decided) {
-			d.Outcome, d.Cluster, d.VirtualHost = engine.Forward, reviewsV2, "reviews.bookinfo.svc.cluster.local:9080"
+			d.Outcome, d.Cluster, d.VirtualHost = generation.Forward, reviewsV2, "reviews.bookinfo.svc.cluster.local:9080"
 			d.Origin = "VirtualService/bookinfo/reviews#"
 		}},
 		"everybody else is split 90/10": {cfg: routing, conn: outbound(reviewsVIP), req: request("GET", "reviews", "/reviews/0", nil), want: func(d *decided) {
-			d.Outcome, d.Cluster, d.VirtualHost = engine.Forward, reviewsV1, "reviews.bookinfo.svc.cluster.local:9080"
+			d.Outcome, d.Cluster, d.VirtualHost = generation.Forward, reviewsV1, "reviews.bookinfo.svc.cluster.local:9080"
 			d.Weights = map[string]uint32{reviewsV1: 90, reviewsV3: 10}
 			d.Origin = "VirtualService/bookinfo/reviews#"
 		}},
 		"the first edit makes it 50/50": {cfg: edited, conn: outbound(reviewsVIP), req: request("GET", "reviews", "/reviews/0", nil), want: func(d *decided) {
-			d.Outcome, d.Cluster, d.VirtualHost = engine.Forward, reviewsV1, "reviews.bookinfo.svc.cluster.local:9080"
+			d.Outcome, d.Cluster, d.VirtualHost = generation.Forward, reviewsV1, "reviews.bookinfo.svc.cluster.local:9080"
 			d.Weights = map[string]uint32{reviewsV1: 50, reviewsV3: 50}
 			d.Origin = "VirtualService/bookinfo/reviews#"
 		}},
 		"a redirect": {cfg: routing, conn: outbound("10.96.0.2:9080"), req: request("GET", "details", "/old?q=1", nil), want: func(d *decided) {
-			d.Outcome, d.Status, d.VirtualHost = engine.Redirect, 308, "details.bookinfo.svc.cluster.local:9080"
+			d.Outcome, d.Status, d.VirtualHost = generation.Redirect, 308, "details.bookinfo.svc.cluster.local:9080"
 			d.Location, d.Origin = "https://details.example.com:8443/new?q=1", "VirtualService/bookinfo/details#"
 		}},
 		"a direct response": {cfg: routing, conn: outbound("10.96.0.2:9080"), req: request("GET", "details", "/gone", nil), want: func(d *decided) {
-			d.Outcome, d.Status, d.VirtualHost = engine.Direct, 410, "details.bookinfo.svc.cluster.local:9080"
+			d.Outcome, d.Status, d.VirtualHost = generation.Direct, 410, "details.bookinfo.svc.cluster.local:9080"
 			d.Origin = "VirtualService/bookinfo/details#"
 		}},
 		"inbound plaintext under PERMISSIVE": {cfg: plain, conn: inbound("10.10.1.1:9080", nil), req: request("GET", "productpage:9080", "/", nil), want: func(d *decided) {
-			d.Outcome, d.Cluster, d.VirtualHost = engine.Forward, "inbound|9080||", "inbound|http|9080"
+			d.Outcome, d.Cluster, d.VirtualHost = generation.Forward, "inbound|9080||", "inbound|http|9080"
 		}},
 		"inbound mutual TLS": {cfg: plain, conn: inbound("10.10.1.1:9080", func(c *fact.Conn) {
 			c.TLS, c.Verified, c.Peer, c.ALPN = true, true, "spiffe://cluster.local/ns/bookinfo/sa/default", []string{"istio-peer-exchange", "istio"}
 		}), req: request("GET", "productpage:9080", "/", nil), want: func(d *decided) {
-			d.Outcome, d.Cluster, d.VirtualHost = engine.Forward, "inbound|9080||", "inbound|http|9080"
+			d.Outcome, d.Cluster, d.VirtualHost = generation.Forward, "inbound|9080||", "inbound|http|9080"
 		}},
 		"inbound to a port nobody declared": {cfg: plain, conn: inbound("10.10.1.1:7777", func(c *fact.Conn) { c.ALPN = nil }), want: func(d *decided) {
-			d.Outcome, d.Cluster = engine.Passthrough, wire.InboundPassthroughCluster
+			d.Outcome, d.Cluster = generation.Passthrough, wire.InboundPassthroughCluster
 		}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var tr fact.Trace
-			d := engine.Decide(c.cfg, c.conn, c.req, &tr)
+			d := generation.Decide(c.cfg, c.conn, c.req, &tr)
 			var want decided
 			c.want(&want)
 			if diff := cmp.Diff(want, summary(d)); diff != "" {
 				t.Errorf("(-want +got):\n%s\ntrace: %+v", diff, tr.Steps)
 			}
-			if again := engine.Decide(c.cfg, c.conn, c.req, nil); !cmp.Equal(summary(d), summary(again)) {
+			if again := generation.Decide(c.cfg, c.conn, c.req, nil); !cmp.Equal(summary(d), summary(again)) {
 				t.Errorf("without a trace: %+v", summary(again))
 			}
 		})
@@ -171,7 +171,7 @@ func TestRecordedSplitIsNinetyToTen(t *testing.T) {
 	req := request("GET", "reviews", "/reviews/0", nil)
 	for i := range uint64(draws) {
 		req.Random = i * 0x9e3779b97f4a7c15
-		counts[engine.Decide(cfg, outbound("10.96.0.3:9080"), req, nil).Cluster]++
+		counts[generation.Decide(cfg, outbound("10.96.0.3:9080"), req, nil).Cluster]++
 	}
 	if n := counts[reviewsV1]; n < draws*89/100 || n > draws*91/100 {
 		t.Errorf("v1 got %d of %d, want 90 %%", n, draws)

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tullemesh/tulle/internal/proxy/compile"
-	"github.com/tullemesh/tulle/internal/proxy/engine"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -32,8 +32,8 @@ func chew(t testing.TB, typeURL, name string, body []byte) {
 		conn := outbound("10.96.0.3:9080")
 		conn.Direct = conn.Local
 		for _, l := range cfg.Listeners() {
-			engine.DecideAt(cfg, l, conn, request("GET", "reviews", "/?a=b", nil), nil)
-			engine.DecideAt(cfg, l, conn, nil, nil)
+			generation.DecideAt(cfg, l, conn, request("GET", "reviews", "/?a=b", nil), nil)
+			generation.DecideAt(cfg, l, conn, nil, nil)
 		}
 		for _, tb := range cfg.Tables() {
 			tb.Match(request("GET", "reviews", "/api?debug=true", nil), nil)

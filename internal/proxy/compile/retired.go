@@ -1,8 +1,8 @@
 package compile
 
 import (
-	"github.com/tullemesh/tulle/internal/proxy/engine"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
 )
 
@@ -32,7 +32,7 @@ func (b *Builder) retire(names []string) {
 
 // keepRetired adds the removed clusters that superseded routes still use, and
 // forgets the others: a current route to a removed cluster is a named error.
-func (b *Builder) keepRetired(parts *engine.Parts) {
+func (b *Builder) keepRetired(parts *generation.Parts) {
 	if len(b.retired) == 0 {
 		return
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 )
@@ -138,11 +139,11 @@ func (d *downstream) open() bool {
 		return false
 	}
 	d.guard.Clear(slotHead)
-	if kind := CheckTransport(chain, &d.facts, true); kind != "" {
+	if kind := generation.CheckTransport(chain, &d.facts, true); kind != "" {
 		d.refuse(&Failure{Kind: BadRequest, Detail: string(kind)})
 		return false
 	}
-	if v := AdmitConn(chain, &d.facts, nil); !v.Allowed {
+	if v := generation.AdmitConn(chain, &d.facts, nil); !v.Allowed {
 		d.refuse(&Failure{Kind: Denied, Detail: v.Policy})
 		return false
 	}
@@ -152,7 +153,7 @@ func (d *downstream) open() bool {
 }
 
 // learnAddresses fills in the addresses and returns the listener that judges.
-func (d *downstream) learnAddresses(cfg *Config) *listener.Matcher {
+func (d *downstream) learnAddresses(cfg *generation.Config) *listener.Matcher {
 	f := &d.facts
 	f.Direct = conn.AddrPort(d.sock.LocalAddr())
 	f.Remote = conn.AddrPort(d.sock.RemoteAddr())
@@ -251,7 +252,7 @@ func (d *downstream) abort() {
 
 // judgeAgain re-matches an open connection against a new generation. What is
 // still admitted is left alone; what is now refused drains.
-func (d *downstream) judgeAgain(cfg *Config) {
+func (d *downstream) judgeAgain(cfg *generation.Config) {
 	if !d.known.Load() || d.draining.Load() {
 		return
 	}
@@ -263,7 +264,7 @@ func (d *downstream) judgeAgain(cfg *Config) {
 	old := d.chain.Load()
 	if chain != nil && (chain.HTTP != nil) == (old.HTTP != nil) &&
 		(chain.TLS != nil) == (old.TLS != nil) &&
-		CheckTransport(chain, &d.facts, true) == "" && AdmitConn(chain, &d.facts, nil).Allowed {
+		generation.CheckTransport(chain, &d.facts, true) == "" && generation.AdmitConn(chain, &d.facts, nil).Allowed {
 		d.chain.Store(chain)
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/access"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
@@ -106,12 +107,12 @@ func (x *exchange) admit() action {
 	if r != nil && r.Forward != nil {
 		x.weighted = r.Forward.Choose(x.facts.Random)
 	}
-	if v := AdmitRequest(x.manager, x.result.Host, r, x.weighted, &x.facts, nil); !v.Allowed {
+	if v := generation.AdmitRequest(x.manager, x.result.Host, r, x.weighted, &x.facts, nil); !v.Allowed {
 		return x.fail(Failure{Kind: Denied, Detail: v.Policy})
 	}
 	switch {
 	case x.result.Host == nil:
-		return x.fail(Failure{Kind: NoRouteFound, Detail: string(NoVirtualHost)})
+		return x.fail(Failure{Kind: NoRouteFound, Detail: string(generation.NoVirtualHost)})
 	case x.result.RequireTLS:
 		x.location = router.AppendTLSLocation(nil, &x.facts)
 		return x.answer(http.StatusMovedPermanently, nil)

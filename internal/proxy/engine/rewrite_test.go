@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
 )
 
@@ -17,7 +18,7 @@ func TestRewrittenRequestReachesTheUpstream(t *testing.T) {
 	r.RequestHeaders.Set = []router.HeaderOp{{Name: "x-was", Parts: []router.ValuePart{{Operator: "REQ", Arg: ":path"}, {Literal: " of "}, {Operator: "REQ", Arg: ":authority"}}}}
 	plain := to("/", "shop")
 	plain.Forward.HostRewrite = "internal"
-	p := start(t, &setup{routes: []*router.Route{r, plain}, clusters: []*cluster.Spec{static("shop", back.at)}, extra: func(parts *Parts) {
+	p := start(t, &setup{routes: []*router.Route{r, plain}, clusters: []*cluster.Spec{static("shop", back.at)}, extra: func(parts *generation.Parts) {
 		for _, h := range parts.Tables["routes"].Hosts() {
 			h.AttemptCount = true
 		}

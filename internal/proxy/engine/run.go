@@ -1,3 +1,13 @@
+// Package engine is the data plane: connections in, connections and answers
+// out, by one immutable generation.Config, whose functions decide. The engine
+// owns sockets, pools and everything that is live.
+//
+// A CONNECT ends here only where a route is for it and says so. HTTP inside
+// its tunnel is judged by the listener that took the CONNECT: by its filters,
+// and by the virtual host that its own route table has for the tunnel's host
+// and port, whatever Host the inner requests have (serve_http1_tunnel.go).
+//
+// Read run.go first, then downstream.go and exchange.go.
 package engine
 
 import (
@@ -16,6 +26,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/access"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/tls"
 )
@@ -54,7 +65,7 @@ type Engine struct {
 	logs      *access.Logs
 	telemetry *telemetry
 
-	config    atomic.Pointer[Config]
+	config    atomic.Pointer[generation.Config]
 	draining  atomic.Bool
 	buffers   conn.Buffers
 	exchanges sync.Pool
@@ -93,12 +104,12 @@ func New(o Options) *Engine {
 	e.live = cluster.NewLive(cluster.LiveOptions{Clock: e.clock, TLS: e.store, Resolver: o.Resolver, Log: o.Log})
 	e.logs = access.NewLogs(o.OpenLog, o.Registry)
 	e.telemetry = newTelemetry(o.Registry, o.Self)
-	e.config.Store(NewConfig(Parts{}))
+	e.config.Store(generation.NewConfig(generation.Parts{}))
 	return e
 }
 
 // Config returns the generation in force.
-func (e *Engine) Config() *Config { return e.config.Load() }
+func (e *Engine) Config() *generation.Config { return e.config.Load() }
 
 // Live returns the live state of the clusters, for status pages.
 func (e *Engine) Live() *cluster.Live { return e.live }
@@ -110,7 +121,7 @@ func (e *Engine) Secrets() *tls.Store { return e.store }
 // policies take effect at once; listeners are bound, kept or closed; open
 // connections that the new generation refuses drain. The error tells what
 // could not be done (an address in use, an unusable secret); all else is done.
-func (e *Engine) Apply(cfg *Config) error {
+func (e *Engine) Apply(cfg *generation.Config) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
@@ -128,7 +139,7 @@ func (e *Engine) Apply(cfg *Config) error {
 }
 
 // logsOf are the access logs that a configuration uses, by their places in it.
-func logsOf(cfg *Config) []*listener.AccessLog {
+func logsOf(cfg *generation.Config) []*listener.AccessLog {
 	var out []*listener.AccessLog
 	add := func(logs []listener.AccessLog) {
 		for i := range logs {
@@ -155,7 +166,7 @@ func logsOf(cfg *Config) []*listener.AccessLog {
 
 // bindLocked opens and closes listening sockets. An address that stays keeps
 // its socket whatever else changes.
-func (e *Engine) bindLocked(cfg *Config) error {
+func (e *Engine) bindLocked(cfg *generation.Config) error {
 	want := map[netip.AddrPort]string{}
 	for _, l := range cfg.Listeners() {
 		if spec := l.Spec(); spec.BindToPort {

@@ -19,6 +19,7 @@ import (
 	"github.com/tullemesh/tulle/internal/observe"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
 )
@@ -64,7 +65,7 @@ type setup struct {
 	chain    listener.Chain
 	routes   []*router.Route
 	clusters []*cluster.Spec
-	extra    func(*Parts)
+	extra    func(*generation.Parts)
 	self     Workload // zero: cart-1
 	peers    PeerCodec
 }
@@ -86,11 +87,11 @@ func static(name string, addrs ...netip.AddrPort) *cluster.Spec {
 		Service: cluster.Service{Host: name + ".shop.svc", Name: name, Namespace: "shop"}}
 }
 
-func (s *setup) config(t testing.TB) *Config {
+func (s *setup) config(t testing.TB) *generation.Config {
 	t.Helper()
 	chain := s.chain
 	chain.Name = "main"
-	parts := Parts{Tables: map[string]*router.Table{}, Clusters: map[string]*cluster.Spec{}}
+	parts := generation.Parts{Tables: map[string]*router.Table{}, Clusters: map[string]*cluster.Spec{}}
 	if s.tcp != nil {
 		tcp := *s.tcp
 		tcp.AccessLog = []listener.AccessLog{{Path: "log", Format: "tcp %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT%\n"}}
@@ -126,7 +127,7 @@ func (s *setup) config(t testing.TB) *Config {
 	if s.extra != nil {
 		s.extra(&parts)
 	}
-	return NewConfig(parts)
+	return generation.NewConfig(parts)
 }
 
 func start(t testing.TB, s *setup) *proxy {

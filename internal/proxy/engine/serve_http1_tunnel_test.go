@@ -15,6 +15,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/filter"
 	"github.com/tullemesh/tulle/internal/proxy/engine/filter/authz"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
 )
@@ -47,7 +48,7 @@ func tunnels(t testing.TB, reviews, bytes netip.AddrPort) *proxy {
 		manager: &listener.HTTPManager{
 			Filters: []filter.Spec{{Name: "rbac", Authz: &authz.Policies{Rules: &authz.Rules{Action: authz.Deny, Policies: []authz.Policy{secret}}}}}},
 		clusters: []*cluster.Spec{static("reviews", reviews), static("bytes", bytes), {Name: "passthrough", Kind: cluster.OriginalDst}},
-		extra: func(p *Parts) {
+		extra: func(p *generation.Parts) {
 			table, err := router.NewTable("routes", hosts, router.Options{})
 			if err != nil {
 				t.Fatal(err)

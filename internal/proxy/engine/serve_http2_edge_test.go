@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
 )
@@ -22,7 +23,7 @@ func TestTheInspectorsH2cChoosesTheChain(t *testing.T) {
 	s := &setup{
 		routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{speaking(false, "cart", at)},
 		chain: listener.Chain{Match: listener.ChainMatch{ApplicationProtos: []string{"h2c"}}},
-		extra: func(p *Parts) { p.Listeners[0].Spec().InspectHTTP = true },
+		extra: func(p *generation.Parts) { p.Listeners[0].Spec().InspectHTTP = true },
 	}
 	p := start(t, s)
 	if res, body := do(t, client(t, true), "GET", "http://"+p.addr()+"/", nil, nil); res.StatusCode != 200 || body != "HTTP/1.1" {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/match"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
 	etls "github.com/tullemesh/tulle/internal/proxy/engine/tls"
@@ -19,7 +20,7 @@ func outboundSpeaking(t testing.TB, a *authority, target *proxy, protocol cluste
 	spec.Protocol = protocol
 	spec.TLS = []cluster.TLSMatch{{Spec: &etls.ClientSpec{Certificate: "default", Validation: "ROOTCA", ALPN: alpn,
 		SANs: []match.String{match.Exact(cartID, match.CaseSensitive)}, SNI: "outbound_.80_._.cart.shop.svc"}}}
-	return start(t, &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{spec}, extra: func(p *Parts) {
+	return start(t, &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{spec}, extra: func(p *generation.Parts) {
 		p.Secrets = map[string]*etls.Secret{"default": a.issue(t, "default", otherID), "ROOTCA": a.roots()}
 	}})
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/match"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
 	etls "github.com/tullemesh/tulle/internal/proxy/engine/tls"
@@ -51,7 +52,7 @@ func cartWorkload() Workload {
 func sidecars(t *testing.T, mutual bool) (web, cart *proxy) {
 	a := newAuthority(t)
 	in := &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", echo(t).at)}, self: cartWorkload(), peers: jsonPeers{cartWorkload()},
-		extra: func(p *Parts) {
+		extra: func(p *generation.Parts) {
 			p.Secrets = map[string]*etls.Secret{"default": a.issue(t, "default", cartID), "ROOTCA": a.roots()}
 			p.Listeners[0].Spec().Direction = listener.Inbound
 		}}
@@ -66,7 +67,7 @@ func sidecars(t *testing.T, mutual bool) (web, cart *proxy) {
 			SANs: []match.String{match.Exact(cartID, match.CaseSensitive)}, SNI: "cart"}}}
 	}
 	web = start(t, &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{spec}, self: webWorkload(), peers: jsonPeers{webWorkload()},
-		extra: func(p *Parts) {
+		extra: func(p *generation.Parts) {
 			p.Secrets = map[string]*etls.Secret{"default": a.issue(t, "default", otherID), "ROOTCA": a.roots()}
 		}})
 	return web, cart

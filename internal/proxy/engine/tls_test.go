@@ -21,6 +21,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/filter"
 	"github.com/tullemesh/tulle/internal/proxy/engine/filter/authz"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
 	etls "github.com/tullemesh/tulle/internal/proxy/engine/tls"
@@ -96,7 +97,7 @@ func inbound(t testing.TB, a *authority, b *backend) (*proxy, *setup) {
 		routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", b.at)},
 		manager: &listener.HTTPManager{ForwardClientCert: listener.ForwardClientCert{Mode: listener.XFCCSanitizeSet, URI: true}},
 		chain:   listener.Chain{TLS: &etls.ServerSpec{Certificates: []string{"default"}, Validation: "ROOTCA", RequireClientCert: true, ALPN: []string{"istio-peer-exchange", "h2", "http/1.1"}}},
-		extra: func(p *Parts) {
+		extra: func(p *generation.Parts) {
 			p.Secrets = secrets
 			p.Listeners[0].Spec().Direction = listener.Inbound
 			p.Listeners[0].Spec().InspectTLS = true
@@ -111,7 +112,7 @@ func outbound(t testing.TB, a *authority, target *proxy, client, peer string) *p
 	spec := static("cart", target.Listening()[listenAny()])
 	spec.TLS = []cluster.TLSMatch{{Spec: &etls.ClientSpec{Certificate: "default", Validation: "ROOTCA", ALPN: []string{"istio-peer-exchange", "istio"},
 		SANs: []match.String{match.Exact(peer, match.CaseSensitive)}, SNI: "outbound_.80_._.cart.shop.svc"}}}
-	return start(t, &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{spec}, extra: func(p *Parts) {
+	return start(t, &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{spec}, extra: func(p *generation.Parts) {
 		p.Secrets = map[string]*etls.Secret{"default": a.issue(t, "default", client), "ROOTCA": a.roots()}
 	}})
 }
@@ -193,7 +194,7 @@ func TestCertificatesRotateWithoutClosingConnections(t *testing.T) {
 	ask(before)
 	next := map[string]*etls.Secret{"default": a.issue(t, "default", cartID), "ROOTCA": a.roots()}
 	extra := s.extra
-	s.extra = func(p *Parts) { extra(p); p.Secrets = next }
+	s.extra = func(p *generation.Parts) { extra(p); p.Secrets = next }
 	if err := in.Apply(s.config(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +253,7 @@ func TestSilentTLSClientIsGivenUp(t *testing.T) {
 	a := newAuthority(t)
 	s := &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", dead(t))},
 		chain: listener.Chain{TLS: &etls.ServerSpec{Certificates: []string{"default"}}},
-		extra: func(p *Parts) {
+		extra: func(p *generation.Parts) {
 			p.Secrets = map[string]*etls.Secret{"default": a.issue(t, "default", cartID)}
 			spec := p.Listeners[0].Spec()
 			spec.InspectTLS, spec.SniffTimeout = true, 50*time.Millisecond

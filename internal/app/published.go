@@ -12,10 +12,10 @@ import (
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
-// generation is one published state of the mesh: the Set it was read from, the
+// published is one state of the mesh: the Set it was read from, the
 // Snapshot built from it and the Translator over that. It is immutable and
 // implements xds.Generation.
-type generation struct {
+type published struct {
 	version    string
 	built      time.Time
 	set        *registry.Set
@@ -24,16 +24,16 @@ type generation struct {
 	translator *translate.Translator
 }
 
-// newGeneration builds the next generation and what differs from prev, which
+// publish builds the next generation and what differs from prev, which
 // may be nil.
-func newGeneration(set *registry.Set, mesh *model.Mesh, prev *generation) (*generation, xds.Dirty) {
+func publish(set *registry.Set, mesh *model.Mesh, prev *published) (*published, xds.Dirty) {
 	var before *model.Snapshot
 	var earlier *translate.Translator
 	if prev != nil {
 		before, earlier = prev.snapshot, prev.translator
 	}
 	snapshot, found := model.Build(set, mesh, before)
-	g := &generation{
+	g := &published{
 		version:    strconv.FormatUint(set.Version, 10),
 		built:      time.Now(),
 		set:        set,
@@ -54,10 +54,10 @@ func newGeneration(set *registry.Set, mesh *model.Mesh, prev *generation) (*gene
 }
 
 // Version implements xds.Generation.
-func (g *generation) Version() string { return g.version }
+func (g *published) Version() string { return g.version }
 
 // View implements xds.Generation.
-func (g *generation) View(c *xds.Client) (xds.View, error) {
+func (g *published) View(c *xds.Client) (xds.View, error) {
 	last, _ := c.Last.(*translate.View)
 	v, err := g.translator.View(c.Node, c.Peer, last)
 	if err != nil {
@@ -67,7 +67,7 @@ func (g *generation) View(c *xds.Client) (xds.View, error) {
 }
 
 // Names implements xds.Generation.
-func (g *generation) Names(v xds.View, typeURL string) []string {
+func (g *published) Names(v xds.View, typeURL string) []string {
 	view, ok := v.(*translate.View)
 	if !ok {
 		return nil
@@ -76,7 +76,7 @@ func (g *generation) Names(v xds.View, typeURL string) []string {
 }
 
 // Resources implements xds.Generation.
-func (g *generation) Resources(v xds.View, typeURL string) []*wire.Resource {
+func (g *published) Resources(v xds.View, typeURL string) []*wire.Resource {
 	view, ok := v.(*translate.View)
 	if !ok {
 		return nil
@@ -86,7 +86,7 @@ func (g *generation) Resources(v xds.View, typeURL string) []*wire.Resource {
 }
 
 // Build implements xds.Generation.
-func (g *generation) Build(v xds.View, typeURL, name string) (*wire.Resource, error) {
+func (g *published) Build(v xds.View, typeURL, name string) (*wire.Resource, error) {
 	view, ok := v.(*translate.View)
 	if !ok {
 		return nil, nil

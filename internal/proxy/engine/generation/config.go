@@ -1,17 +1,11 @@
-// Package engine is the data plane: connections in, connections and answers
-// out, by one immutable Config. This half of it decides: Decide says what
-// happens to a connection and a request, and each of its stages is what the
-// running proxy calls as bytes arrive. The other half (run*.go) owns sockets,
-// pools and everything that is live.
+// Package generation is one generation of the proxy's configuration and what
+// it decides. In come compiled parts; out comes a Config, and from it, by
+// Decide, what happens to a connection and a request. Each stage of Decide is a
+// function that the running proxy calls as bytes arrive, with a nil trace.
 //
-// A CONNECT ends here only where a route is for it and says so. HTTP inside
-// its tunnel is judged by the listener that took the CONNECT: by its filters,
-// and by the virtual host that its own route table has for the tunnel's host
-// and port, whatever Host the inner requests have (serve_http1_tunnel.go).
-//
-// A Config owns nothing and is shared by pointer. Read config.go first, then
-// decide.go.
-package engine
+// A Config owns nothing and is shared by pointer; nothing here waits or does
+// I/O. Read config.go first, then decide.go.
+package generation
 
 import (
 	"net/netip"

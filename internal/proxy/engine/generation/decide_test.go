@@ -1,4 +1,4 @@
-package engine_test
+package generation_test
 
 import (
 	"net/netip"
@@ -8,11 +8,11 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/tullemesh/tulle/internal/match"
-	"github.com/tullemesh/tulle/internal/proxy/engine"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/filter"
 	"github.com/tullemesh/tulle/internal/proxy/engine/filter/authz"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
 	"github.com/tullemesh/tulle/internal/proxy/engine/tls"
@@ -47,7 +47,7 @@ func denySource(p string) *authz.Policies {
 
 // config is a small mesh: redirected outbound traffic, a service on 80, an
 // inbound listener with mutual TLS, a gateway's TLS listener.
-func config(t testing.TB) *engine.Config {
+func config(t testing.TB) *generation.Config {
 	t.Helper()
 	shop := &router.VirtualHost{Name: "shop", Domains: []string{"shop"}, Origin: "host", Routes: []*router.Route{
 		{Name: "old", Match: whole("/old"), Redirect: &router.Redirect{Status: 302, Host: "new"}},
@@ -78,7 +78,7 @@ func config(t testing.TB) *engine.Config {
 		{Name: "warming", Addresses: []netip.AddrPort{addr("0.0.0.0:81")}, Chains: []*listener.Chain{{Name: "http", HTTP: &listener.HTTPManager{RouteName: "not there"}}}},
 		{Name: "simple", Addresses: []netip.AddrPort{addr("0.0.0.0:443")}, Chains: []*listener.Chain{{Name: "tls", TLS: &tls.ServerSpec{}, HTTP: manager}}},
 	}
-	parts := engine.Parts{Tables: map[string]*router.Table{"80": table}, Clusters: map[string]*cluster.Spec{
+	parts := generation.Parts{Tables: map[string]*router.Table{"80": table}, Clusters: map[string]*cluster.Spec{
 		"v1": {Name: "v1", Kind: cluster.EDS}, "v2": {Name: "v2", Kind: cluster.EDS}, "blackhole": {Name: "blackhole"},
 		"passthrough": {Name: "passthrough", Kind: cluster.OriginalDst, Catchall: true},
 	}}
@@ -89,7 +89,7 @@ func config(t testing.TB) *engine.Config {
 		}
 		parts.Listeners = append(parts.Listeners, m)
 	}
-	return engine.NewConfig(parts)
+	return generation.NewConfig(parts)
 }
 
 func connTo(local string, edit ...func(*fact.Conn)) *fact.Conn {
@@ -116,36 +116,36 @@ func TestEveryOutcome(t *testing.T) {
 		name string
 		conn *fact.Conn
 		req  *fact.Request
-		want engine.Decision
+		want generation.Decision
 	}{
-		{"forward", connTo("10.0.0.1:80"), get("shop", "/"), engine.Decision{Outcome: engine.Forward, Cluster: "v1", Weights: map[string]uint32{"v1": 90, "v2": 10}}},
-		{"redirect", connTo("10.0.0.1:80"), get("shop", "/old"), engine.Decision{Outcome: engine.Redirect, Status: 302, Location: "http://new/old"}},
-		{"direct", connTo("10.0.0.1:80"), get("shop", "/gone"), engine.Decision{Outcome: engine.Direct, Status: 410}},
-		{"TLS wanted", connTo("10.0.0.1:80"), get("secure", "/x"), engine.Decision{Outcome: engine.Redirect, Status: 301, Location: "https://secure/x"}},
-		{"denied request", connTo("10.0.0.1:80"), get("shop", "/secret/x"), engine.Decision{Outcome: engine.Deny, Status: 403, Policy: "no /secret"}},
-		{"denied before the host is looked for", connTo("10.0.0.1:80"), get("nobody", "/secret/x"), engine.Decision{Outcome: engine.Deny, Status: 403, Policy: "no /secret"}},
-		{"the route turns the filter off", connTo("10.0.0.1:80"), get("shop", "/secret/open"), engine.Decision{Outcome: engine.Forward, Cluster: "v1", Weights: map[string]uint32{"v1": 1}}},
-		{"no virtual host", connTo("10.0.0.1:80"), get("nobody", "/"), engine.Decision{Outcome: engine.Reject, Status: 404, Error: engine.NoVirtualHost}},
-		{"no route", connTo("10.0.0.1:80"), get("bare", "/"), engine.Decision{Outcome: engine.Reject, Status: 404, Error: engine.NoRoute}},
-		{"no table yet", connTo("10.0.0.1:81"), get("shop", "/"), engine.Decision{Outcome: engine.Reject, Status: 404, Error: engine.NoVirtualHost}},
-		{"no cluster", connTo("10.0.0.1:80"), get("shop", "/lost"), engine.Decision{Outcome: engine.Reject, Status: 503, Error: engine.NoCluster, Cluster: "missing", Weights: map[string]uint32{"missing": 1}}},
-		{"a fraction is a condition", connTo("10.0.0.1:80"), get("shop", "/canary"), engine.Decision{Outcome: engine.Conditional, Cluster: "v1", Weights: map[string]uint32{"v1": 90, "v2": 10}, Conditions: []string{"route canary takes 10 of 100 requests"}}},
-		{"bytes where HTTP is read", connTo("10.0.0.1:80"), nil, engine.Decision{Outcome: engine.Reject, Error: engine.ProtocolError}},
-		{"TLS where plaintext HTTP is read", connTo("10.0.0.1:80", func(c *fact.Conn) { c.TLS = true }), get("shop", "/"), engine.Decision{Outcome: engine.Reject, Error: engine.ProtocolError}},
-		{"plaintext where TLS is read", connTo("10.0.0.1:443", plain), get("shop", "/"), engine.Decision{Outcome: engine.Reject, Error: engine.ProtocolError}},
-		{"a certificate nobody asks for", connTo("10.0.0.1:443", mutual, func(c *fact.Conn) { c.Direct = netip.AddrPort{} }), get("shop", "/"), engine.Decision{Outcome: engine.Reject, Error: engine.InvalidMTLS}},
-		{"unknown destination", connTo("192.0.2.7:1234"), nil, engine.Decision{Outcome: engine.Passthrough, Cluster: "passthrough", Weights: map[string]uint32{"passthrough": 1}}},
-		{"black hole", connTo("10.0.0.9:5432"), nil, engine.Decision{Outcome: engine.Blackhole, Cluster: "blackhole", Weights: map[string]uint32{"blackhole": 1}}},
-		{"mutual TLS", connTo("10.2.0.1:8080", mutual), get("shop", "/"), engine.Decision{Outcome: engine.Forward, Cluster: "v1", Weights: map[string]uint32{"v1": 90, "v2": 10}}},
-		{"TLS without a certificate", connTo("10.2.0.1:8080", mutual, func(c *fact.Conn) { c.Verified = false }), get("shop", "/"), engine.Decision{Outcome: engine.Reject, Error: engine.InvalidMTLS}},
-		{"denied connection", connTo("10.2.0.1:8080", mutual, func(c *fact.Conn) { c.Remote = addr("192.0.2.1:1") }), get("shop", "/"), engine.Decision{Outcome: engine.Deny, Policy: "no 192.0.2.0/24"}},
-		{"no filter chain", connTo("10.2.0.1:8080", func(c *fact.Conn) { c.Direct = addr("127.0.0.1:15006") }), get("shop", "/"), engine.Decision{Outcome: engine.Reject, Error: engine.NoFilterChain}},
-		{"no listener", connTo("10.2.0.1:80", func(c *fact.Conn) { c.Direct = addr("127.0.0.1:1") }), nil, engine.Decision{Outcome: engine.Reject, Error: engine.NoListener}},
+		{"forward", connTo("10.0.0.1:80"), get("shop", "/"), generation.Decision{Outcome: generation.Forward, Cluster: "v1", Weights: map[string]uint32{"v1": 90, "v2": 10}}},
+		{"redirect", connTo("10.0.0.1:80"), get("shop", "/old"), generation.Decision{Outcome: generation.Redirect, Status: 302, Location: "http://new/old"}},
+		{"direct", connTo("10.0.0.1:80"), get("shop", "/gone"), generation.Decision{Outcome: generation.Direct, Status: 410}},
+		{"TLS wanted", connTo("10.0.0.1:80"), get("secure", "/x"), generation.Decision{Outcome: generation.Redirect, Status: 301, Location: "https://secure/x"}},
+		{"denied request", connTo("10.0.0.1:80"), get("shop", "/secret/x"), generation.Decision{Outcome: generation.Deny, Status: 403, Policy: "no /secret"}},
+		{"denied before the host is looked for", connTo("10.0.0.1:80"), get("nobody", "/secret/x"), generation.Decision{Outcome: generation.Deny, Status: 403, Policy: "no /secret"}},
+		{"the route turns the filter off", connTo("10.0.0.1:80"), get("shop", "/secret/open"), generation.Decision{Outcome: generation.Forward, Cluster: "v1", Weights: map[string]uint32{"v1": 1}}},
+		{"no virtual host", connTo("10.0.0.1:80"), get("nobody", "/"), generation.Decision{Outcome: generation.Reject, Status: 404, Error: generation.NoVirtualHost}},
+		{"no route", connTo("10.0.0.1:80"), get("bare", "/"), generation.Decision{Outcome: generation.Reject, Status: 404, Error: generation.NoRoute}},
+		{"no table yet", connTo("10.0.0.1:81"), get("shop", "/"), generation.Decision{Outcome: generation.Reject, Status: 404, Error: generation.NoVirtualHost}},
+		{"no cluster", connTo("10.0.0.1:80"), get("shop", "/lost"), generation.Decision{Outcome: generation.Reject, Status: 503, Error: generation.NoCluster, Cluster: "missing", Weights: map[string]uint32{"missing": 1}}},
+		{"a fraction is a condition", connTo("10.0.0.1:80"), get("shop", "/canary"), generation.Decision{Outcome: generation.Conditional, Cluster: "v1", Weights: map[string]uint32{"v1": 90, "v2": 10}, Conditions: []string{"route canary takes 10 of 100 requests"}}},
+		{"bytes where HTTP is read", connTo("10.0.0.1:80"), nil, generation.Decision{Outcome: generation.Reject, Error: generation.ProtocolError}},
+		{"TLS where plaintext HTTP is read", connTo("10.0.0.1:80", func(c *fact.Conn) { c.TLS = true }), get("shop", "/"), generation.Decision{Outcome: generation.Reject, Error: generation.ProtocolError}},
+		{"plaintext where TLS is read", connTo("10.0.0.1:443", plain), get("shop", "/"), generation.Decision{Outcome: generation.Reject, Error: generation.ProtocolError}},
+		{"a certificate nobody asks for", connTo("10.0.0.1:443", mutual, func(c *fact.Conn) { c.Direct = netip.AddrPort{} }), get("shop", "/"), generation.Decision{Outcome: generation.Reject, Error: generation.InvalidMTLS}},
+		{"unknown destination", connTo("192.0.2.7:1234"), nil, generation.Decision{Outcome: generation.Passthrough, Cluster: "passthrough", Weights: map[string]uint32{"passthrough": 1}}},
+		{"black hole", connTo("10.0.0.9:5432"), nil, generation.Decision{Outcome: generation.Blackhole, Cluster: "blackhole", Weights: map[string]uint32{"blackhole": 1}}},
+		{"mutual TLS", connTo("10.2.0.1:8080", mutual), get("shop", "/"), generation.Decision{Outcome: generation.Forward, Cluster: "v1", Weights: map[string]uint32{"v1": 90, "v2": 10}}},
+		{"TLS without a certificate", connTo("10.2.0.1:8080", mutual, func(c *fact.Conn) { c.Verified = false }), get("shop", "/"), generation.Decision{Outcome: generation.Reject, Error: generation.InvalidMTLS}},
+		{"denied connection", connTo("10.2.0.1:8080", mutual, func(c *fact.Conn) { c.Remote = addr("192.0.2.1:1") }), get("shop", "/"), generation.Decision{Outcome: generation.Deny, Policy: "no 192.0.2.0/24"}},
+		{"no filter chain", connTo("10.2.0.1:8080", func(c *fact.Conn) { c.Direct = addr("127.0.0.1:15006") }), get("shop", "/"), generation.Decision{Outcome: generation.Reject, Error: generation.NoFilterChain}},
+		{"no listener", connTo("10.2.0.1:80", func(c *fact.Conn) { c.Direct = addr("127.0.0.1:1") }), nil, generation.Decision{Outcome: generation.Reject, Error: generation.NoListener}},
 	}
 	for _, c := range cases {
 		var tr fact.Trace
-		got := engine.Decide(cfg, c.conn, c.req, &tr)
-		seen := engine.Decision{Outcome: got.Outcome, Status: got.Status, Error: got.Error, Location: got.Location, Cluster: got.Cluster, Weights: got.Weights, Policy: got.Policy, Conditions: got.Conditions}
+		got := generation.Decide(cfg, c.conn, c.req, &tr)
+		seen := generation.Decision{Outcome: got.Outcome, Status: got.Status, Error: got.Error, Location: got.Location, Cluster: got.Cluster, Weights: got.Weights, Policy: got.Policy, Conditions: got.Conditions}
 		if diff := cmp.Diff(c.want, seen); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.name, diff)
 		}
@@ -159,7 +159,7 @@ func TestOriginIsOfTheMostSpecificPart(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
 	for path, want := range map[string]string{"/": "split", "/gone": "host"} {
-		d := engine.Decide(cfg, connTo("10.0.0.1:80"), get("shop", path), nil)
+		d := generation.Decide(cfg, connTo("10.0.0.1:80"), get("shop", path), nil)
 		if d.Origin() != want {
 			t.Errorf("%s comes from %q, want %q", path, d.Origin(), want)
 		}
@@ -171,9 +171,9 @@ func TestOriginIsOfTheMostSpecificPart(t *testing.T) {
 func TestDecideIsTotalAndDeterministic(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
-	outcomes := map[engine.Outcome]bool{
-		engine.Forward: true, engine.Direct: true, engine.Redirect: true, engine.Deny: true, engine.Reject: true,
-		engine.Passthrough: true, engine.Blackhole: true,
+	outcomes := map[generation.Outcome]bool{
+		generation.Forward: true, generation.Direct: true, generation.Redirect: true, generation.Deny: true, generation.Reject: true,
+		generation.Passthrough: true, generation.Blackhole: true,
 	}
 	rapid.Check(t, func(rt *rapid.T) {
 		ip := rapid.SampledFrom([]string{"10.0.0.1", "10.0.0.9", "192.0.2.1", "127.0.0.1"})
@@ -190,19 +190,19 @@ func TestDecideIsTotalAndDeterministic(t *testing.T) {
 			req = get(rapid.SampledFrom([]string{"shop", "secure", "bare", "x", ""}).Draw(rt, "host"), rapid.SampledFrom([]string{"/", "/old", "/gone", "/lost", "/secret", "/canary", ""}).Draw(rt, "path"))
 			req.Random = rapid.Uint64().Draw(rt, "random")
 		}
-		first := engine.Decide(cfg, c, req, nil)
+		first := generation.Decide(cfg, c, req, nil)
 		if !outcomes[first.Outcome] {
 			rt.Fatalf("outcome %q", first.Outcome)
 		}
-		if (first.Outcome == engine.Reject) != (first.Error != "") {
+		if (first.Outcome == generation.Reject) != (first.Error != "") {
 			rt.Fatalf("outcome %s with error %q", first.Outcome, first.Error)
 		}
-		if again := engine.Decide(cfg, c, req, nil); !cmp.Equal(first, again, cmp.Comparer(same[listener.Spec]), cmp.Comparer(same[listener.Chain]),
+		if again := generation.Decide(cfg, c, req, nil); !cmp.Equal(first, again, cmp.Comparer(same[listener.Spec]), cmp.Comparer(same[listener.Chain]),
 			cmp.Comparer(same[router.Table]), cmp.Comparer(same[router.VirtualHost]), cmp.Comparer(same[router.Route])) {
 			rt.Fatalf("%+v, then %+v", first, again)
 		}
-		traced := engine.Decide(cfg, c, req, &fact.Trace{})
-		if traced.Outcome == engine.Conditional {
+		traced := generation.Decide(cfg, c, req, &fact.Trace{})
+		if traced.Outcome == generation.Conditional {
 			return
 		}
 		if traced.Outcome != first.Outcome || traced.Cluster != first.Cluster || traced.Route != first.Route {
