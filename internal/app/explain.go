@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -130,7 +131,7 @@ func (g *published) refused() int {
 
 // node is the question's proxy as it would announce itself.
 func (q *Question) node() (*wire.Node, error) {
-	kind, ns := wire.Sidecar, first(q.Metadata["NAMESPACE"], q.Namespace, "default")
+	kind, ns := wire.Sidecar, cmp.Or(q.Metadata["NAMESPACE"], q.Namespace, "default")
 	if q.Gateway {
 		kind = wire.Router
 	}
@@ -185,7 +186,7 @@ func compileView(t *translate.Translator, v *translate.View, pick func(typeURL, 
 			}
 		}
 		for _, r := range b.Apply(typeURL, resources, nil, now) {
-			return fmt.Errorf("%w: %s %s: %s", ErrRefused, shortType(typeURL), r.Name, r.Reason)
+			return fmt.Errorf("%w: %s %s: %s", ErrRefused, wire.ShortType(typeURL), r.Name, r.Reason)
 		}
 		return nil
 	}

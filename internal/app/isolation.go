@@ -286,7 +286,7 @@ func (m *Mesh) writeResolv() error {
 		if !w.captured {
 			continue
 		}
-		c := dns.Resolv{Servers: []netip.AddrPort{netip.AddrPortFrom(m.isolation.network.Gateway(), 53)}, Search: searchDomains(w.namespace, clusterDomain)}
+		c := dns.Resolv{Servers: []netip.AddrPort{netip.AddrPortFrom(m.isolation.network.Gateway(), 53)}, Search: dns.SearchDomains(w.namespace, clusterDomain)}
 		if err := os.WriteFile(m.path(w.name+".resolv"), []byte(c.Text()), 0o644); err != nil {
 			return err
 		}

@@ -178,7 +178,7 @@ func proxyStatus(p xds.ProxyStatus) ProxyStatus {
 		out.Mode = "delta"
 	}
 	for _, t := range p.Types {
-		ts := TypeStatus{Type: shortType(t.TypeURL), Resources: t.Held, State: "SYNCED"}
+		ts := TypeStatus{Type: wire.ShortType(t.TypeURL), Resources: t.Held, State: "SYNCED"}
 		switch {
 		case t.Rejected != nil:
 			ts.State, ts.Rejected, ts.Message = "NACKED", t.Rejected.Resources, t.Rejected.Message
@@ -193,29 +193,6 @@ func proxyStatus(p xds.ProxyStatus) ProxyStatus {
 		out.Types = append(out.Types, ts)
 	}
 	return out
-}
-
-// shortType is istioctl's short name of an xDS type.
-func shortType(url string) string {
-	switch url {
-	case wire.ClusterType:
-		return "CDS"
-	case wire.EndpointType:
-		return "EDS"
-	case wire.ListenerType:
-		return "LDS"
-	case wire.RouteType:
-		return "RDS"
-	case wire.VirtualHostType:
-		return "VHDS"
-	case wire.SecretType:
-		return "SDS"
-	case wire.NameTableType:
-		return "NDS"
-	case wire.ExtensionType:
-		return "ECDS"
-	}
-	return url
 }
 
 func (c *ControlPlane) objects() []ObjectStatus {

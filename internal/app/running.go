@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/tullemesh/tulle/internal/identity/keyfile"
 )
 
 // Running describes a mesh that runs on this machine, for the commands that
@@ -90,10 +92,7 @@ func (r *Running) write(dir string) (remove func(), err error) {
 		return nil, err
 	}
 	path := filepath.Join(dir, runFile)
-	if err := os.WriteFile(path+".tmp", data, 0o600); err != nil {
-		return nil, err
-	}
-	if err := os.Rename(path+".tmp", path); err != nil {
+	if err := keyfile.Replace(path, data); err != nil {
 		return nil, err
 	}
 	return func() { _ = os.Remove(path) }, nil

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
-	"net/netip"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -19,6 +17,7 @@ import (
 	securityapi "istio.io/api/security/v1alpha1"
 
 	"github.com/tullemesh/tulle/internal/apis"
+	"github.com/tullemesh/tulle/internal/app/port"
 	"github.com/tullemesh/tulle/internal/control/ca"
 	"github.com/tullemesh/tulle/internal/control/model"
 	"github.com/tullemesh/tulle/internal/control/registry"
@@ -31,9 +30,6 @@ import (
 // buildEvery is the least time between two builds: the first change after
 // quiet is built at once, those that follow are built together.
 const buildEvery = 10 * time.Millisecond
-
-// stopGrace bounds the wait for open streams when the control plane stops.
-const stopGrace = 2 * time.Second
 
 // ErrPlaintextAddress refuses to serve plaintext xDS to other machines.
 var ErrPlaintextAddress = errors.New("plaintext xDS is for loopback only: any client would get any proxy's configuration")
@@ -183,26 +179,13 @@ func (c *ControlPlane) listen(ctx context.Context) error {
 		return nil
 	}
 	if c.options.XDS != "" && !c.options.AnyPlaintext {
-		if err := mustBeLoopback(c.options.XDS); err != nil {
+		if err := port.CheckLoopback(c.options.XDS); errors.Is(err, port.ErrNotLoopback) {
+			return fmt.Errorf("address %s: %w", c.options.XDS, ErrPlaintextAddress)
+		} else if err != nil {
 			return err
 		}
 	}
 	return errors.Join(bind(c.options.XDS, "xDS", &c.plain), bind(c.options.XDSTLS, "xDS over TLS", &c.secure), bind(c.options.Monitoring, "monitoring", &c.watch))
-}
-
-// mustBeLoopback refuses addresses that other machines reach.
-func mustBeLoopback(address string) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return fmt.Errorf("address %q: %w", address, err)
-	}
-	if host == "localhost" {
-		return nil
-	}
-	if a, err := netip.ParseAddr(host); err == nil && a.IsLoopback() {
-		return nil
-	}
-	return fmt.Errorf("address %s: %w", address, ErrPlaintextAddress)
 }
 
 func (c *ControlPlane) closeListeners() {
@@ -244,16 +227,16 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	if c.plain != nil {
 		s := grpc.NewServer(xds.ServerOptions()...)
 		c.server.Register(s)
-		g.Go(func() error { return xds.Serve(ctx, s, c.plain, stopGrace) })
+		g.Go(func() error { return xds.Serve(ctx, s, c.plain, port.StopGrace) })
 	}
 	if c.secure != nil {
 		s := grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(credentials.NewTLS(c.issuer.serving.TLSConfig())))...)
 		c.server.Register(s)
 		securityapi.RegisterIstioCertificateServiceServer(s, c.issuer.server)
-		g.Go(func() error { return xds.Serve(ctx, s, c.secure, stopGrace) })
+		g.Go(func() error { return xds.Serve(ctx, s, c.secure, port.StopGrace) })
 	}
 	if c.watch != nil {
-		g.Go(func() error { return serveHTTP(ctx, c.watch, c.monitor()) })
+		g.Go(func() error { return port.Serve(ctx, c.watch, c.monitor()) })
 	}
 	return g.Wait()
 }
@@ -292,23 +275,4 @@ func (c *ControlPlane) report(ctx context.Context, g *published, took time.Durat
 		}
 	}
 	c.options.Log.InfoContext(ctx, "configuration built", slog.String("generation", g.version), slog.Int("objects", len(g.set.Objects)), slog.Int("services", len(g.set.Services)), slog.Int("refused", bad), slog.Duration("took", took))
-}
-
-// serveHTTP serves until ctx ends, then lets open requests finish.
-func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10}
-	failed := make(chan error, 1)
-	go func() { failed <- s.Serve(l) }()
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-	}
-	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
-	defer cancel()
-	if err := s.Shutdown(end); err != nil {
-		_ = s.Close()
-	}
-	<-failed
-	return nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/apis"
 	"github.com/tullemesh/tulle/internal/app"
+	"github.com/tullemesh/tulle/internal/cli/call"
 )
 
 func (c *console) analyzeCommand() *cobra.Command {
@@ -18,10 +19,10 @@ func (c *console) analyzeCommand() *cobra.Command {
 		Short: "check Istio YAML: every mistake with its place, effect and remedy",
 		Long: `analyze reads objects as the control plane would and prints every problem: what is invalid, what Istio knows and
 tulle does not do yet, what refers to something that is not there. Exit code 3 when there is an error.`,
-		Args: noArgs,
+		Args: call.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(files) == 0 {
-				return usageError("analyze needs -f FILE|DIR with the objects to check")
+				return call.Usage("analyze needs -f FILE|DIR with the objects to check")
 			}
 			found, err := app.Analyze(cmd.Context(), files, meshConfig)
 			if err != nil {
@@ -33,7 +34,7 @@ tulle does not do yet, what refers to something that is not there. Exit code 3 w
 				err = c.writeFindings(found)
 			}
 			if err == nil && found.Errors() > 0 {
-				err = &exitError{code: exitFindings}
+				err = &call.Error{Code: call.Findings}
 			}
 			return err
 		},

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tullemesh/tulle/internal/app"
+	"github.com/tullemesh/tulle/internal/cli/call"
 	"github.com/tullemesh/tulle/internal/demo"
 	"github.com/tullemesh/tulle/internal/demo/load"
 )
@@ -42,7 +43,7 @@ func (c *console) demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "a small shop with the mesh around it and load on it",
 		Long:  "demo runs the built-in shop: six services, their proxies, a gateway, mutual TLS on every edge, 20 requests a second.\nNothing is needed, nothing is left behind.",
-		Args:  noArgs,
+		Args:  call.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.export != "" {
 				files, err := demo.Export(f.export)

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tullemesh/tulle/internal/app"
+	"github.com/tullemesh/tulle/internal/cli/call"
 )
 
 // explainFlags are the flags of `tulle explain` in text form.
@@ -33,7 +34,7 @@ func (c *console) explainCommand() *cobra.Command {
 The decision comes from the very code that the proxy runs.`,
 		Example: `  tulle explain -f istio/ --port 9080 --host reviews --path /reviews/0 -H end-user:jason
   tulle explain -f istio/ --proxy-type gateway --labels istio=ingressgateway --port 80 --host shop.example`,
-		Args: noArgs,
+		Args: call.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q, err := f.parse()
 			if err != nil {
@@ -80,45 +81,45 @@ The decision comes from the very code that the proxy runs.`,
 func (f *explainFlags) parse() (app.Question, error) {
 	q := f.question
 	if len(q.Files) == 0 {
-		return q, usageError("explain needs -f FILE|DIR with the objects to decide over")
+		return q, call.Usage("explain needs -f FILE|DIR with the objects to decide over")
 	}
 	if q.Port < 1 || q.Port > 65535 {
-		return q, usageError("explain needs --port between 1 and 65535")
+		return q, call.Usage("explain needs --port between 1 and 65535")
 	}
 	switch f.proxyType {
 	case "sidecar":
 	case "gateway", "router":
 		q.Gateway = true
 	default:
-		return q, usageError("--proxy-type %q: sidecar or gateway", f.proxyType)
+		return q, call.Usage("--proxy-type %q: sidecar or gateway", f.proxyType)
 	}
 	if !slices.Contains([]string{"http", "http2", "tcp"}, q.Protocol) {
-		return q, usageError("--protocol %q: http, http2 or tcp", q.Protocol)
+		return q, call.Usage("--protocol %q: http, http2 or tcp", q.Protocol)
 	}
 	if !slices.Contains([]string{"none", "tls", "mtls"}, q.TLS) {
-		return q, usageError("--tls %q: none, tls or mtls", q.TLS)
+		return q, call.Usage("--tls %q: none, tls or mtls", q.TLS)
 	}
 	if !strings.HasPrefix(q.Path, "/") {
-		return q, usageError("--path %q does not begin with /", q.Path)
+		return q, call.Usage("--path %q does not begin with /", q.Path)
 	}
 	for _, s := range f.proxyIPs {
 		a, err := netip.ParseAddr(s)
 		if err != nil {
-			return q, usageError("--proxy-ip: %w", err)
+			return q, call.Usage("--proxy-ip: %w", err)
 		}
 		q.ProxyIPs = append(q.ProxyIPs, a)
 	}
 	if f.address != "" {
 		a, err := netip.ParseAddr(f.address)
 		if err != nil {
-			return q, usageError("--address: %w", err)
+			return q, call.Usage("--address: %w", err)
 		}
 		q.Address = a
 	}
 	for _, h := range f.headers {
 		name, value, ok := strings.Cut(h, ":")
 		if !ok || name == "" {
-			return q, usageError("-H %q is not name:value", h)
+			return q, call.Usage("-H %q is not name:value", h)
 		}
 		q.Headers = append(q.Headers, [2]string{strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(value)})
 	}

@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tullemesh/tulle/internal/cli/call"
 	"golang.org/x/term"
 	"gopkg.in/yaml.v3"
 )
@@ -41,7 +43,7 @@ func outputFlag(cmd *cobra.Command, dst *format, known ...format) {
 				return nil
 			}
 		}
-		return usageError("-o %s: this command knows %s", *dst, strings.Join(names, ", "))
+		return call.Usage("-o %s: this command knows %s", *dst, strings.Join(names, ", "))
 	}
 }
 

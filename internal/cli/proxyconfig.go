@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tullemesh/tulle/internal/app"
+	"github.com/tullemesh/tulle/internal/cli/call"
 )
 
 func (c *console) proxyConfigCommand() *cobra.Command {
@@ -16,7 +17,7 @@ func (c *console) proxyConfigCommand() *cobra.Command {
 		Aliases: []string{"pc"},
 		Short:   "what a proxy holds: listeners, routes, clusters, endpoints, secrets",
 		Long:    "proxy-config reads the admin port of a proxy, tulle's or Envoy's: by the name of a workload of the running mesh, or by --admin HOST:PORT.",
-		Args:    noArgs,
+		Args:    call.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	add := func(name, alias, short string, rows func(*app.ProxyConfig) (*table, any)) {
@@ -100,14 +101,14 @@ func (c *console) admin(given string, args []string) (string, error) {
 		return given, nil
 	}
 	if len(args) == 0 {
-		return "", usageError("name a workload of the running mesh, or give --admin HOST:PORT")
+		return "", call.Usage("name a workload of the running mesh, or give --admin HOST:PORT")
 	}
 	run, err := app.FindRun(c.stateHome())
 	if err != nil {
 		return "", err
 	}
 	if run == nil {
-		return "", &exitError{code: exitUnreachable, err: fmt.Errorf("no mesh runs here; give --admin HOST:PORT, or start one with: tulle demo")}
+		return "", &call.Error{Code: call.Unreachable, Err: fmt.Errorf("no mesh runs here; give --admin HOST:PORT, or start one with: tulle demo")}
 	}
 	var names []string
 	for _, p := range run.Proxies {
@@ -116,5 +117,5 @@ func (c *console) admin(given string, args []string) (string, error) {
 		}
 		names = append(names, p.Name)
 	}
-	return "", &exitError{code: exitNotFound, err: fmt.Errorf("no proxy %q; there are %s", args[0], strings.Join(names, ", "))}
+	return "", &call.Error{Code: call.NotFound, Err: fmt.Errorf("no proxy %q; there are %s", args[0], strings.Join(names, ", "))}
 }

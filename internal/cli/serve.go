@@ -8,6 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tullemesh/tulle/internal/app"
+	"github.com/tullemesh/tulle/internal/app/port"
+	"github.com/tullemesh/tulle/internal/cli/call"
 	"github.com/tullemesh/tulle/internal/observe"
 )
 
@@ -27,23 +29,23 @@ func (c *console) stateHome() string {
 
 func (c *console) serveCommand() *cobra.Command {
 	var o app.ServeOptions
-	var level logLevel
+	var level call.LogLevel
 	var addressFile string
 	cmd := &cobra.Command{
 		Use:   "serve -f DIR",
 		Short: "the control plane in the foreground",
 		Long: `serve reads and watches Istio YAML and serves it as xDS v3, so that tulle's proxies, stock Envoy and proxyless gRPC
 can be driven by it. Plaintext xDS is for loopback and serves no secrets; with --xds-tls a certificate authority runs, too.`,
-		Args: noArgs,
+		Args: call.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(o.Files) == 0 {
-				return usageError("serve needs -f FILE|DIR with the objects to serve")
+				return call.Usage("serve needs -f FILE|DIR with the objects to serve")
 			}
 			if o.State == "" {
 				o.State = c.stateHome()
 			}
-			o.Version = Version
-			o.Log = observe.NewLogger(c.Err, observe.LogOptions{Level: &level.level})
+			o.Version = call.Version
+			o.Log = observe.NewLogger(c.Err, observe.LogOptions{Level: &level})
 			plane, err := app.NewControlPlane(cmd.Context(), o)
 			if err != nil {
 				return err
@@ -55,7 +57,7 @@ can be driven by it. Plaintext xDS is for loopback and serves no secrets; with -
 				}
 			}
 			if addressFile != "" {
-				if err := writeAddresses(addressFile, plain, secure, monitoring); err != nil {
+				if err := port.WriteAddresses(addressFile, plain, secure, monitoring); err != nil {
 					return err
 				}
 			}
@@ -73,18 +75,6 @@ can be driven by it. Plaintext xDS is for loopback and serves no secrets; with -
 	fl.StringVar(&o.State, "state", "", "folder of the certificate authority's keys")
 	fl.DurationVar(&o.CertificateTTL, "certificate-ttl", 0, "lifetime of workload certificates (24h)")
 	fl.StringVar(&addressFile, "address-file", "", "write the bound addresses here, one a line (for ports asked of the kernel)")
-	level.flag(cmd)
+	level.Flag(cmd)
 	return cmd
-}
-
-func writeAddresses(path string, addresses ...string) error {
-	text := ""
-	for _, a := range addresses {
-		text += a + "\n"
-	}
-	tmp := path + ".tmp"
-	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/apis"
 	"github.com/tullemesh/tulle/internal/app"
+	"github.com/tullemesh/tulle/internal/cli/call"
 )
 
 // controlFlag adds --control, the monitoring address of a control plane. Its
@@ -37,7 +38,7 @@ func (c *console) control(address string) (string, error) {
 		address = "127.0.0.1:15014"
 	}
 	if _, _, err := net.SplitHostPort(address); err != nil {
-		return "", usageError("--control %q is not host:port", address)
+		return "", call.Usage("--control %q is not host:port", address)
 	}
 	return address, nil
 }
@@ -56,9 +57,9 @@ func (c *console) mesh(control string) *app.Running {
 func failed(err error) error {
 	switch {
 	case errors.Is(err, app.ErrUnreachable):
-		return &exitError{code: exitUnreachable, err: fmt.Errorf("%w\n  is a mesh running?  start one with: tulle demo, tulle up or tulle serve", err)}
+		return &call.Error{Code: call.Unreachable, Err: fmt.Errorf("%w\n  is a mesh running?  start one with: tulle demo, tulle up or tulle serve", err)}
 	case errors.Is(err, app.ErrNotFound):
-		return &exitError{code: exitNotFound, err: err}
+		return &call.Error{Code: call.NotFound, Err: err}
 	}
 	return err
 }
@@ -69,7 +70,7 @@ func (c *console) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "one screen: services, proxies, sync, problems",
-		Args:  noArgs,
+		Args:  call.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			control, err := c.control(address)
 			if err != nil {
@@ -166,7 +167,7 @@ func (c *console) proxyStatusCommand() *cobra.Command {
 			proxies := status.Proxies
 			if len(args) == 1 {
 				if proxies = selectProxies(proxies, args[0]); len(proxies) == 0 {
-					return &exitError{code: exitNotFound, err: fmt.Errorf("no connected proxy is called %q; see: tulle proxy-status", args[0])}
+					return &call.Error{Code: call.NotFound, Err: fmt.Errorf("no connected proxy is called %q; see: tulle proxy-status", args[0])}
 				}
 			}
 			if output != formatTable {

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tullemesh/tulle/internal/app"
+	"github.com/tullemesh/tulle/internal/cli/call"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -25,7 +26,7 @@ func TestOneMistakeIsToldOnceHoweverManyProxiesRefuseIt(t *testing.T) {
 		{Name: "old.default", Type: "router", Connected: time.Now(), Types: []app.TypeStatus{{Type: "LDS", State: "NACKED", Message: "no listener for me"}}},
 	}
 	var out bytes.Buffer
-	c := &console{Streams: Streams{Out: &out}}
+	c := &console{Streams: call.Streams{Out: &out}}
 	if err := c.writeProxies(proxies); err != nil {
 		t.Fatal(err)
 	}

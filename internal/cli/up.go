@@ -14,6 +14,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/apis"
 	"github.com/tullemesh/tulle/internal/app"
+	"github.com/tullemesh/tulle/internal/cli/call"
 	"github.com/tullemesh/tulle/internal/demo"
 	"github.com/tullemesh/tulle/internal/observe"
 )
@@ -70,9 +71,9 @@ func (c *console) newMesh(ctx context.Context, o app.UpOptions) (*app.Mesh, erro
 	switch {
 	case errors.Is(err, app.ErrProject):
 		fmt.Fprintln(c.Err, apis.Render(mesh.Problems, map[string][]byte{filepath.Join(o.Dir, "tulle.yaml"): mesh.Text}, c.color(c.Err)))
-		return nil, &exitError{code: exitFindings, err: err}
+		return nil, &call.Error{Code: call.Findings, Err: err}
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, usageError("%s has no tulle.yaml\n  see it work:        tulle demo\n  take the shop's:    tulle demo --export DIR", o.Dir)
+		return nil, call.Usage("%s has no tulle.yaml\n  see it work:        tulle demo\n  take the shop's:    tulle demo --export DIR", o.Dir)
 	}
 	return mesh, err
 }
@@ -91,8 +92,8 @@ func (c *console) rootless(ctx context.Context, cause error) error {
 	if err != nil {
 		return err
 	}
-	if code != exitOK {
-		return &exitError{code: code}
+	if code != call.OK {
+		return &call.Error{Code: code}
 	}
 	return nil
 }
@@ -105,7 +106,7 @@ type screen struct {
 }
 
 func (s *screen) head(m *app.Mesh) {
-	fmt.Fprintf(s.c.Out, "tulle %s   project %s\n", Version, m.Project.Name)
+	fmt.Fprintf(s.c.Out, "tulle %s   project %s\n", call.Version, m.Project.Name)
 	for _, g := range m.Gateways() {
 		fmt.Fprintf(s.c.Out, "  gateway       http://%s\n", g)
 	}
@@ -132,14 +133,14 @@ func (c *console) downCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "down",
 		Short: "end the mesh that runs here",
-		Args:  noArgs,
+		Args:  call.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			run, err := app.FindRun(c.stateHome())
 			if err != nil {
 				return err
 			}
 			if run == nil {
-				return &exitError{code: exitNotFound, err: errors.New("no mesh runs here")}
+				return &call.Error{Code: call.NotFound, Err: errors.New("no mesh runs here")}
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), downTimeout)
 			defer cancel()
@@ -154,7 +155,7 @@ func (c *console) downCommand() *cobra.Command {
 
 // hidden are the commands that the program calls itself by.
 func (c *console) hidden() []*cobra.Command {
-	reap := &cobra.Command{Use: "__reap", Hidden: true, Args: noArgs, RunE: func(*cobra.Command, []string) error { return app.Reap(c.In) }}
+	reap := &cobra.Command{Use: "__reap", Hidden: true, Args: call.NoArgs, RunE: func(*cobra.Command, []string) error { return app.Reap(c.In) }}
 	service := &cobra.Command{Use: "__demo NAME", Hidden: true, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 		return demo.Run(cmd.Context(), args[0], demo.Options{Env: c.environment, Log: observe.NewLogger(c.Err, observe.LogOptions{})})
 	}}

@@ -38,3 +38,27 @@ type Resource struct {
 	entry []byte
 	anyAt int
 }
+
+// ShortType is istioctl's short name of an xDS type; the type URL when there
+// is none.
+func ShortType(url string) string {
+	switch url {
+	case ClusterType:
+		return "CDS"
+	case EndpointType:
+		return "EDS"
+	case ListenerType:
+		return "LDS"
+	case RouteType:
+		return "RDS"
+	case VirtualHostType:
+		return "VHDS"
+	case SecretType:
+		return "SDS"
+	case NameTableType:
+		return "NDS"
+	case ExtensionType:
+		return "ECDS"
+	}
+	return url
+}

@@ -238,3 +238,11 @@ func TestOriginFitsAndComesBack(t *testing.T) {
 		}
 	}
 }
+
+func TestTypesHaveIstioctlsShortNames(t *testing.T) {
+	for url, want := range map[string]string{wire.ClusterType: "CDS", wire.EndpointType: "EDS", wire.ListenerType: "LDS", wire.RouteType: "RDS", wire.VirtualHostType: "VHDS", wire.SecretType: "SDS", wire.NameTableType: "NDS", wire.ExtensionType: "ECDS", "type.googleapis.com/x": "type.googleapis.com/x"} {
+		if got := wire.ShortType(url); got != want {
+			t.Errorf("%s is called %s, want %s", url, got, want)
+		}
+	}
+}

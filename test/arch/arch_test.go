@@ -67,7 +67,8 @@ func under(path, root string) bool {
 
 // TestPlanesNeverMeet: bans that bind through others, too.
 func TestPlanesNeverMeet(t *testing.T) {
-	bans := []struct{ from, to, why string }{
+	type ban = struct{ from, to, why string }
+	bans := []ban{
 		{"control", "proxy", "the planes meet only in app"},
 		{"proxy", "control", "the planes meet only in app"},
 		{"apis", "control", "object kinds know no plane"},
@@ -77,10 +78,14 @@ func TestPlanesNeverMeet(t *testing.T) {
 		{"proxy", "istio.io/api", "the data plane speaks xDS only"},
 		{"proxy", "sigs.k8s.io", "no Kubernetes in the data plane"},
 		{"proxy", "github.com/prometheus", "no Prometheus client in the data plane"},
-		{module + "/cmd/tulle-proxy", "k8s.io", "no Kubernetes in the data plane"},
-		{module + "/cmd/tulle-proxy", "control", "the sidecar image carries the data plane alone"},
 		{"proxy/engine", "google.golang.org/protobuf", "protobuf stops at compile"},
 		{"proxy/engine", "google.golang.org/grpc", "the engine calls others through remote"},
+	}
+	// What runs the data plane alone carries no control plane.
+	for _, from := range []string{"app/dataplane", "app/port", "cli/proxy", "cli/call", module + "/cmd/tulle-proxy"} {
+		for _, to := range []string{"control", "apis", "demo", "k8s.io", "sigs.k8s.io", "github.com/prometheus"} {
+			bans = append(bans, ban{from, to, "the sidecar image carries the data plane alone"})
+		}
 	}
 	for _, p := range list(t) {
 		for _, b := range bans {
@@ -93,6 +98,26 @@ func TestPlanesNeverMeet(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestTheDataPlaneKnowsOneServiceOfIstio: of Istio's API the data plane alone
+// reaches the certificate service, and nothing that a user writes.
+func TestTheDataPlaneKnowsOneServiceOfIstio(t *testing.T) {
+	found := false
+	for _, p := range list(t) {
+		if p.ImportPath != module+"/cmd/tulle-proxy" {
+			continue
+		}
+		found = true
+		for _, d := range p.Deps {
+			if under(d, "istio.io") && d != "istio.io/api/security/v1alpha1" {
+				t.Errorf("%s reaches %s: the data plane speaks xDS only", p.ImportPath, d)
+			}
+		}
+	}
+	if !found {
+		t.Error("there is no cmd/tulle-proxy")
 	}
 }
 
@@ -122,6 +147,10 @@ func allowed() map[string][]string {
 		"proxy/admin":       with([]string{"proxy/admin", "proxy/engine", "proxy/xdsclient", "wire", "identity", "observe", "limit", "invariant"}, xds),
 		"agent":             with([]string{"agent", "wire", "identity", "observe", "limit", "invariant", "proxy/xdsclient", "istio.io/api", "github.com/google/nftables", "github.com/vishvananda", "github.com/miekg/dns", "golang.org/x"}, grpc, xds),
 		"demo":              {"demo", "observe", "limit", "invariant", "app", "golang.org/x"},
+		"app/dataplane":     with([]string{"app/port", "agent", "wire", "identity", "observe", "limit", "invariant", "proxy", "golang.org/x"}, xds),
+		"app/port":          {"identity", "limit", "invariant"},
+		"cli/call":          {"github.com/spf13"},
+		"cli/proxy":         {"cli/call", "app/dataplane", "app/port", "observe", "github.com/spf13"},
 		"cli":               {"cli", "app", "apis", "demo", "dashboard", "observe", "limit", "invariant", "github.com/spf13", "golang.org/x", "gopkg.in/yaml.v3"},
 	}
 }

@@ -32,13 +32,14 @@ import (
 	"github.com/tullemesh/tulle/internal/agent/dns"
 	"github.com/tullemesh/tulle/internal/app/process"
 	"github.com/tullemesh/tulle/internal/cli"
+	"github.com/tullemesh/tulle/internal/cli/call"
 )
 
 // TestMain is also the program inside of the namespaces: a process of its own, with its own user. Under the name tulle it is tulle.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "tulle" {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		code := cli.Run(ctx, os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+		code := cli.Run(ctx, os.Args[1:], call.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
 		stop()
 		os.Exit(code)
 	}

@@ -20,15 +20,20 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/tullemesh/tulle/internal/cli"
+	"github.com/tullemesh/tulle/internal/cli/call"
+	"github.com/tullemesh/tulle/internal/cli/proxy"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"tulle": func() {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		code := cli.Run(ctx, os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
-		stop()
-		os.Exit(code)
-	}})
+	program := func(run func(context.Context, []string, call.Streams) int) func() {
+		return func() {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			code := run(ctx, os.Args[1:], call.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+			stop()
+			os.Exit(code)
+		}
+	}
+	testscript.Main(m, map[string]func(){"tulle": program(cli.Run), "tulle-proxy": program(proxy.Run)})
 }
 
 func TestScripts(t *testing.T) {

@@ -34,6 +34,11 @@ type Client struct {
 	Search []string
 }
 
+// SearchDomains are those of a pod (Kubernetes, "DNS for Services and Pods").
+func SearchDomains(namespace, domain string) []string {
+	return []string{namespace + ".svc." + domain, "svc." + domain, domain}
+}
+
 // Table answers host names. It is immutable.
 type Table struct {
 	addresses map[string][]netip.Addr // by canonical name: lower case, final dot; wildcards as "*.rest."

@@ -81,6 +81,18 @@ func MakeDirectory(path string) error {
 // Replace writes a file with mode 0600, whether it existed or not.
 func Replace(path string, data []byte) error { return write(path, data, os.Rename) }
 
+// ReplaceFor is Replace for a file of somebody else's: give hands the new file
+// over before it takes the old one's place, so its reader finds one that it may
+// read at every moment.
+func ReplaceFor(path string, data []byte, give func(path string) error) error {
+	return write(path, data, func(from, to string) error {
+		if err := give(from); err != nil {
+			return err
+		}
+		return os.Rename(from, to)
+	})
+}
+
 // Create writes a new file with mode 0600. When path exists already,
 // fs.ErrExist is in the error's chain and the file is untouched; of several
 // concurrent callers exactly one creates it.

@@ -152,3 +152,31 @@ func TestWriteWhereNoDirectoryIs(t *testing.T) {
 		t.Errorf("Replace: %v", err)
 	}
 }
+
+func TestAFileIsHandedOverBeforeItTakesThePlaceOfTheOldOne(t *testing.T) {
+	directory := t.TempDir()
+	path := filepath.Join(directory, "token")
+	if err := keyfile.Replace(path, []byte("old")); err != nil {
+		t.Fatal(err)
+	}
+	if err := keyfile.ReplaceFor(path, []byte("new"), func(file string) error {
+		before, _ := os.ReadFile(path)
+		if after, err := os.ReadFile(file); string(before) != "old" || string(after) != "new" || err != nil {
+			t.Errorf("while handing over: %q in place, %q handed over, %v", before, after, err)
+		}
+		return os.Chmod(file, 0o640)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode() != 0o640 {
+		t.Errorf("%v %v", info, err)
+	}
+	refused := errors.New("no such user")
+	if err := keyfile.ReplaceFor(path, []byte("lost"), func(string) error { return refused }); !errors.Is(err, refused) {
+		t.Error(err)
+	}
+	entries, _ := os.ReadDir(directory)
+	if data, err := os.ReadFile(path); string(data) != "new" || err != nil || len(entries) != 1 {
+		t.Errorf("after a refusal: %q %v, %v", data, err, entries)
+	}
+}

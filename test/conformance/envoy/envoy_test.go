@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/tullemesh/tulle/internal/app"
+	"github.com/tullemesh/tulle/internal/app/dataplane"
 	"github.com/tullemesh/tulle/internal/testkit/draw"
 )
 
@@ -177,7 +178,7 @@ func newPair(t *testing.T, objects, envoyNode, tulleNode string) *pair {
 	if err := json.Unmarshal([]byte(tulleNode), &node); err != nil {
 		t.Fatal(err)
 	}
-	proxy, err := app.NewProxy(ctx, app.ProxyOptions{XDS: xds, ID: node.ID, Metadata: node.Metadata, Admin: "127.0.0.1:0"})
+	proxy, err := dataplane.New(ctx, dataplane.Options{XDS: xds, ID: node.ID, Metadata: node.Metadata, Admin: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/tullemesh/tulle/internal/app"
+	"github.com/tullemesh/tulle/internal/app/dataplane"
 	"github.com/tullemesh/tulle/internal/testkit/draw"
 )
 
@@ -172,7 +173,7 @@ func newWorld(t *testing.T, make func(w *world) string) *world {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := app.NewProxy(ctx, app.ProxyOptions{XDS: xds, ID: id, Metadata: data, Stdout: w.log, Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))})
+		p, err := dataplane.New(ctx, dataplane.Options{XDS: xds, ID: id, Metadata: data, Stdout: w.log, Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/tullemesh/tulle/internal/app"
+	"github.com/tullemesh/tulle/internal/app/dataplane"
 	"github.com/tullemesh/tulle/internal/control/ca"
 	"github.com/tullemesh/tulle/internal/identity"
 	"github.com/tullemesh/tulle/internal/testkit/draw"
@@ -133,7 +134,7 @@ func (in *inbound) start(t *testing.T) {
 	}
 	_, secure, _ := plane.Addresses()
 	metadata := fmt.Sprintf(`{"NAMESPACE": "demo", "LABELS": {"app": "front"}, "SERVICE_ACCOUNT": "client", "CLUSTER_ID": "Kubernetes", "INTERCEPTION_MODE": "NONE", "TULLE_APP_PORTS": %s}`, in.metadata["TULLE_APP_PORTS"])
-	proxy, err := app.NewProxy(ctx, app.ProxyOptions{XDSTLS: secure, Roots: filepath.Join(dir, "roots.pem"), Token: filepath.Join(dir, "token.txt"), ID: "sidecar~" + served + "~front-1.demo~demo.svc.cluster.local",
+	proxy, err := dataplane.New(ctx, dataplane.Options{XDSTLS: secure, Roots: filepath.Join(dir, "roots.pem"), Token: filepath.Join(dir, "token.txt"), ID: "sidecar~" + served + "~front-1.demo~demo.svc.cluster.local",
 		Metadata: json.RawMessage(metadata), Stdout: in.log, Log: log})
 	if err != nil {
 		t.Fatal(err)

@@ -34,7 +34,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/tullemesh/tulle/internal/app"
+	"github.com/tullemesh/tulle/internal/app/dataplane"
 	"github.com/tullemesh/tulle/internal/proxy/compile"
 	"github.com/tullemesh/tulle/internal/testkit/adsreplay"
 	"github.com/tullemesh/tulle/internal/testkit/draw"
@@ -207,7 +207,7 @@ func (r *run) start(t *testing.T) (envoy, tulle map[string]string) {
 		return path
 	}
 	startEnvoy(t, write("envoy.json", "127.0.0.2", envoy))
-	proxy, err := app.NewProxy(t.Context(), app.ProxyOptions{Bootstrap: write("tulle.json", "127.0.0.3", tulle), Stdout: io.Discard, Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))})
+	proxy, err := dataplane.New(t.Context(), dataplane.Options{Bootstrap: write("tulle.json", "127.0.0.3", tulle), Stdout: io.Discard, Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	if err != nil {
 		t.Fatal(err)
 	}

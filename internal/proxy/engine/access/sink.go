@@ -45,11 +45,10 @@ type Log struct {
 	sink   *sink
 }
 
-// NewLogs returns no logs yet. open opens a path; nil opens files, and the
-// process's own streams for /dev/stdout and /dev/stderr.
+// NewLogs returns no logs yet. open opens a path; nil: OpenFile.
 func NewLogs(open func(path string) (io.WriteCloser, error), r *observe.Registry) *Logs {
 	if open == nil {
-		open = openFile
+		open = OpenFile
 	}
 	l := &Logs{
 		open: open, sinks: map[string]*sink{},
@@ -66,7 +65,12 @@ type keepOpen struct{ io.Writer }
 // Close implements io.Closer.
 func (keepOpen) Close() error { return nil }
 
-func openFile(path string) (io.WriteCloser, error) {
+// KeepOpen makes a stream that is not ours to close a sink.
+func KeepOpen(w io.Writer) io.WriteCloser { return keepOpen{w} }
+
+// OpenFile opens an access log's path to append: for /dev/stdout and
+// /dev/stderr the process's own streams, else a file for ourselves alone.
+func OpenFile(path string) (io.WriteCloser, error) {
 	switch path {
 	case "/dev/stdout":
 		return keepOpen{os.Stdout}, nil

@@ -1,6 +1,7 @@
-package app
+package dataplane
 
 import (
+	"cmp"
 	"encoding/base64"
 	"strings"
 
@@ -68,6 +69,6 @@ func (p *peerCodec) Decode(encoded string) (engine.Workload, bool) {
 	text := func(from *structpb.Struct, key string) string { return from.GetFields()[key].GetStringValue() }
 	labels := s.GetFields()["LABELS"].GetStructValue()
 	return engine.Workload{Name: text(&s, "WORKLOAD_NAME"), Namespace: text(&s, "NAMESPACE"), Cluster: text(&s, "CLUSTER_ID"), App: text(labels, "app"), Version: text(labels, "version"),
-		CanonicalService: first(text(labels, "service.istio.io/canonical-name"), text(labels, "app")),
-		Revision:         first(text(labels, "service.istio.io/canonical-revision"), text(labels, "version"))}, true
+		CanonicalService: cmp.Or(text(labels, "service.istio.io/canonical-name"), text(labels, "app")),
+		Revision:         cmp.Or(text(labels, "service.istio.io/canonical-revision"), text(labels, "version"))}, true
 }

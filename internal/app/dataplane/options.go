@@ -1,4 +1,4 @@
-package app
+package dataplane
 
 import (
 	"encoding/json"
@@ -6,8 +6,8 @@ import (
 	"log/slog"
 )
 
-// ProxyOptions configure a proxy: either Bootstrap, or XDS or XDSTLS with ID.
-type ProxyOptions struct {
+// Options configure a proxy: either Bootstrap, or XDS or XDSTLS with ID.
+type Options struct {
 	// Bootstrap is an Envoy v3 bootstrap file.
 	Bootstrap string
 	// XDS is a plaintext xDS server; XDSTLS one over mutual TLS, which issues

@@ -1,6 +1,7 @@
-package app
+package dataplane
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/tullemesh/tulle/internal/agent/sds"
+	"github.com/tullemesh/tulle/internal/app/port"
 	"github.com/tullemesh/tulle/internal/identity"
 	"github.com/tullemesh/tulle/internal/observe"
 	"github.com/tullemesh/tulle/internal/proxy/admin"
@@ -31,8 +33,8 @@ import (
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
-// drainMax bounds a proxy's graceful end (Istio: terminationDrainDuration).
-const drainMax = 5 * time.Second
+// DrainMax bounds a proxy's graceful end (Istio: terminationDrainDuration).
+const DrainMax = 5 * time.Second
 
 // applyAgain is how long a proxy waits before it tries again what it could not
 // put in force, such as an address that somebody else listens on.
@@ -43,7 +45,7 @@ const applyAgain = time.Second
 // and what the admin port sees.
 type Proxy struct {
 	// Fixed at creation.
-	options ProxyOptions
+	options Options
 	node    *corev3.Node
 	engine  *engine.Engine
 	client  *xdsclient.Client // nil without a server
@@ -67,9 +69,9 @@ type Proxy struct {
 	quitOnce  sync.Once
 }
 
-// NewProxy reads the options, applies what is static, and binds the admin
+// New reads the options, applies what is static, and binds the admin
 // port.
-func NewProxy(ctx context.Context, o ProxyOptions) (*Proxy, error) {
+func New(ctx context.Context, o Options) (*Proxy, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -154,7 +156,7 @@ func readBootstrap(path string) (*compile.Boot, error) {
 }
 
 // nodeOf is the node that the options describe.
-func nodeOf(o ProxyOptions) (*corev3.Node, error) {
+func nodeOf(o Options) (*corev3.Node, error) {
 	n := &corev3.Node{Id: o.ID, Metadata: &structpb.Struct{}, UserAgentName: "tulle", UserAgentVersionType: &corev3.Node_UserAgentVersion{UserAgentVersion: o.Version},
 		ClientFeatures: []string{wire.FeatureVHDS, wire.FeatureRanks}}
 	if len(o.Metadata) > 0 {
@@ -178,21 +180,12 @@ func selfOf(n *corev3.Node) (engine.Workload, error) {
 	}
 	m := parsed.Metadata
 	w := engine.Workload{Name: m.WorkloadName, Namespace: parsed.Namespace, Cluster: m.ClusterID, App: m.Labels["app"], Version: m.Labels["version"],
-		CanonicalService: first(m.Labels["service.istio.io/canonical-name"], m.Labels["app.kubernetes.io/name"], m.Labels["app"], m.WorkloadName, parsed.Name),
-		Revision:         first(m.Labels["service.istio.io/canonical-revision"], m.Labels["app.kubernetes.io/version"], m.Labels["version"], "latest")}
+		CanonicalService: cmp.Or(m.Labels["service.istio.io/canonical-name"], m.Labels["app.kubernetes.io/name"], m.Labels["app"], m.WorkloadName, parsed.Name),
+		Revision:         cmp.Or(m.Labels["service.istio.io/canonical-revision"], m.Labels["app.kubernetes.io/version"], m.Labels["version"], "latest")}
 	if w.Name == "" {
 		w.Name = parsed.Name
 	}
 	return w, nil
-}
-
-func first(all ...string) string {
-	for _, s := range all {
-		if s != "" {
-			return s
-		}
-	}
-	return ""
 }
 
 // start applies the static resources and prepares the client.
@@ -203,7 +196,7 @@ func (p *Proxy) start(boot *compile.Boot) error {
 			continue
 		}
 		for _, r := range p.apply(typeURL, static, nil, true) {
-			return fmt.Errorf("%s: %w:\n  %s %s: %s", p.options.Bootstrap, ErrBootstrap, shortType(typeURL), r.Name, r.Reason)
+			return fmt.Errorf("%s: %w:\n  %s %s: %s", p.options.Bootstrap, ErrBootstrap, wire.ShortType(typeURL), r.Name, r.Reason)
 		}
 	}
 	if boot.ADS != nil {
@@ -249,8 +242,8 @@ func (p *Proxy) listenAdmin(ctx context.Context, fromBootstrap netip.AddrPort) e
 	if address == "" {
 		return nil
 	}
-	if err := mustBeLoopback(address); err != nil {
-		return fmt.Errorf("admin address %s: the admin port is for loopback only", address)
+	if err := port.CheckLoopback(address); err != nil {
+		return fmt.Errorf("the admin port is for loopback only: %w", err)
 	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
@@ -269,7 +262,7 @@ func (p *Proxy) Admin() string {
 }
 
 // Run serves until ctx ends or somebody asks to quit, then drains: what is open
-// may end, bounded by drainMax.
+// may end, bounded by DrainMax.
 func (p *Proxy) Run(ctx context.Context) error {
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -294,7 +287,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 		p.state.Store(admin.Live)
 	}
 	if p.admin != nil {
-		g.Go(func() error { return serveHTTP(inner, p.admin, admin.Handler(p, p.options.Version)) })
+		g.Go(func() error { return port.Serve(inner, p.admin, admin.Handler(p, p.options.Version)) })
 	}
 	g.Go(func() error {
 		select {
@@ -304,7 +297,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 		case <-p.quit:
 		}
 		p.state.Store(admin.Draining)
-		bound, cancel := context.WithTimeout(inner, drainMax)
+		bound, cancel := context.WithTimeout(inner, DrainMax)
 		defer cancel()
 		if err := p.engine.Drain(bound); err != nil {
 			p.options.Log.WarnContext(inner, "drain cut short", slog.Any("error", err))
@@ -401,7 +394,7 @@ func (p *Proxy) rememberLocked(typeURL string, added []*wire.Resource, removed [
 		i := slices.IndexFunc(rejections, func(x wire.Rejection) bool { return x.Name == r.Name })
 		if i >= 0 {
 			refused[r.Name] = admin.Rejection{TypeURL: typeURL, Name: r.Name, Version: r.Version, Reason: rejections[i].Reason, At: now}
-			p.options.Log.Error("resource refused, its last good version stays", slog.String("type", shortType(typeURL)), slog.String("name", r.Name), slog.String("reason", rejections[i].Reason))
+			p.options.Log.Error("resource refused, its last good version stays", slog.String("type", wire.ShortType(typeURL)), slog.String("name", r.Name), slog.String("reason", rejections[i].Reason))
 			continue
 		}
 		delete(refused, r.Name)

@@ -1,4 +1,4 @@
-package app
+package dataplane
 
 import (
 	"context"
@@ -23,7 +23,7 @@ type names struct {
 
 // listenNames binds the DNS proxy of a node. Names outside of the mesh fail:
 // the namespaces that capture makes reach no resolver.
-func listenNames(ctx context.Context, o ProxyOptions, node *wire.Node) (*names, error) {
+func listenNames(ctx context.Context, o Options, node *wire.Node) (*names, error) {
 	at, err := netip.ParseAddrPort(o.DNS)
 	if err != nil {
 		return nil, fmt.Errorf("DNS address: %w", err)
@@ -34,16 +34,11 @@ func listenNames(ctx context.Context, o ProxyOptions, node *wire.Node) (*names, 
 		return nil, fmt.Errorf("DNS needs a node id with a domain NAMESPACE.svc.DOMAIN, it is %q", node.ID)
 	}
 	n := &names{server: dns.New(dns.Options{Own: []string{cluster}, Log: o.Log}),
-		client: dns.Client{Namespace: node.Namespace, Domain: cluster, Search: searchDomains(node.Namespace, cluster)}}
+		client: dns.Client{Namespace: node.Namespace, Domain: cluster, Search: dns.SearchDomains(node.Namespace, cluster)}}
 	if n.packets, n.connections, err = dns.ListenBoth(ctx, at); err != nil {
 		return nil, err
 	}
 	return n, nil
-}
-
-// searchDomains are those of a pod (Kubernetes, "DNS for Services and Pods").
-func searchDomains(namespace, cluster string) []string {
-	return []string{namespace + ".svc." + cluster, "svc." + cluster, cluster}
 }
 
 // Run answers until ctx ends.

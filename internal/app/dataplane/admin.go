@@ -1,4 +1,4 @@
-package app
+package dataplane
 
 import (
 	"cmp"
@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +14,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"github.com/tullemesh/tulle/internal/proxy/admin"
+	"github.com/tullemesh/tulle/internal/proxy/engine/access"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/wire"
 )
@@ -198,23 +198,10 @@ func (p *Proxy) Level() slog.Level { return p.options.Level.Level() }
 // SetLevel implements admin.Proxy.
 func (p *Proxy) SetLevel(l slog.Level) { p.options.Level.Set(l) }
 
-// openLog opens an access log's path. The standard streams are those of the
-// command.
+// openLog opens an access log's path. Standard output is the command's.
 func (p *Proxy) openLog(path string) (io.WriteCloser, error) {
-	switch path {
-	case "/dev/stdout":
-		if p.options.Stdout != nil {
-			return keepOpen{p.options.Stdout}, nil
-		}
-		return keepOpen{os.Stdout}, nil
-	case "/dev/stderr":
-		return keepOpen{os.Stderr}, nil
+	if path == "/dev/stdout" && p.options.Stdout != nil {
+		return access.KeepOpen(p.options.Stdout), nil
 	}
-	return os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	return access.OpenFile(path)
 }
-
-// keepOpen is a stream that is not ours to close.
-type keepOpen struct{ io.Writer }
-
-// Close does nothing.
-func (keepOpen) Close() error { return nil }

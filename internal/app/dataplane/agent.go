@@ -1,6 +1,7 @@
-package app
+package dataplane
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -26,19 +27,12 @@ type workloadAgent struct {
 	roots  string // file
 }
 
-func newWorkloadAgent(o ProxyOptions, node *corev3.Node) (*workloadAgent, error) {
+func newWorkloadAgent(o Options, node *corev3.Node) (*workloadAgent, error) {
 	n, err := wire.ParseNode(node)
 	if err != nil {
 		return nil, err
 	}
-	account := n.Metadata.ServiceAccount
-	if account == "" {
-		account = "default"
-	}
-	domain := o.TrustDomain
-	if domain == "" {
-		domain = defaultTrustDomain
-	}
+	account, domain := cmp.Or(n.Metadata.ServiceAccount, "default"), cmp.Or(o.TrustDomain, defaultTrustDomain)
 	if o.Roots == "" {
 		return nil, errors.New("--xds-tls needs --roots: the file with the roots of the server's certificate")
 	}

@@ -1,34 +1,53 @@
-package cli
+// Package proxy is the command that runs the data plane alone: `tulle proxy`
+// and the program tulle-proxy, which the sidecar image carries. It reaches no
+// room of the control plane (test/arch).
+//
+// In come the words of the call, out goes a running proxy. It keeps no state.
+package proxy
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/tullemesh/tulle/internal/app"
+	"github.com/tullemesh/tulle/internal/app/dataplane"
+	"github.com/tullemesh/tulle/internal/app/port"
+	"github.com/tullemesh/tulle/internal/cli/call"
 	"github.com/tullemesh/tulle/internal/observe"
 )
 
-func (c *console) proxyCommand() *cobra.Command {
-	var o app.ProxyOptions
-	var level logLevel
+// Run runs one command line of the program tulle-proxy and returns its exit
+// code.
+func Run(ctx context.Context, args []string, std call.Streams) int {
+	cmd := Command("tulle-proxy", std)
+	cmd.Version = call.Version
+	return call.Run(ctx, cmd, args, std)
+}
+
+// Command is the command, called by words such as "tulle proxy"; its output
+// goes to std.
+func Command(words string, std call.Streams) *cobra.Command {
+	var o dataplane.Options
+	var level call.LogLevel
 	var metadata, addressFile string
 	cmd := &cobra.Command{
-		Use:   "proxy --xds HOST:PORT --id ID | -c BOOTSTRAP",
+		Use:   words[strings.LastIndexByte(words, ' ')+1:] + " --xds HOST:PORT --id ID | -c BOOTSTRAP",
 		Short: "the data plane in the foreground",
-		Long: `proxy is a sidecar or gateway. It takes its configuration from any Istio-style xDS server, or from an Envoy v3 bootstrap:
+		Long: `A sidecar or gateway. It takes its configuration from any Istio-style xDS server, or from an Envoy v3 bootstrap:
 the same file runs on Envoy. What it does not support in a bootstrap it refuses by name and place.`,
-		Example: `  tulle proxy --xds 127.0.0.1:15010 --id sidecar~127.0.0.1~reviews-v1.default~default.svc.cluster.local
-  tulle proxy -c envoy.yaml`,
-		Args: noArgs,
+		Example: "  " + words + ` --xds 127.0.0.1:15010 --id sidecar~127.0.0.1~reviews-v1.default~default.svc.cluster.local
+  ` + words + ` -c envoy.yaml`,
+		Args: call.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if (o.Bootstrap == "") == (o.XDS == "" && o.XDSTLS == "") {
-				return usageError("proxy needs either --xds (or --xds-tls) with --id, or -c BOOTSTRAP")
+				return call.Usage("proxy needs either --xds (or --xds-tls) with --id, or -c BOOTSTRAP")
 			}
 			if o.Bootstrap == "" && o.ID == "" {
-				return usageError("proxy needs --id TYPE~IP~NAME.NAMESPACE~DOMAIN, Istio's node id")
+				return call.Usage("proxy needs --id TYPE~IP~NAME.NAMESPACE~DOMAIN, Istio's node id")
 			}
 			if metadata != "" {
 				data, err := os.ReadFile(metadata)
@@ -36,27 +55,27 @@ the same file runs on Envoy. What it does not support in a bootstrap it refuses 
 					return err
 				}
 				if !json.Valid(data) {
-					return usageError("--metadata %s is not JSON", metadata)
+					return call.Usage("--metadata %s is not JSON", metadata)
 				}
 				o.Metadata = data
 			}
-			o.Version = Version
-			o.Level = &level.level
-			o.Stdout = c.Out
-			o.Log = observe.NewLogger(c.Err, observe.LogOptions{Level: &level.level})
-			proxy, err := app.NewProxy(cmd.Context(), o)
+			o.Version = call.Version
+			o.Level = &level.LevelVar
+			o.Stdout = std.Out
+			o.Log = observe.NewLogger(std.Err, observe.LogOptions{Level: &level})
+			p, err := dataplane.New(cmd.Context(), o)
 			if err != nil {
 				return err
 			}
-			if a := proxy.Admin(); a != "" {
-				fmt.Fprintf(c.Err, "admin at %s\n", a)
+			if a := p.Admin(); a != "" {
+				fmt.Fprintf(std.Err, "admin at %s\n", a)
 			}
 			if addressFile != "" {
-				if err := writeAddresses(addressFile, proxy.Admin()); err != nil {
+				if err := port.WriteAddresses(addressFile, p.Admin()); err != nil {
 					return err
 				}
 			}
-			return proxy.Run(cmd.Context())
+			return p.Run(cmd.Context())
 		},
 	}
 	fl := cmd.Flags()
@@ -73,6 +92,6 @@ the same file runs on Envoy. What it does not support in a bootstrap it refuses 
 	fl.StringVar(&o.DNS, "dns", "", "answer the workload's name queries at this address, from the server's name table (DNS_CAPTURE)")
 	fl.StringVar(&o.State, "state", "", "folder for the last good configuration and certificate; empty: none is kept")
 	fl.StringVar(&addressFile, "address-file", "", "write the bound admin address here")
-	level.flag(cmd)
+	level.Flag(cmd)
 	return cmd
 }

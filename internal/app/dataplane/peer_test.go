@@ -1,4 +1,4 @@
-package app
+package dataplane
 
 import (
 	"encoding/base64"
