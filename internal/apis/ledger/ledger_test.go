@@ -315,7 +315,7 @@ func TestSetFieldsOutsideTheLedgerAreRefusedByPath(t *testing.T) {
 	}{
 		{"all enforced", `{"hosts":["a"],"http":[{"match":[{"uri":{"prefix":"/"},"name":"n"}],"route":[{"destination":{"host":"a","port":{"number":1}},"weight":1}]}]}`, nil},
 		{"a message is named once, not by its fields", `{"http":[{"fault":{"abort":{"httpStatus":500}}}]}`, []string{"TUL1202 spec.http[0].fault"}},
-		{"below an enforced message", `{"http":[{},{"retries":{"attempts":3}}]}`, []string{"TUL1202 spec.http[1].retries.attempts"}},
+		{"below an enforced message", `{"http":[{},{"retries":{"attempts":3,"retryRemoteLocalities":true}}]}`, []string{"TUL1202 spec.http[1].retries.retryRemoteLocalities"}},
 		{"no retries asks for nothing", `{"http":[{"retries":{"attempts":0}}]}`, nil},
 		{"in a map", `{"http":[{"match":[{"headers":{"@request.auth.claims.sub":{"exact":"a"},"x":{"exact":"b"}}}]}]}`,
 			[]string{`TUL1203 spec.http[0].match[0].headers["@request.auth.claims.sub"]`}},

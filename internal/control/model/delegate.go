@@ -59,8 +59,8 @@ func mergeRoute(root, sub *Route) (*Route, bool) {
 	if !out.timeoutSet {
 		out.Timeout, out.timeoutSet = root.Timeout, root.timeoutSet
 	}
-	if !out.retriesSet {
-		out.NoRetries, out.retriesSet = root.NoRetries, root.retriesSet
+	if out.Retries == nil {
+		out.Retries = root.Retries
 	}
 	if !out.headersSet {
 		out.RequestHeaders, out.ResponseHeaders, out.headersSet = root.RequestHeaders, root.ResponseHeaders, root.headersSet

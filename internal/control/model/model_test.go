@@ -243,7 +243,7 @@ func TestDelegatesAreMerged(t *testing.T) {
 	var got []string
 	for _, r := range rules[0].HTTP {
 		line := r.Name + " " + r.Origin.Key.Name + " " + r.Timeout.String() + " " + r.Destinations[0].Host
-		if r.NoRetries {
+		if r.Retries != nil && r.Retries.Attempts == 0 {
 			line += " no-retries"
 		}
 		for _, m := range r.Matches {

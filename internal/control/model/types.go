@@ -60,11 +60,26 @@ type Route struct {
 	Timeout         time.Duration // 0: none
 	RequestHeaders  HeaderOps
 	ResponseHeaders HeaderOps
-	NoRetries       bool // retries with 0 attempts: not even Istio's default ones
+	Retries         *Retries // nil: not written
 
 	// What a delegate inherits depends on whether it is written at all.
-	timeoutSet, headersSet, retriesSet bool
-	delegate                           *delegateRef
+	timeoutSet, headersSet bool
+	delegate               *delegateRef
+}
+
+// Retries says when a request may be sent again (Istio: HTTPRetry).
+type Retries struct {
+	// Attempts beside the first; 0: none, not even Istio's default ones.
+	Attempts int
+	// On lists Envoy's conditions and statuses, separated by commas; empty:
+	// Istio's default.
+	On string
+	// PerTryTimeout bounds each attempt, 0: only the route's timeout does.
+	// Backoff is the base of the pauses between them, 0: Envoy's 25 ms.
+	PerTryTimeout, Backoff time.Duration
+	// SameHosts: an endpoint that failed may be tried again
+	// (retryIgnorePreviousHosts: false).
+	SameHosts bool
 }
 
 // Match is one alternative of a Route's condition.
@@ -217,6 +232,7 @@ type ServerTLS struct {
 type TrafficPolicy struct {
 	Balancer string // "", ROUND_ROBIN, LEAST_REQUEST, RANDOM, PASSTHROUGH
 	TLSMode  string // "", DISABLE, ISTIO_MUTUAL
+	Pool     *ConnectionPool
 	Origin   Origin
 }
 

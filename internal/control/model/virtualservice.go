@@ -157,8 +157,11 @@ func (c *ruleConverter) route(h *networking.HTTPRoute, path string) *Route {
 	if h.Timeout != nil {
 		r.Timeout, r.timeoutSet = h.Timeout.AsDuration(), true
 	}
-	if h.Retries != nil {
-		r.NoRetries, r.retriesSet = h.Retries.Attempts == 0, true
+	if in := h.Retries; in != nil {
+		r.Retries = &Retries{
+			Attempts: int(in.Attempts), On: in.RetryOn, PerTryTimeout: in.PerTryTimeout.AsDuration(), Backoff: in.Backoff.AsDuration(),
+			SameHosts: in.RetryIgnorePreviousHosts != nil && !in.RetryIgnorePreviousHosts.Value,
+		}
 	}
 	r.headersSet = h.Headers != nil
 	r.RequestHeaders = headerOps(h.Headers.GetRequest())

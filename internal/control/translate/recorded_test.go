@@ -22,13 +22,13 @@ import (
 // the recording. A path ends where the field is deleted; [] is every element.
 var unsupported = map[string][]string{
 	"VirtualService": {
-		"spec.http[].retries", "spec.http[].fault", "spec.http[].mirror", "spec.http[].mirrorPercentage", "spec.http[].mirrors",
+		"spec.http[].retries.retryRemoteLocalities", "spec.http[].fault", "spec.http[].mirror", "spec.http[].mirrorPercentage", "spec.http[].mirrors",
 		"spec.http[].corsPolicy",
 	},
 	"DestinationRule": {
-		"spec.trafficPolicy.connectionPool", "spec.trafficPolicy.outlierDetection", "spec.trafficPolicy.proxyProtocol",
+		"spec.trafficPolicy.outlierDetection", "spec.trafficPolicy.proxyProtocol",
 		"spec.trafficPolicy.loadBalancer.localityLbSetting", "spec.trafficPolicy.loadBalancer.warmup",
-		"spec.trafficPolicy.loadBalancer.consistentHash", "spec.trafficPolicy.portLevelSettings[].connectionPool",
+		"spec.trafficPolicy.loadBalancer.consistentHash",
 		"spec.trafficPolicy.portLevelSettings[].loadBalancer.consistentHash",
 	},
 	"Sidecar": {"spec.ingress"},
@@ -41,13 +41,13 @@ var unsupportedObjects = []string{"ServiceEntry/dynamic-dns", "DestinationRule/e
 // unsupported fields made; each with the reason.
 var exceptions = []struct{ place, reason string }{
 	{`^s[25]-.*\.(hash_policy|request_mirror_policies|typed_per_filter_config)(\.|\[|$)`, "consistentHash, mirrors, fault and corsPolicy"},
-	{`^s2-.*\.routes\[\d+\]\.route\.retry_policy(\.|$)`, "retries of the rules"},
-	{`^s[25]-.* Cluster .*\.(circuit_breakers|outlier_detection|upstream_connection_options|(least_request|ring_hash|maglev)_lb_config|connect_timeout)(\.|\[|$)`, "connectionPool, outlierDetection and consistentHash"},
+	{`^s2-.*\.routes\[\d+\]\.route\.retry_policy\.retry_priority$`, "retryRemoteLocalities"},
+	{`^s2-.*\.routes\[\d+\]\.route\.retry_policy\.retry_host_predicate$`, "consistentHash: Istio lets a retry come to the hash's host again"},
+	{`^s[25]-.* Cluster .*\.(outlier_detection|(least_request|ring_hash|maglev)_lb_config)(\.|\[|$)`, "outlierDetection and consistentHash"},
 	{`^s5-tcp/sidecar (Cluster inbound\|9080|Listener virtualInbound\.filter_chains\[[67]\])`, "Sidecar ingress"},
-	{` Cluster inbound\|.*\.istio\.config$`, "names a DestinationRule for its inbound connection pool, which is unsupported"},
-	{` Cluster inbound\|9080\|\|\.typed_extension_protocol_options$`, "connectionPool of reviews"},
 	{`api\.example\.com\.(transport_socket|typed_extension_protocol_options|metadata\.filter_metadata\.istio\.(config|alpn_override))$`, "DestinationRule external: TLS mode SIMPLE, h2UpgradePolicy"},
-	{` Cluster outbound\|9080\|.*\|reviews\..*\.(common_lb_config|typed_extension_protocol_options)`, "connectionPool and outlierDetection of reviews"},
+	{` Cluster .*\.use_downstream_protocol_config\.http2_protocol_options\.max_concurrent_streams$`, "Istio forgets maxConcurrentStreams where clients choose the protocol"},
+	{` Cluster outbound\|9080\|.*\|reviews\..*\.common_lb_config`, "outlierDetection of reviews"},
 	{` Cluster outbound\|9080\|.*\|ratings\..*\.common_lb_config`, "outlierDetection of ratings"},
 	{`\.lb_policy$`, "consistentHash"},
 	{` Cluster outbound\|9080\|\|productpage\..*\.transport_socket_matches`, "proxyProtocol"},

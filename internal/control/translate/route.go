@@ -10,7 +10,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -144,9 +143,7 @@ func (c *routeContext) forward(out *routev3.Route, rule *model.Route, authority 
 	if authority != "" {
 		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: authority}
 	}
-	if !rule.NoRetries {
-		action.RetryPolicy = c.r.t.retry
-	}
+	action.RetryPolicy = c.r.t.retryPolicy(rule.Retries)
 }
 
 func (c *routeContext) weighted(ds []model.Destination) *routev3.WeightedCluster {
@@ -287,20 +284,6 @@ func (c *routeContext) defaultRoute(svc *registry.Service, port int) *routev3.Ro
 		Name: "default", Match: routeMatch(nil),
 		Decorator: &routev3.Decorator{Operation: svc.Hostname + ":" + strconv.Itoa(port) + "/*"},
 		Action:    &routev3.Route_Route{Route: a},
-	}
-}
-
-// defaultRetryPolicy is what Istio gives every route. Stock Envoy follows it;
-// our proxy repeats only what is safe (DESIGN, Retries).
-func defaultRetryPolicy() *routev3.RetryPolicy {
-	return &routev3.RetryPolicy{
-		RetryOn:    "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
-		NumRetries: wrapperspb.UInt32(2),
-		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{
-			Name:       "envoy.retry_host_predicates.previous_hosts",
-			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: pack(&previoushostsv3.PreviousHostsPredicate{})},
-		}},
-		HostSelectionRetryMaxAttempts: 5,
 	}
 }
 
