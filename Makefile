@@ -1,6 +1,9 @@
 # make help lists the targets.
 GO ?= go
 BIN := bin
+# gRPC's tracing pages bring html/template, which keeps the linker from leaving
+# out methods that nothing calls: two fifths of tulle-proxy.
+TAGS := grpcnotrace
 LINT := $(BIN)/golangci-lint
 
 .PHONY: help
@@ -8,8 +11,9 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 .PHONY: build
-build: ## build bin/tulle
-	$(GO) build -trimpath -o $(BIN)/ ./cmd/...
+build: ## build bin/tulle and bin/tulle-proxy
+	$(GO) build -trimpath -o $(BIN)/ ./cmd/tulle
+	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -o $(BIN)/ ./cmd/tulle-proxy
 
 .PHONY: test
 test: ## go test ./... and the linters, under 5 minutes
