@@ -13,6 +13,11 @@ const (
 	// HelloBytesMax bounds the bytes that the TLS inspector looks at. A ClientHello with post-quantum key shares takes about 2 KiB;
 	// Envoy's bound is 16 KiB.
 	HelloBytesMax = 16 << 10
+	// ProxyHeaderBytesMax bounds a header of the PROXY protocol. Addresses take up to 232 bytes; with the client's certificate
+	// among its fields it stays below 4 KiB.
+	ProxyHeaderBytesMax = 8 << 10
+	// FirstSpeakersMax bounds the destinations that are remembered as ones where the server speaks first: clients choose addresses.
+	FirstSpeakersMax = 4096
 	// SniffLineBytesMax bounds the request line that the HTTP inspector waits for.
 	SniffLineBytesMax = 8 << 10
 	// LingerBytesMax bounds what is still read of a request that was answered early, so that the client can read the answer (RFC 9112 §9.6).
@@ -33,6 +38,8 @@ const (
 	OriginalDestinationsMax = 4096
 	// ChosenNamesMax bounds the DNS answers that are kept for names that clients chose.
 	ChosenNamesMax = 1024
+	// InformationalMax bounds the informational responses to one request: a server that sends hints for ever would never be late.
+	InformationalMax = 32
 	// DNSAnswersMax bounds the addresses taken of one answer.
 	DNSAnswersMax = 256
 )

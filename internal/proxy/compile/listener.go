@@ -12,6 +12,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	"github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
+	"github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	"github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	mongov3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/mongo_proxy/v3"
@@ -97,12 +98,17 @@ func (v *conv) port(n uint32, path string) uint16 {
 }
 
 func (v *conv) listenerFilter(s *listener.Spec, f *listenerv3.ListenerFilter, path string) {
-	switch v.unpacked[f.GetTypedConfig()].(type) {
+	switch m := v.unpacked[f.GetTypedConfig()].(type) {
 	case *original_dstv3.OriginalDst:
 		s.OriginalDst = true
+		if s.Proxy != nil {
+			v.report.refuse(path, "a connection has the destination of its PROXY header or the one before a redirect, not both")
+		}
 		if f.GetFilterDisabled() != nil {
 			v.report.refuse(join(path, "filter_disabled"), "the original destination is always read")
 		}
+	case *proxy_protocolv3.ProxyProtocol:
+		v.proxyProtocol(s, f, m, path)
 	case *tls_inspectorv3.TlsInspector:
 		s.InspectTLS = true
 		s.InspectTLSExcept = v.portMatch(f.GetFilterDisabled(), join(path, "filter_disabled"))
@@ -111,6 +117,28 @@ func (v *conv) listenerFilter(s *listener.Spec, f *listenerv3.ListenerFilter, pa
 		s.InspectHTTPExcept = v.portMatch(f.GetFilterDisabled(), join(path, "filter_disabled"))
 	default:
 		v.report.refuse(join(path, "typed_config"), fmt.Sprintf("%s is not a listener filter", f.GetName()))
+	}
+}
+
+// proxyProtocol reads the filter that restates a connection's addresses: what
+// reads them can't come before it.
+func (v *conv) proxyProtocol(s *listener.Spec, f *listenerv3.ListenerFilter, m *proxy_protocolv3.ProxyProtocol, path string) {
+	if s.Proxy != nil || s.OriginalDst || s.UseOriginalDst || s.InspectTLS || s.InspectHTTP {
+		v.report.refuse(path, "the PROXY header comes once, before all inspectors, and not with redirected connections")
+	}
+	if f.GetFilterDisabled() != nil {
+		v.report.refuse(join(path, "filter_disabled"), "the PROXY header is always read")
+	}
+	s.Proxy = &listener.ProxyProtocol{Optional: m.GetAllowRequestsWithoutProxyProtocol()}
+	for i, version := range m.GetDisallowedVersions() {
+		switch version {
+		case corev3.ProxyProtocolConfig_V1:
+			s.Proxy.WithoutV1 = true
+		case corev3.ProxyProtocolConfig_V2:
+			s.Proxy.WithoutV2 = true
+		default:
+			v.report.invalid(fmt.Sprintf("%s.typed_config.disallowed_versions[%d]", path, i), "no such version")
+		}
 	}
 }
 

@@ -93,6 +93,22 @@ func withMatch(m string) string {
 	return `{"name":"l",` + address + `,"filter_chains":[{"filter_chain_match":` + m + `,"filters":[` + tcpFilter + `]}]}`
 }
 
+func withListenerFilters(filters ...string) string {
+	return `{"name":"l",` + address + `,"listener_filters":[` + strings.Join(filters, ",") + `],"filter_chains":[{"filters":[` + tcpFilter + `]}]}`
+}
+
+const (
+	tlsInspector = `{"name":"tls","typed_config":{"@type":"type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"}}`
+	originalDst  = `{"name":"dst","typed_config":{"@type":"type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst"}}`
+)
+
+func proxyHeader(more string) string {
+	if more != "" {
+		more = "," + more
+	}
+	return `{"name":"proxy","typed_config":{"@type":"type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"` + more + `}}`
+}
+
 // withRoute is a route configuration with one route of the given fields.
 func withRoute(r string) string {
 	return `{"name":"r","virtual_hosts":[{"name":"h","domains":["*"],"routes":[{` + r + `}]}]}`
@@ -134,6 +150,7 @@ func TestAccepted(t *testing.T) {
 	for name, c := range map[string][2]string{
 		"listener":          {"listener", withRouter("")},
 		"chain match":       {"listener", withMatch(`{"destination_port":80,"server_names":["*.a"],"prefix_ranges":[{"address_prefix":"10.0.0.0","prefix_len":8}]}`)},
+		"PROXY header":      {"listener", withListenerFilters(proxyHeader(`"allow_requests_without_proxy_protocol":true,"disallowed_versions":["V1"],"stat_prefix":"p"`), tlsInspector)},
 		"permission":        {"listener", withPermission(`{"header":{"name":"x","string_match":{"exact":"y"}}}`)},
 		"principal":         {"listener", withPrincipal(`{"authenticated":{}}`)},
 		"disabled filter":   {"route", withRoute(`"match":{"prefix":"/"},"direct_response":{"status":200},"typed_per_filter_config":{"rbac":{"@type":"type.googleapis.com/envoy.config.route.v3.FilterConfig","disabled":true}}`)},
@@ -179,6 +196,12 @@ func TestRefused(t *testing.T) {
 		{"prefix too long", "listener", withMatch(`{"prefix_ranges":[{"address_prefix":"10.0.0.0","prefix_len":33}]}`), chain + "filter_chain_match.prefix_ranges[0].prefix_len"},
 		{"prefix of no address", "listener", withMatch(`{"source_prefix_ranges":[{"address_prefix":"ten"}]}`), chain + "filter_chain_match.source_prefix_ranges[0].address_prefix"},
 		{"suffix match of addresses", "listener", withMatch(`{"address_suffix":"1"}`), chain + "filter_chain_match.address_suffix"},
+		{"PROXY header behind an inspector", "listener", withListenerFilters(tlsInspector, proxyHeader("")), "listener_filters[1]"},
+		{"PROXY header twice", "listener", withListenerFilters(proxyHeader(""), proxyHeader("")), "listener_filters[1]"},
+		{"PROXY header and redirected connections", "listener", withListenerFilters(proxyHeader(""), originalDst), "listener_filters[1]"},
+		{"PROXY header's fields", "listener", withListenerFilters(proxyHeader(`"rules":[{"tlv_type":2}]`)), "listener_filters[0].typed_config.rules"},
+		{"PROXY header's fields for upstreams", "listener", withListenerFilters(proxyHeader(`"pass_through_tlvs":{}`)), "listener_filters[0].typed_config.pass_through_tlvs"},
+		{"PROXY header for some ports", "listener", withListenerFilters(strings.Replace(proxyHeader(""), `"name"`, `"filter_disabled":{"any_match":true},"name"`, 1)), "listener_filters[0].filter_disabled"},
 		{"no router", "listener", withHCM(""), hcm + "http_filters"},
 		{"router not last", "listener", withHCM(`"http_filters":[` + routerHTTP + `,` + routerHTTP + `]`), hcm + "http_filters[1]"},
 		{"HTTP/3", "listener", withRouter(`"codec_type":"HTTP3"`), hcm + "codec_type"},
@@ -216,8 +239,10 @@ func TestRefused(t *testing.T) {
 		{"body too large", "route", withRoute(`"match":{"prefix":"/"},"direct_response":{"status":200,"body":{"inline_string":"` + strings.Repeat("x", 4097) + `"}}`), route + "direct_response.body"},
 		{"mirror", "route", withAction(`"request_mirror_policies":[{"cluster":"m"}]`), route + "route.request_mirror_policies"},
 		{"rate limit", "route", withAction(`"rate_limits":[{}]`), route + "route.rate_limits"},
-		{"retries on failure", "route", withAction(`"retry_policy":{"retry_on":"5xx"}`), route + "route.retry_policy"},
-		{"per-try timeout", "route", withAction(`"retry_policy":{"retry_on":"connect-failure","per_try_timeout":"1s"}`), route + "route.retry_policy.per_try_timeout"},
+		{"unknown retry condition", "route", withAction(`"retry_policy":{"retry_on":"5xx,sometimes"}`), route + "route.retry_policy.retry_on"},
+		{"retries in other priorities", "route", withAction(`"retry_policy":{"retry_on":"5xx","retry_priority":{"name":"p"}}`), route + "route.retry_policy.retry_priority"},
+		{"retriable headers", "route", withAction(`"retry_policy":{"retry_on":"retriable-headers","retriable_headers":[{"name":"x","present_match":true}]}`), route + "route.retry_policy.retriable_headers"},
+		{"retriable status that is none", "route", withAction(`"retry_policy":{"retry_on":"retriable-status-codes","retriable_status_codes":[42]}`), route + "route.retry_policy.retriable_status_codes[0]"},
 		{"priority", "route", withAction(`"priority":"HIGH"`), route + "route.priority"},
 		{"both rewrites", "route", withAction(`"prefix_rewrite":"/a","regex_rewrite":{"pattern":{"regex":"a"},"substitution":"b"}`), route + "route"},
 		{"group that is not there", "route", withAction(`"regex_rewrite":{"pattern":{"regex":"(a)"},"substitution":"\\2"}`), route + "route.regex_rewrite.substitution"},

@@ -27,7 +27,10 @@ func listenerSurface() map[protoreflect.FullName]fields {
 		"envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet": all("rules"),
 		"envoy.extensions.filters.listener.http_inspector.v3.HttpInspector":   all(""),
 		"envoy.extensions.filters.listener.original_dst.v3.OriginalDst":       all(""),
-		"envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector":     all("").inert("buffers grow as needed up to the limit", "initial_read_buffer_size"),
+		"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol": all("allow_requests_without_proxy_protocol disallowed_versions").
+			inert(statsReason, "stat_prefix").
+			refuse("fields beside the addresses are skipped", "rules pass_through_tlvs tlv_location"),
+		"envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector": all("").inert("buffers grow as needed up to the limit", "initial_read_buffer_size"),
 		"envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy": all("").
 			inert(statsReason, "stat_prefix commands").
 			refuse("the filter observes only; it injects no delay and writes no log", "delay access_log"),

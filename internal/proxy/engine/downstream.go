@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
@@ -76,7 +77,12 @@ type downstream struct {
 
 	two atomic.Pointer[http2.Conn] // when the client speaks HTTP/2
 
+	// Owned by the serve goroutine: made while the client was silent.
+	dialed    *cluster.Conn
+	dialedFor *listener.Chain
+
 	// What the timer may interrupt.
+	early      atomic.Pointer[early]
 	upstream   atomic.Pointer[conn.Socket]
 	cancel     atomic.Pointer[context.CancelFunc]
 	responding atomic.Bool
@@ -100,6 +106,9 @@ func (e *Engine) serve(c netConn, at netip.AddrPort) {
 		d.guard.Stop()
 		d.stream.Close()
 		d.side.Wait()
+		if d.dialed != nil {
+			d.dialed.Close() // the client spoke something else
+		}
 		e.remove(d)
 	}()
 	if !e.add(d) || !d.open() {
@@ -126,7 +135,7 @@ func (d *downstream) open() bool {
 		timeout = transportTimeout
 	}
 	d.guard.Set(slotHead, d.begun+int64(timeout))
-	if !d.inspect() {
+	if !d.inspect(accepts) {
 		return false
 	}
 	chain := accepts.Match(&d.facts, nil)
@@ -174,6 +183,10 @@ func (d *downstream) learnAddresses(cfg *generation.Config) *listener.Matcher {
 func (d *downstream) expire(slot int) {
 	switch slot {
 	case slotWatch:
+		if e := d.early.Load(); e != nil {
+			d.startSide(func() { d.connectEarly(e) })
+			return
+		}
 		d.startSide(d.watch)
 		return
 	case slotIdle, slotHead:

@@ -41,6 +41,9 @@ const (
 	ConnectFailed
 	// ConnectTimeout: the upstream did not accept in time.
 	ConnectTimeout
+	// TriesSpent: no endpoint took the TCP connection in as many tries as the
+	// listener allows.
+	TriesSpent
 	// Reset: the upstream closed before a complete response.
 	Reset
 	// BadResponse: the upstream broke a rule of HTTP.
@@ -114,6 +117,7 @@ func answers() [kindCount]Answer {
 		Overflow:        {Upstream, http.StatusServiceUnavailable, "UO", "upstream_reset_before_response_started{overflow}", before + "reset reason: overflow"},
 		ConnectFailed:   {Upstream, http.StatusServiceUnavailable, "UF", "upstream_reset_before_response_started{remote_connection_failure}", before + "reset reason: remote connection failure, transport failure reason: "},
 		ConnectTimeout:  {Upstream, http.StatusServiceUnavailable, "UF", "upstream_reset_before_response_started{connection_timeout}", before + "reset reason: connection timeout"},
+		TriesSpent:      {Upstream, 0, "UF,URX", "upstream_retry_limit_exceeded", ""},
 		Reset:           {Upstream, http.StatusServiceUnavailable, "UC", "upstream_reset_before_response_started{connection_termination}", before + "reset reason: connection termination"},
 		BadResponse:     {Upstream, http.StatusBadGateway, "UPE", "upstream_reset_before_response_started{protocol_error}", before + "reset reason: protocol error"},
 		RouteTimeout:    {Upstream, http.StatusGatewayTimeout, "UT", "response_timeout", "upstream request timeout"},

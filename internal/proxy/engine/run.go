@@ -70,6 +70,7 @@ type Engine struct {
 	buffers   conn.Buffers
 	exchanges sync.Pool
 	dates     dateCache
+	speakers  firstSpeakers
 
 	// Guarded by mu.
 	mu        sync.Mutex

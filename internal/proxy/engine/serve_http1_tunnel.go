@@ -58,7 +58,7 @@ func (x *http1Exchange) switchProtocols(first []byte) *Failure {
 	x.wireOut += r.Received
 	x.resFrame.Close = true
 	x.rest = nil
-	if r.TimedOut {
+	if r.Idle || r.TooOld {
 		return &Failure{Kind: StreamIdle}
 	}
 	return nil
@@ -188,7 +188,7 @@ func (t *tunnel) relay() *Failure {
 	x.bytesIn, x.bytesOut = r.Sent+int64(len(t.first)), r.Received
 	x.wireIn += x.bytesIn
 	x.wireOut += x.bytesOut
-	if r.TimedOut {
+	if r.Idle || r.TooOld {
 		return &Failure{Kind: StreamIdle}
 	}
 	return nil

@@ -14,10 +14,7 @@ import (
 
 // tcpTries is how often a connect is tried when the listener does not say
 // (Envoy: max_connect_attempts, 1).
-const tcpTries = 1
-
-// tcpIdle is the idle timeout when the listener does not say (Envoy: 1 h).
-const tcpIdle = time.Hour
+const tcpTries uint32 = 1
 
 // serveTCP passes the connection's bytes to a cluster.
 func (d *downstream) serveTCP(p *listener.TCPProxy) {
@@ -33,21 +30,46 @@ func (d *downstream) serveTCP(p *listener.TCPProxy) {
 	series := e.telemetry.tcpOpened(d, up.Upstream)
 	up.Upstream.Host.Active.Add(1)
 	defer up.Upstream.Host.Active.Add(-1)
-	idle := p.IdleTimeout
-	if idle == 0 {
-		idle = tcpIdle
-	}
-	r := tcp.Relay(d.stream, up.Stream, tcp.Options{Idle: idle, MaxDuration: p.MaxDuration, Buffers: &e.buffers, Moved: series.moved})
+	r := tcp.Relay(d.stream, up.Stream, tcp.Options{Idle: p.IdleTimeout, MaxDuration: p.MaxDuration, Buffers: &e.buffers, Moved: series.moved})
 	d.upstream.Store(nil)
 	series.closed()
 	if r.SendErr != nil || r.ReceiveErr != nil {
 		_ = d.sock.Abort() // the peer must not take what it has for complete
 	}
-	d.logConn(p.AccessLog, nil, &tcpRecord{r, up.Upstream})
+	f = nil
+	if r.TooOld {
+		f = &Failure{Kind: DurationTimeout}
+	}
+	d.logConn(p.AccessLog, f, &tcpRecord{r, up.Upstream})
 }
 
-// dialTCP chooses a cluster and an endpoint and connects.
+// dialTCP chooses a cluster and endpoints and connects.
 func (d *downstream) dialTCP(p *listener.TCPProxy) (*cluster.Conn, *Failure) {
+	if up := d.takeDialed(p); up != nil {
+		return up, nil
+	}
+	c, f := d.clusterTCP(p)
+	if f != nil {
+		return nil, f
+	}
+	for range max(p.MaxConnectTries, tcpTries) {
+		var u *cluster.Upstream
+		if u, f = d.pickTCP(c); f != nil {
+			return nil, f
+		}
+		var up *cluster.Conn
+		if up, f = d.connectRaw(u, 0); f == nil {
+			return up, nil
+		}
+	}
+	if f.Kind == ConnectFailed || f.Kind == ConnectTimeout {
+		f = &Failure{Kind: TriesSpent, Cause: f.Cause}
+	}
+	return nil, f
+}
+
+// clusterTCP chooses the cluster of a connection.
+func (d *downstream) clusterTCP(p *listener.TCPProxy) (*cluster.Cluster, *Failure) {
 	w := router.Choose(p.Clusters, p.TotalWeight, rand.Uint64())
 	if w == nil {
 		return nil, &Failure{Kind: NoClusterFound}
@@ -56,29 +78,27 @@ func (d *downstream) dialTCP(p *listener.TCPProxy) (*cluster.Conn, *Failure) {
 	if c == nil {
 		return nil, &Failure{Kind: NoClusterFound, Detail: w.Cluster}
 	}
-	tries := int(p.MaxConnectTries)
-	if tries == 0 {
-		tries = tcpTries
-	}
-	var f *Failure
-	for range tries {
-		to := d.facts.Local
-		if c.Spec().Kind == cluster.OriginalDst {
-			if to, f = d.meant(nil); f != nil {
-				return nil, f
-			}
-		}
-		u, err := c.Pick(rand.Uint64(), to)
-		if err != nil {
-			return nil, connectFailure(err)
-		}
-		var up *cluster.Conn
-		if up, f = d.connectRaw(u, 0); f == nil {
-			return up, nil
-		}
-	}
-	return nil, f
+	return c, nil
 }
+
+// pickTCP chooses an endpoint.
+func (d *downstream) pickTCP(c *cluster.Cluster) (*cluster.Upstream, *Failure) {
+	to := d.facts.Local
+	if c.Spec().Kind == cluster.OriginalDst {
+		var f *Failure
+		if to, f = d.meant(nil); f != nil {
+			return nil, f
+		}
+	}
+	u, err := c.Pick(rand.Uint64(), to)
+	if err != nil {
+		return nil, connectFailure(err)
+	}
+	return u, nil
+}
+
+// useTCP is what an upstream connection is for.
+func (d *downstream) useTCP() *cluster.Use { return &cluster.Use{Raw: true, ServerName: d.facts.SNI} }
 
 // connectRaw makes a connection for bytes that are not HTTP. The client's
 // leave ends the wait.
@@ -90,7 +110,7 @@ func (d *downstream) connectRaw(u *cluster.Upstream, timeout time.Duration) (*cl
 	defer cancel()
 	d.cancel.Store(&cancel)
 	d.guard.Set(slotWatch, d.e.clock.Now()+int64(watchAfter))
-	up, err := u.Connect(ctx, &cluster.Use{Raw: true, ServerName: d.facts.SNI})
+	up, err := u.Connect(ctx, d.useTCP())
 	d.cancel.Store(nil)
 	d.stopSide()
 	switch {

@@ -14,69 +14,6 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 )
 
-// inspect looks at the connection's first bytes as far as the listener asks,
-// without consuming them. A client that says nothing in time goes on without
-// an answer when the listener allows it, so that server-first protocols work.
-func (d *downstream) inspect() bool {
-	wantTLS, wantHTTP := d.spec.Inspects(d.facts.Local.Port())
-	if !wantTLS && !wantHTTP {
-		return true
-	}
-	b := d.e.buffers.Get()
-	defer d.e.buffers.Put(b)
-	n := 0
-	for n < len(b.B) {
-		m, err := d.sock.Read(b.B[n:])
-		n += m
-		if err != nil {
-			d.sock.Unread(append([]byte(nil), b.B[:n]...))
-			return d.sniffEnded()
-		}
-		if d.sniffed(b.B[:n], &wantTLS, wantHTTP) {
-			break
-		}
-	}
-	d.sock.Unread(append([]byte(nil), b.B[:n]...))
-	return true
-}
-
-// sniffEnded decides what an end of the wait means: a timeout goes on when
-// allowed, and so does a client that only listens.
-func (d *downstream) sniffEnded() bool {
-	if !d.guard.Clear(slotHead) {
-		return true // the end of the client's bytes: the chain decides
-	}
-	_ = d.sock.SetReadDeadline(time.Time{})
-	return d.spec.ContinueOnTimeout
-}
-
-// sniffed applies the inspectors in order; true: they have their answers.
-func (d *downstream) sniffed(b []byte, wantTLS *bool, wantHTTP bool) bool {
-	f := &d.facts
-	if *wantTLS {
-		hello, s := listener.InspectTLS(b)
-		switch s {
-		case listener.NeedMore:
-			return false
-		case listener.Yes:
-			f.TLS, f.SNI, f.ALPN = true, hello.SNI, hello.ALPN
-			return true
-		case listener.No:
-			*wantTLS = false
-		}
-	}
-	if wantHTTP {
-		protocol, s := listener.InspectHTTP(b)
-		if s == listener.NeedMore {
-			return false
-		}
-		if s == listener.Yes {
-			f.ALPN = []string{protocol}
-		}
-	}
-	return true
-}
-
 // handshake terminates TLS and learns who the client is.
 func (d *downstream) handshake(chain *listener.Chain) bool {
 	timeout := chain.TransportTimeout

@@ -39,6 +39,8 @@ type Spec struct {
 	// OriginalDst: the original_dst listener filter is present.
 	OriginalDst bool
 	Direction   Direction
+	// Proxy reads a PROXY protocol header first; nil: there is none.
+	Proxy *ProxyProtocol
 	// InspectTLS and InspectHTTP say which inspectors run. Each may be
 	// disabled for destination ports.
 	InspectTLS, InspectHTTP             bool
@@ -149,8 +151,11 @@ type HTTPManager struct {
 	StripPort                                                      bool // strip_any_host_port / matching
 	Upgrades                                                       []string
 	AcceptHTTP10                                                   bool
-	Via                                                            string
-	AccessLog                                                      []AccessLog
+	// Proxy100Continue passes Expect: 100-continue to the upstream and its 100
+	// (Continue) to the client; else the expectation is answered here.
+	Proxy100Continue bool
+	Via              string
+	AccessLog        []AccessLog
 }
 
 // Codec is the downstream protocol of an HTTPManager.

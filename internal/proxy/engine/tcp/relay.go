@@ -40,8 +40,8 @@ type Result struct {
 	Sent, Received int64
 	// SendErr and ReceiveErr ended the directions; nil is an orderly end.
 	SendErr, ReceiveErr error
-	// TimedOut: Idle or MaxDuration ended the relay.
-	TimedOut bool
+	// Idle and TooOld: Options.Idle or Options.MaxDuration ended the relay.
+	Idle, TooOld bool
 }
 
 // Relay passes bytes both ways until both directions have ended or one has
@@ -67,7 +67,7 @@ func Relay(client, upstream conn.Stream, o Options) Result {
 	}
 	<-sent
 	m.end(r.Sent, r.Received)
-	r.TimedOut = w.timedOut.Load()
+	r.Idle, r.TooOld = w.wasIdle.Load(), w.wasOld.Load()
 	return r
 }
 
@@ -126,7 +126,7 @@ type watchdog struct {
 	client, upstream conn.Stream
 	idle             time.Duration
 	timer, age       *time.Timer
-	timedOut         atomic.Bool
+	wasIdle, wasOld  atomic.Bool
 }
 
 func (w *watchdog) start(most time.Duration) {
@@ -136,7 +136,7 @@ func (w *watchdog) start(most time.Duration) {
 		close(armed)
 	}
 	if most > 0 {
-		w.age = time.AfterFunc(most, func() { w.timedOut.Store(true); w.end() })
+		w.age = time.AfterFunc(most, func() { w.wasOld.Store(true); w.end() })
 	}
 }
 
@@ -146,7 +146,7 @@ func (w *watchdog) look() {
 		w.timer.Reset(w.idle - quiet)
 		return
 	}
-	w.timedOut.Store(true)
+	w.wasIdle.Store(true)
 	w.end()
 }
 

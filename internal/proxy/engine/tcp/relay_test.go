@@ -65,7 +65,7 @@ func TestBytesThatWereSniffedGoFirst(t *testing.T) {
 	if all, err := io.ReadAll(client); !strings.HasPrefix(string(all), "answer") || err != nil {
 		t.Errorf("%q, %v", all, err)
 	}
-	if r := <-done; r.Sent != 12 || r.Received != 35 || r.SendErr != nil || r.ReceiveErr != nil || r.TimedOut {
+	if r := <-done; r.Sent != 12 || r.Received != 35 || r.SendErr != nil || r.ReceiveErr != nil || r.Idle || r.TooOld {
 		t.Errorf("%+v", r)
 	}
 }
@@ -73,7 +73,7 @@ func TestBytesThatWereSniffedGoFirst(t *testing.T) {
 func TestIdleRelayEnds(t *testing.T) {
 	_, in := pair(t)
 	out, _ := pair(t)
-	if r := <-relay(in, out, Options{Idle: 50 * time.Millisecond}); !r.TimedOut {
+	if r := <-relay(in, out, Options{Idle: 50 * time.Millisecond}); !r.Idle || r.TooOld {
 		t.Errorf("%+v", r)
 	}
 }
@@ -94,7 +94,7 @@ func TestBusyRelayIsNotIdle(t *testing.T) {
 	}
 	client.Close()
 	server.Close()
-	if r := <-done; r.TimedOut || r.Sent != 10 {
+	if r := <-done; r.Idle || r.Sent != 10 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -102,7 +102,7 @@ func TestBusyRelayIsNotIdle(t *testing.T) {
 func TestRelayEndsAtItsMaximum(t *testing.T) {
 	_, in := pair(t)
 	out, _ := pair(t)
-	if r := <-relay(in, out, Options{MaxDuration: 50 * time.Millisecond}); !r.TimedOut {
+	if r := <-relay(in, out, Options{MaxDuration: 50 * time.Millisecond}); !r.TooOld || r.Idle {
 		t.Errorf("%+v", r)
 	}
 }

@@ -1,0 +1,364 @@
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tullemesh/tulle/internal/limit"
+	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
+	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
+)
+
+// What a listener learns from a connection's first bytes, and what it does for
+// clients that say nothing.
+//
+// Where a server speaks first (MySQL, SMTP), the client waits for it and the
+// inspectors for the client. So a silent client's upstream is connected
+// meanwhile, when the chain for silence forwards bytes. If the upstream then
+// speaks and the client is still silent after a patience, the server speaks
+// first: it is a finding about this connection, never a guess. A destination
+// where it was found is connected at once next time, and its patience is short.
+const (
+	// silentHeadStart is how long a client may be silent before its upstream is
+	// connected; most clients speak at once.
+	silentHeadStart = 10 * time.Millisecond
+	// silentPatience is how long after the accept a server's words are taken for
+	// an answer to silence. A client's TLS handshake begins within it.
+	silentPatience = 100 * time.Millisecond
+	// silentPatienceLearned is the same where servers were found to speak first
+	// and no client was ever heard before one.
+	silentPatienceLearned = 5 * time.Millisecond
+)
+
+// firstSpeakers remembers destinations where servers speak first. The zero
+// value is ready.
+type firstSpeakers struct {
+	any atomic.Bool
+
+	// Guarded by mu.
+	mu    sync.Mutex
+	known map[netip.AddrPort]firstSpeaker
+}
+
+type firstSpeaker uint8
+
+const (
+	nobodyKnown firstSpeaker = iota
+	serverFirst
+	bothFirst // clients were heard first as well: TLS of a mesh beside plaintext
+)
+
+func (f *firstSpeakers) at(to netip.AddrPort) firstSpeaker {
+	if !f.any.Load() {
+		return nobodyKnown
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.known[to]
+}
+
+// server notes that a server spoke first.
+func (f *firstSpeakers) server(to netip.AddrPort) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.known[to] != nobodyKnown {
+		return
+	}
+	if f.known == nil || len(f.known) >= limit.FirstSpeakersMax {
+		f.known = map[netip.AddrPort]firstSpeaker{} // learned again by who still comes
+	}
+	f.known[to] = serverFirst
+	f.any.Store(true)
+}
+
+// client notes that a client spoke first where a server is known to.
+func (f *firstSpeakers) client(to netip.AddrPort) {
+	if !f.any.Load() {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.known[to] == serverFirst {
+		f.known[to] = bothFirst
+	}
+}
+
+// early is the upstream connection of a client that has said nothing yet.
+type early struct {
+	// Fixed at creation.
+	accepts  *listener.Matcher
+	patience time.Duration
+	stopped  chan struct{} // closed by the serve goroutine
+
+	// Owned by the side goroutine until it has ended.
+	chain *listener.Chain
+	up    *cluster.Conn
+
+	socket atomic.Pointer[conn.Socket]
+	spoke  atomic.Bool // the upstream did, and the client had its time
+}
+
+// sniffer reads a connection's first bytes without consuming them, but for a
+// PROXY header.
+type sniffer struct {
+	d    *downstream
+	b    []byte // all that may be read
+	from int    // where what was not consumed begins
+	n    int    // read so far
+}
+
+// inspect looks at the connection's first bytes as far as the listener asks.
+// A client that says nothing in time goes on without an answer when the
+// listener allows it, so that server-first protocols work.
+func (d *downstream) inspect(accepts *listener.Matcher) bool {
+	wantTLS, wantHTTP := d.spec.Inspects(d.facts.Local.Port())
+	if d.spec.Proxy == nil && !wantTLS && !wantHTTP {
+		return true
+	}
+	b := d.e.buffers.Get()
+	defer d.e.buffers.Put(b)
+	s := sniffer{d: d, b: b.B}
+	ok := (d.spec.Proxy == nil || s.proxyHeader(d.spec.Proxy)) && s.protocol(accepts)
+	d.sock.Unread(append([]byte(nil), s.b[s.from:s.n]...))
+	return ok
+}
+
+// proxyHeader consumes a PROXY header and takes the addresses that it tells.
+// A client that has to send one and does not is never let in.
+func (s *sniffer) proxyHeader(p *listener.ProxyProtocol) bool {
+	d := s.d
+	for {
+		h, n, found, err := p.ReadProxyHeader(s.b[:s.n])
+		switch {
+		case err != nil:
+			d.refuse(&Failure{Kind: BadRequest, Cause: err})
+			d.e.opts.Log.Debug("PROXY header refused", slog.String("listener", d.spec.Name), slog.Any("remote", d.facts.Remote), slog.Any("error", err))
+			return false
+		case found == listener.No:
+			return true
+		case found == listener.Yes:
+			s.from = n
+			if f := &d.facts; h.Known() {
+				f.DirectRemote, f.Remote, f.Local = f.Remote, h.Source, h.Destination
+			}
+			return true
+		}
+		m, err := d.sock.Read(s.b[s.n:])
+		s.n += m
+		if err != nil {
+			return p.Optional && d.sniffEnded()
+		}
+	}
+}
+
+// protocol finds out what the client speaks.
+func (s *sniffer) protocol(accepts *listener.Matcher) bool {
+	d := s.d
+	wantTLS, wantHTTP := d.spec.Inspects(d.facts.Local.Port())
+	if !wantTLS && !wantHTTP {
+		return true
+	}
+	if s.n == s.from {
+		if goOn, ok := s.firstBytes(accepts); !goOn {
+			return ok
+		}
+	}
+	for !d.sniffed(s.b[s.from:s.n], &wantTLS, wantHTTP) && s.n < len(s.b) {
+		m, err := d.sock.Read(s.b[s.n:])
+		s.n += m
+		if err != nil {
+			return d.sniffEnded()
+		}
+	}
+	return true
+}
+
+// firstBytes waits for the client to say something, and for its upstream to
+// speak instead. goOn: there are bytes to look at; else ok is the answer.
+func (s *sniffer) firstBytes(accepts *listener.Matcher) (goOn, ok bool) {
+	d := s.d
+	if d.spec.ContinueOnTimeout {
+		d.expectSilence(accepts)
+	}
+	for {
+		m, err := d.sock.Read(s.b[s.n:])
+		s.n += m
+		e := d.early.Load()
+		spoke := d.stopEarly()
+		if m > 0 {
+			if e != nil {
+				d.e.speakers.client(d.facts.Local)
+			}
+			return true, false
+		}
+		if !spoke || !conn.IsTimeout(err) {
+			return false, d.sniffEnded()
+		}
+		if d.sock.Look() == conn.Quiet {
+			d.e.speakers.server(d.facts.Local)
+			return false, true
+		}
+	}
+}
+
+// expectSilence has the upstream connected when the client stays silent.
+func (d *downstream) expectSilence(accepts *listener.Matcher) {
+	e := &early{accepts: accepts, patience: silentPatience, stopped: make(chan struct{})}
+	d.early.Store(e)
+	switch d.e.speakers.at(d.facts.Local) {
+	case serverFirst:
+		e.patience = silentPatienceLearned
+		fallthrough
+	case bothFirst:
+		if d.sock.Look() == conn.Quiet {
+			d.startSide(func() { d.connectEarly(e) })
+		}
+	case nobodyKnown:
+		d.guard.Set(slotWatch, d.begun+int64(silentHeadStart))
+	}
+}
+
+// connectEarly runs on the side goroutine. The facts do not change while it
+// does: the serve goroutine waits for the first byte.
+func (d *downstream) connectEarly(e *early) {
+	chain := e.accepts.Match(&d.facts, nil)
+	if chain == nil || chain.TCP == nil || chain.TLS != nil ||
+		generation.CheckTransport(chain, &d.facts, false) != "" || !generation.AdmitConn(chain, &d.facts, nil).Allowed {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	d.cancel.Store(&cancel)
+	defer d.cancel.Store(nil)
+	select {
+	case <-e.stopped:
+		return // before it could cancel
+	default:
+	}
+	c, f := d.clusterTCP(chain.TCP)
+	if f != nil {
+		return // told when the connection is served
+	}
+	u, f := d.pickTCP(c)
+	if f != nil {
+		return
+	}
+	up, err := u.Connect(ctx, d.useTCP())
+	if err != nil {
+		return
+	}
+	e.chain, e.up = chain, up
+	e.socket.Store(up.Socket())
+	select {
+	case <-e.stopped:
+		return // before it saw the socket
+	default:
+	}
+	if up.AwaitReadable() != nil {
+		return
+	}
+	if !d.hearOut(e) {
+		return
+	}
+	e.spoke.Store(true)
+	_ = d.sock.SetReadDeadline(past())
+}
+
+// hearOut gives the client the rest of its time to speak.
+func (d *downstream) hearOut(e *early) (silent bool) {
+	left := time.Duration(d.begun + int64(e.patience) - d.e.clock.Now())
+	if left <= 0 {
+		return true
+	}
+	t := time.NewTimer(left)
+	defer t.Stop()
+	select {
+	case <-e.stopped:
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// stopEarly ends the wait for the upstream and keeps its connection for
+// serveTCP. It reports whether the upstream spoke.
+func (d *downstream) stopEarly() (spoke bool) {
+	e := d.early.Load()
+	if e == nil {
+		return false
+	}
+	d.guard.Clear(slotWatch) // from here nobody starts the side goroutine
+	close(e.stopped)
+	if cancel := d.cancel.Load(); cancel != nil {
+		(*cancel)()
+	}
+	if s := e.socket.Load(); s != nil {
+		_ = s.SetReadDeadline(past())
+	}
+	d.side.Wait()
+	d.early.Store(nil)
+	if d.sideOn.Swap(false) {
+		_ = d.sock.SetReadDeadline(time.Time{})
+		if d.guard.Expired(slotHead) { // its wake may be undone
+			d.guard.Set(slotHead, d.e.clock.Now())
+		}
+	}
+	if d.dialed, d.dialedFor = e.up, e.chain; e.up != nil {
+		_ = e.up.Socket().SetReadDeadline(time.Time{})
+	}
+	return e.spoke.Load()
+}
+
+// takeDialed is the connection made while the client was silent, if it goes
+// where the chain sends it.
+func (d *downstream) takeDialed(p *listener.TCPProxy) *cluster.Conn {
+	if d.dialed == nil || d.dialedFor.TCP != p {
+		return nil
+	}
+	up := d.dialed
+	d.dialed = nil
+	return up
+}
+
+// sniffEnded decides what an end of the wait means: a timeout goes on when
+// allowed, and so does a client that only listens.
+func (d *downstream) sniffEnded() bool {
+	if !d.guard.Clear(slotHead) {
+		return true // the end of the client's bytes: the chain decides
+	}
+	_ = d.sock.SetReadDeadline(time.Time{})
+	return d.spec.ContinueOnTimeout
+}
+
+// sniffed applies the inspectors in order; true: they have their answers.
+func (d *downstream) sniffed(b []byte, wantTLS *bool, wantHTTP bool) bool {
+	f := &d.facts
+	if *wantTLS {
+		hello, s := listener.InspectTLS(b)
+		switch s {
+		case listener.NeedMore:
+			return false
+		case listener.Yes:
+			f.TLS, f.SNI, f.ALPN = true, hello.SNI, hello.ALPN
+			return true
+		case listener.No:
+			*wantTLS = false
+		}
+	}
+	if wantHTTP {
+		protocol, s := listener.InspectHTTP(b)
+		if s == listener.NeedMore {
+			return false
+		}
+		if s == listener.Yes {
+			f.ALPN = []string{protocol}
+		}
+	}
+	return true
+}
