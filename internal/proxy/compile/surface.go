@@ -79,7 +79,7 @@ const (
 	statsReason    = "names Envoy's own statistics, which tulle does not have"
 	noSpanReason   = "without a tracing provider no span leaves; a provider is refused"
 	hashReason     = "only clusters with consistent hashing read it, and those are refused until they are built"
-	retryReason    = "retries beyond the engine's own safe repetition are not built yet"
+	retryReason    = "retries in other priorities are not built yet"
 	jwtReason      = "reads token claims; JWT authentication is not built yet"
 	dnsReason      = "the proxy has one resolver of its own"
 	windowReason   = "flow control windows are the proxy's own: 256 KiB for a stream, 16 MiB for a connection"
@@ -105,7 +105,7 @@ func extensions() map[string]rule {
 		"envoy.extensions.filters.http.grpc_stats.v3.FilterConfig":                          discoveryStats + " gRPC messages",
 		"envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig":             dnsReason,
 		"envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig": dnsReason,
-		"envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate":              "the engine's own repetition always avoids the endpoint that failed",
+		"envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate":              "it has no fields; that it stands in a policy is what counts",
 	} {
 		m[name] = rule{inert, reason}
 	}
@@ -138,6 +138,7 @@ func extensions() map[string]rule {
 const enforcedExtensions = `
 envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
 envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
 envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
 envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
 envoy.extensions.filters.network.rbac.v3.RBAC
