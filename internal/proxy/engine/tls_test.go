@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"io"
 	"math/big"
+	"net"
 	"net/url"
 	"strings"
 	"testing"
@@ -263,4 +264,15 @@ func TestSilentTLSClientIsGivenUp(t *testing.T) {
 	if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil {
 		t.Errorf("%d, %v", n, err)
 	}
+}
+
+// tlsClient is a mesh client on a connection.
+func tlsClient(t testing.TB, a *authority, raw net.Conn) *tls.Conn {
+	t.Helper()
+	secret := a.issue(t, "client", otherID)
+	cert, err := tls.X509KeyPair(secret.Chain.Inline, secret.Key.Inline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Client(raw, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{cert}})
 }
