@@ -54,7 +54,7 @@ func (v *conv) forward(m *routev3.RouteAction, path string) *router.Forward {
 	default:
 		v.report.refuse(path, "this rewrite of the host is not supported")
 	}
-	v.retry(m.GetRetryPolicy(), join(path, "retry_policy"))
+	f.Retry = v.retry(m.GetRetryPolicy(), join(path, "retry_policy"))
 	for _, u := range m.GetUpgradeConfigs() {
 		if u.GetEnabled() == nil || u.GetEnabled().GetValue() {
 			f.Upgrades = append(f.Upgrades, strings.ToLower(u.GetUpgradeType()))
@@ -93,41 +93,6 @@ func (v *conv) weighted(m *routev3.WeightedCluster_ClusterWeight, path string) r
 		ResponseHeaders: v.headerOps(m.GetResponseHeadersToAdd(), m.GetResponseHeadersToRemove(), join(path, "response_headers_to_add")),
 		PerFilter:       v.perFilter(m.GetTypedPerFilterConfig(), join(path, "typed_per_filter_config")),
 	}
-}
-
-// Istio's default retry policy. It stands on nearly every route of istiod, and
-// nobody asked for it; the engine repeats only what is safe instead (DESIGN,
-// Retries). So it does for policies that ask for nothing but safe repetition.
-// A policy that asks for anything else is refused.
-const (
-	defaultRetryOn = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
-	defaultRetries = 2
-)
-
-// safeRetryOn are the conditions under which the engine repeats by itself.
-func safeRetryOn(on string) bool {
-	for condition := range strings.SplitSeq(on, ",") {
-		switch strings.TrimSpace(condition) {
-		case "connect-failure", "refused-stream", "reset-before-request":
-		default:
-			return false
-		}
-	}
-	return true
-}
-
-func (v *conv) retry(m *routev3.RetryPolicy, path string) {
-	if m == nil || m.GetRetryOn() == "" {
-		return
-	}
-	retries := uint32(1) // Envoy's default of num_retries
-	if n := m.GetNumRetries(); n != nil {
-		retries = n.GetValue()
-	}
-	if retries == 0 || safeRetryOn(m.GetRetryOn()) || (m.GetRetryOn() == defaultRetryOn && retries == defaultRetries) {
-		return
-	}
-	v.report.refuse(path, fmt.Sprintf("%d retries on %q: %s", retries, m.GetRetryOn(), retryReason))
 }
 
 // regexRewrite compiles a substitution; Envoy's \1 becomes Go's ${1}.

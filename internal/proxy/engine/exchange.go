@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/proxy/engine/access"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
@@ -48,6 +49,8 @@ type exchange struct {
 	// Set by choose.
 	upstream *cluster.Upstream
 	attempts int
+	retries  retries
+	hints    int // informational responses of the upstream
 
 	// Times of the clock; 0: not reached.
 	start, sent, headAt, end int64
@@ -166,6 +169,9 @@ func (x *exchange) local() {
 	if len(x.location) > 0 {
 		h.Set("location", x.location)
 	}
+	if x.failure.Kind == Overflow {
+		h.SetString("x-envoy-overloaded", "true")
+	}
 	if x.isGRPC() {
 		x.localGRPC()
 		return
@@ -180,6 +186,14 @@ func (x *exchange) local() {
 		x.body = nil
 	}
 	x.responseHeaders()
+}
+
+// hinted counts an informational response.
+func (x *exchange) hinted() *Failure {
+	if x.hints++; x.hints > limit.InformationalMax {
+		return &Failure{Kind: BadResponse, Detail: "too many informational responses"}
+	}
+	return nil
 }
 
 // bodyAllowed reports whether a response with this status may have a body

@@ -216,11 +216,7 @@ func (x *exchange) toUpstream() {
 	// (Envoy: finalizeRequestHeaders).
 	levels := x.table.RequestLevels(x.result.Host, x.result.Route, x.weighted)
 	x.scratch = levels.Apply(h, x, x.scratch)
-	if x.result.Host.AttemptCount {
-		// The engine repeats only what no upstream has worked on, so this is the
-		// first attempt that counts.
-		h.SetString("x-envoy-attempt-count", "1")
-	}
+	x.countAttempt()
 	if f.Rewrites() {
 		original := h.Path
 		x.scratch = f.AppendPath(x.scratch[:0], &x.result.Route.Match, &x.facts)

@@ -67,6 +67,11 @@ const (
 	NoChain
 	// RemoteReset: the upstream reset the stream (HTTP/2).
 	RemoteReset
+	// TryTimeout: an attempt took longer than the route's retry policy allows.
+	TryTimeout
+	// Again: the response is one that the route's retry policy drops. Nobody is
+	// told of it: the next attempt follows.
+	Again
 	kindCount
 )
 
@@ -129,6 +134,8 @@ func answers() [kindCount]Answer {
 		TooLarge:        {Downstream, http.StatusRequestEntityTooLarge, "", "request_payload_too_large", "Payload Too Large"},
 		RemoteReset:     {Upstream, http.StatusServiceUnavailable, "UR", "upstream_reset_before_response_started{remote_reset}", before + "reset reason: remote reset"},
 		NoChain:         {Ours, 0, "NR", "filter_chain_not_found", ""},
+		TryTimeout:      {Upstream, http.StatusGatewayTimeout, "UT", "upstream_per_try_timeout", "upstream request timeout"},
+		Again:           {Upstream, 0, "", "retried", ""},
 	}
 }
 

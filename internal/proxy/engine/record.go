@@ -58,7 +58,7 @@ func (x *exchange) record(r *access.Record) {
 	switch {
 	case x.failure.Kind != NoFailure:
 		a := x.failure.Answer()
-		r.Flag, r.Details = a.Flag, a.Detail
+		r.Details = a.Detail
 		if a.Side == Upstream && x.failure.Cause != nil {
 			r.TransportFailure = transportReasonOf(x.failure.Cause)
 		}
@@ -68,6 +68,7 @@ func (x *exchange) record(r *access.Record) {
 	case x.action == actAnswer:
 		r.Details = "direct_response"
 	}
+	r.Flag = x.flags()
 }
 
 var _ router.Values = (*exchange)(nil)

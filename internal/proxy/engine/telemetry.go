@@ -71,6 +71,8 @@ type telemetry struct {
 	refused         *observe.Counter
 	handshakeFailed *observe.Counter
 	repeats         *observe.Counter
+	retried         *observe.Counter
+	abandoned       *observe.Counter
 	connFailures    *observe.CounterVec
 	httpConns       *observe.Gauge
 	http2Errors     *observe.CounterVec
@@ -97,6 +99,8 @@ func newTelemetry(r *observe.Registry, self Workload) *telemetry {
 		refused:         r.Counter("tulle_connections_refused_total", "Connections beyond the limit of their address.").With(),
 		handshakeFailed: r.Counter("tulle_tls_handshakes_failed_total", "TLS handshakes of clients that failed.").With(),
 		repeats:         r.Counter("tulle_requests_repeated_total", "Requests that were sent again because that was safe.").With(),
+		retried:         r.Counter("tulle_requests_retried_total", "Requests that were sent again because their route's policy asks for it.").With(),
+		abandoned:       r.Counter("tulle_retries_abandoned_total", "Retries that were not made because the request's body was not at hand any more.").With(),
 		connFailures:    r.Counter("tulle_connections_failed_total", "Connections that ended before they were served, by response flag.", "flag"),
 		http2Errors:     r.Counter("tulle_http2_connections_failed_total", "HTTP/2 connections of clients that ended by an error, by error code.", "code"),
 		httpConns:       r.Gauge("tulle_http_connections", "Open HTTP connections of clients.").With(),
@@ -156,9 +160,7 @@ func (t *telemetry) key(x *exchange) seriesKey {
 	d := x.d
 	k := d.seriesKey(x.upstream)
 	k.source, k.status = x.source, x.res.Status
-	if x.failure.Kind != NoFailure {
-		k.flag = x.failure.Answer().Flag
-	}
+	k.flag = x.flags()
 	if x.failure.Kind == ClientLeft {
 		k.status = 0
 	}

@@ -124,6 +124,8 @@ type Forward struct {
 	AppendForwardedHost bool
 	// Upgrades lists upgrade types that are allowed, in lower case.
 	Upgrades []string
+	// Retry is what the route asks for beyond safe repetition; nil: nothing.
+	Retry *Retry
 	// MaxStreamDuration bounds a stream's life; 0: none.
 	MaxStreamDuration time.Duration
 }
