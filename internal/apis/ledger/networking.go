@@ -85,6 +85,11 @@ const virtualServiceFields = `
 	http[].rewrite.uriRegexRewrite.rewrite
 	http[].timeout
 	http[].retries
+	http[].retries.attempts
+	http[].retries.perTryTimeout
+	http[].retries.retryOn
+	http[].retries.retryIgnorePreviousHosts
+	http[].retries.backoff
 	http[].route[]
 	http[].route[].weight
 	tls[]
@@ -120,7 +125,7 @@ func virtualService() *Kind {
 		entries[field] = Entry{Keys: "@request.auth.claims"}
 	}
 	return &Kind{Name: "VirtualService", Entries: entries, Reasons: map[string]string{
-		"http[].retries":            "retries are not enforced yet: only attempts: 0, which asks for none, is",
+		"http[].retries":            "retries in other localities are not preferred yet",
 		"http[].fault":              "fault injection is not enforced yet",
 		"http[].mirror":             "mirroring is not enforced yet",
 		"http[].mirrors[]":          "mirroring is not enforced yet",
@@ -131,8 +136,29 @@ func virtualService() *Kind {
 	}}
 }
 
+const connectionPool = `
+	tcp
+	tcp.maxConnections
+	tcp.connectTimeout
+	tcp.tcpKeepalive
+	tcp.tcpKeepalive.probes
+	tcp.tcpKeepalive.time
+	tcp.tcpKeepalive.interval
+	tcp.maxConnectionDuration
+	tcp.idleTimeout
+	http
+	http.http1MaxPendingRequests
+	http.http2MaxRequests
+	http.maxRequestsPerConnection
+	http.maxRetries
+	http.idleTimeout
+	http.h2UpgradePolicy
+	http.useClientProtocol
+	http.maxConcurrentStreams
+`
+
 func destinationRule() *Kind {
-	policy := under("loadBalancer", loadBalancer) + under("tls", clientTLS)
+	policy := under("loadBalancer", loadBalancer) + under("tls", clientTLS) + under("connectionPool", connectionPool)
 	ports := under("portLevelSettings[]", policy+`
 		port
 		port.number`)
@@ -147,7 +173,7 @@ func destinationRule() *Kind {
 	` + under("trafficPolicy", policy+ports) + under("subsets[].trafficPolicy", policy+ports)
 	reasons := map[string]string{}
 	for _, place := range []string{"trafficPolicy.", "subsets[].trafficPolicy.", "trafficPolicy.portLevelSettings[].", "subsets[].trafficPolicy.portLevelSettings[]."} {
-		reasons[place+"connectionPool"] = "connectionPool is not enforced yet: connections and requests are not limited"
+		reasons[place+"connectionPool.http.http2KeepAlive"] = "http2KeepAlive is not enforced yet: no PING is sent"
 		reasons[place+"outlierDetection"] = "outlierDetection is not enforced yet: no endpoint is ejected"
 		reasons[place+"loadBalancer.consistentHash"] = "consistentHash is not enforced yet"
 		reasons[place+"loadBalancer.localityLbSetting"] = "locality settings of a destination are not enforced yet"

@@ -27,6 +27,9 @@ type Changes struct {
 	RuleEdits map[*Rules]*Rules
 	// DestinationHosts: hosts, wildcards included, of changed DestinationRules.
 	DestinationHosts map[string]struct{}
+	// TimedDestinations says that one of them bounds, or bounded, the time of
+	// TCP connections, which is in listeners.
+	TimedDestinations bool
 	// Gateways: changed Gateways, "namespace/name".
 	Gateways map[string]struct{}
 	// ScopeNamespaces: namespaces whose Sidecar resources changed; "*": all.
@@ -68,8 +71,12 @@ func diff(prev, s *Snapshot) Changes {
 	var workloads, secrets set[apis.Key]
 	diffServices(prev, s, &services, &endpoints)
 	walk(prev.set.Workloads, s.set.Workloads, compareWorkloads, func(a, b *registry.Workload) bool { return a == b }, func(w *registry.Workload) { workloads.add(w.Key) })
+	timed := false
 	edits := diffRules(prev, s, &rules, &gatewayRules)
-	walkParts(prev.parts.destinationRules, s.parts.destinationRules, func(_ *apis.Object, d *DestinationRule) { hosts.add(d.Host) })
+	walkParts(prev.parts.destinationRules, s.parts.destinationRules, func(_ *apis.Object, d *DestinationRule) {
+		hosts.add(d.Host)
+		timed = timed || d.timed()
+	})
 	walkParts(prev.parts.gateways, s.parts.gateways, func(_ *apis.Object, g *Gateway) { gateways.add(g.Namespace + "/" + g.Name) })
 	root := s.mesh.RootNamespace
 	walkParts(prev.parts.sidecars, s.parts.sidecars, func(o *apis.Object, sc *sidecar) {
@@ -81,7 +88,7 @@ func diff(prev, s *Snapshot) Changes {
 	walkParts(prev.parts.denied, s.parts.denied, func(o *apis.Object, _ *denial) { peers.add(reach(o.Key.Namespace, root, true)) })
 	walkParts(prev.parts.secrets, s.parts.secrets, func(o *apis.Object, _ struct{}) { secrets.add(o.Key) })
 	return Changes{
-		Services: services, Endpoints: endpoints, RuleHosts: rules, GatewayRules: gatewayRules, RuleEdits: edits, DestinationHosts: hosts, Gateways: gateways,
+		Services: services, Endpoints: endpoints, RuleHosts: rules, GatewayRules: gatewayRules, RuleEdits: edits, DestinationHosts: hosts, TimedDestinations: timed, Gateways: gateways,
 		ScopeNamespaces: scopes, PeerNamespaces: peers, Workloads: workloads, Secrets: secrets,
 	}
 }

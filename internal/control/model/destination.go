@@ -44,7 +44,7 @@ func trafficPolicy(p *networking.TrafficPolicy, at func(string) Origin, path str
 	if p == nil {
 		return nil, nil
 	}
-	out := &TrafficPolicy{Balancer: balancer(p.LoadBalancer), TLSMode: tlsMode(p.Tls), Origin: at(path)}
+	out := &TrafficPolicy{Balancer: balancer(p.LoadBalancer), TLSMode: tlsMode(p.Tls), Pool: connectionPool(p.ConnectionPool), Origin: at(path)}
 	var ports map[int]*TrafficPolicy
 	for i, l := range p.PortLevelSettings {
 		if ports == nil {
@@ -52,7 +52,7 @@ func trafficPolicy(p *networking.TrafficPolicy, at func(string) Origin, path str
 		}
 		n := int(l.GetPort().GetNumber())
 		if ports[n] == nil { // the first of a port counts
-			ports[n] = &TrafficPolicy{Balancer: balancer(l.LoadBalancer), TLSMode: tlsMode(l.Tls), Origin: at(fmt.Sprintf("%s.portLevelSettings[%d]", path, i))}
+			ports[n] = &TrafficPolicy{Balancer: balancer(l.LoadBalancer), TLSMode: tlsMode(l.Tls), Pool: connectionPool(l.ConnectionPool), Origin: at(fmt.Sprintf("%s.portLevelSettings[%d]", path, i))}
 		}
 	}
 	return out, ports

@@ -30,6 +30,7 @@ type chain struct {
 	// Bytes: the clusters with weights, and the name for statistics.
 	clusters []weightedCluster
 	stat     string
+	pool     *model.ConnectionPool
 	config   *model.Origin // of the rules, for Istio's metadata
 	tls      *corev3.TransportSocket
 }
@@ -257,6 +258,9 @@ func (c *l4Context) forward(ds []model.Destination, x *model.Rules) *chain {
 	if len(out.clusters) == 1 {
 		out.stat = out.clusters[0].name
 	}
+	if len(out.clusters) > 0 {
+		out.pool = c.r.poolOf(out.clusters[0].name)
+	}
 	return out
 }
 
@@ -267,7 +271,7 @@ func (c *l4Context) toService(part listenerPart) *chain {
 		port = only
 	}
 	name := wire.ClusterName(wire.Outbound, port, "", part.svc.Hostname)
-	return &chain{clusters: []weightedCluster{{name: name}}, stat: name}
+	return &chain{clusters: []weightedCluster{{name: name}}, stat: name, pool: c.r.poolOf(name)}
 }
 
 func prefixText(ps []netip.Prefix) string {

@@ -1,7 +1,6 @@
 package translate
 
 import (
-	"math"
 	"slices"
 	"time"
 
@@ -13,7 +12,6 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tullemesh/tulle/internal/control/model"
 	"github.com/tullemesh/tulle/internal/control/registry"
@@ -150,13 +148,8 @@ func (r *reader) target(host, subset string, port int) (target, bool) {
 	if out.dr == nil {
 		return target{}, false
 	}
-	for _, s := range out.dr.Subsets {
-		if s.Name == subset {
-			out.subset = s
-			return out, true
-		}
-	}
-	return target{}, false
+	out.subset = out.dr.Subset(subset)
+	return out, out.subset != nil
 }
 
 // policy is the traffic policy in effect: each setting from the most specific
@@ -191,6 +184,9 @@ func overlay(base, over model.TrafficPolicy) model.TrafficPolicy {
 	if over.TLSMode != "" {
 		base.TLSMode = over.TLSMode
 	}
+	if over.Pool != nil {
+		base.Pool = over.Pool
+	}
 	base.Origin = over.Origin
 	return base
 }
@@ -204,17 +200,19 @@ func (t *Translator) outboundCluster(r *reader, name, host, subset string, port 
 		return t.grpcCluster(name, g)
 	}
 	c := &clusterv3.Cluster{
-		Name:            name,
-		AltStatName:     name + ";",
-		ConnectTimeout:  t.connectTimeout(),
-		Metadata:        clusterMetadata(g, subset),
-		CommonLbConfig:  &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
-		CircuitBreakers: unbroken(),
-	}
-	if r.role() != RoleGateway || g.port.Protocol != registry.Unsupported {
-		c.TypedExtensionProtocolOptions = protocolOptions(g.port.Protocol)
+		Name:           name,
+		AltStatName:    name + ";",
+		ConnectTimeout: t.connectTimeout(),
+		Metadata:       clusterMetadata(g, subset),
+		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
 	}
 	policy := g.policy()
+	limitConnections(c, policy.Pool)
+	protocol := g.port.Protocol
+	if r.role() == RoleGateway && protocol == registry.Unsupported {
+		protocol = registry.TCP // a gateway knows what its clients speak
+	}
+	c.TypedExtensionProtocolOptions = protocolOptions(protocol, policy.Pool)
 	t.discovery(r, c, g, policy)
 	if isSNI(name) {
 		// The caller's mutual TLS passes through: no TLS of our own.
@@ -225,15 +223,6 @@ func (t *Translator) outboundCluster(r *reader, name, host, subset string, port 
 	}
 	t.secure(c, g, subset, policy)
 	return c
-}
-
-// unbroken lifts Envoy's default limits of 1024 (Istio: no limit unless a
-// connection pool asks for one).
-func unbroken() *clusterv3.CircuitBreakers {
-	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
-		MaxConnections: wrapperspb.UInt32(math.MaxUint32), MaxPendingRequests: wrapperspb.UInt32(math.MaxUint32),
-		MaxRequests: wrapperspb.UInt32(math.MaxUint32), MaxRetries: wrapperspb.UInt32(math.MaxUint32),
-	}}}
 }
 
 // discovery says where the endpoints come from and how one is chosen.
@@ -330,41 +319,16 @@ func serviceValue(svc *registry.Service) *structpb.Value {
 	}})
 }
 
-const protocolOptionsName = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-
-// protocolOptions says which HTTP version a port speaks: HTTP/2 where it is
-// declared, the caller's where nothing is, else Envoy's default, HTTP/1.1.
-func protocolOptions(p registry.Protocol) map[string]*anypb.Any {
-	o := &upstreamsv3.HttpProtocolOptions{}
-	switch {
-	case p.IsHTTP2():
-		o.UpstreamProtocolOptions = &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig{
-			ProtocolConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}},
-		}}
-	case p == registry.Unsupported:
-		o.UpstreamProtocolOptions = downstreamProtocol()
-	default:
-		return nil
-	}
-	return map[string]*anypb.Any{protocolOptionsName: pack(o)}
-}
-
-func downstreamProtocol() *upstreamsv3.HttpProtocolOptions_UseDownstreamProtocolConfig {
-	return &upstreamsv3.HttpProtocolOptions_UseDownstreamProtocolConfig{UseDownstreamProtocolConfig: &upstreamsv3.HttpProtocolOptions_UseDownstreamHttpConfig{
-		HttpProtocolOptions:  &corev3.Http1ProtocolOptions{},
-		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
-	}}
-}
-
 // passthroughCluster forwards to where the connection was going.
 func (t *Translator) passthroughCluster(name string) *clusterv3.Cluster {
-	return &clusterv3.Cluster{
+	c := &clusterv3.Cluster{
 		Name: name, AltStatName: wire.PassthroughCluster + ";", ConnectTimeout: t.connectTimeout(),
 		ClusterDiscoveryType: kindOf(clusterv3.Cluster_ORIGINAL_DST), LbPolicy: clusterv3.Cluster_CLUSTER_PROVIDED,
-		CircuitBreakers: unbroken(),
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{protocolOptionsName: pack(&upstreamsv3.HttpProtocolOptions{
 			CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(passthroughIdle)},
-			UpstreamProtocolOptions:   downstreamProtocol(),
+			UpstreamProtocolOptions:   downstreamProtocol(&corev3.Http2ProtocolOptions{}),
 		})},
 	}
+	limitConnections(c, nil)
+	return c
 }

@@ -60,12 +60,7 @@ func findDirt(t, prev *Translator) *dirt {
 		d.endpointsChanged(endpoints)
 	}
 	if len(c.DestinationHosts) > 0 {
-		d.forget(tableNames, allNames)
-		d.clusters(d.servicesMatching(c.DestinationHosts))
-		// Gateways that pass mutual TLS on have a chain for each subset.
-		for _, name := range d.gatewayListeners() {
-			d.touch(wire.ListenerType, name)
-		}
+		d.destinationsChanged()
 	}
 	if len(c.RuleHosts) > 0 {
 		d.rulesChanged()
@@ -220,6 +215,24 @@ func (d *dirt) clusters(hosts map[string]struct{}) {
 				}
 			}
 		}
+	}
+}
+
+// destinationsChanged follows changed rules to the clusters of their hosts, on both sides, and to the listeners that have their limits.
+func (d *dirt) destinationsChanged() {
+	d.forget(tableNames, allNames)
+	d.clusters(d.servicesMatching(d.changes.DestinationHosts))
+	for _, name := range d.prev.mem.names(tableOf(wire.ClusterType)) {
+		if direction, _, _, _, ok := parseCluster(name); ok && direction == wire.Inbound {
+			d.touch(wire.ClusterType, name)
+		}
+	}
+	if d.changes.TimedDestinations {
+		d.touch(wire.ListenerType, allNames)
+	}
+	// Gateways that pass mutual TLS on have a chain for each subset.
+	for _, name := range d.gatewayListeners() {
+		d.touch(wire.ListenerType, name)
 	}
 }
 

@@ -182,7 +182,12 @@ func (t *Translator) grpcCluster(name string, g target) *clusterv3.Cluster {
 		Name: name, AltStatName: name + ";", ClusterDiscoveryType: kindOf(clusterv3.Cluster_EDS),
 		EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{EdsConfig: grpcSource(), ServiceName: name},
 	}
-	if g.policy().TLSMode == "ISTIO_MUTUAL" {
+	policy := g.policy()
+	if policy.Pool != nil && policy.Pool.MaxRequests > 0 {
+		// The one threshold that gRPC clients know (gRFC A32).
+		c.CircuitBreakers = &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{MaxRequests: wrapperspb.UInt32(policy.Pool.MaxRequests)}}}
+	}
+	if policy.TLSMode == "ISTIO_MUTUAL" {
 		validation := &tlsv3.CertificateValidationContext{}
 		for _, id := range t.accounts(g.svc) {
 			// deprecated: match_subject_alt_names is what gRPC reads

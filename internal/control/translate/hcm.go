@@ -124,6 +124,7 @@ func blackHole(cluster string) *listenerv3.Filter {
 // chainFilters are the network filters of a chain that forwards bytes.
 func (t *Translator) chainFilters(c *chain) []*listenerv3.Filter {
 	p := &tcpproxyv3.TcpProxy{StatPrefix: c.stat, AccessLog: t.accessLog()}
+	limitTime(p, c.pool)
 	if len(c.clusters) == 1 {
 		p.ClusterSpecifier = &tcpproxyv3.TcpProxy_Cluster{Cluster: c.clusters[0].name}
 	} else {

@@ -33,11 +33,10 @@ func (t *Translator) inboundCluster(r *reader, name string, target int) *cluster
 	p := ports[i]
 	c := &clusterv3.Cluster{
 		Name: name, AltStatName: name + ";", ConnectTimeout: t.connectTimeout(),
-		Metadata:                      &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{istioMetadata: object("services", servicesValue(p.services))}},
-		CommonLbConfig:                &clusterv3.Cluster_CommonLbConfig{},
-		CircuitBreakers:               unbroken(),
-		TypedExtensionProtocolOptions: protocolOptions(p.protocol),
+		Metadata:       &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{istioMetadata: object("services", servicesValue(p.services))}},
+		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{},
 	}
+	r.limitInbound(c, &p)
 	if to := p.appAddress(); to != nil {
 		c.ClusterDiscoveryType = kindOf(clusterv3.Cluster_STATIC)
 		c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{{

@@ -1,0 +1,88 @@
+package model
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	networking "istio.io/api/networking/v1alpha3"
+)
+
+// ConnectionPool limits connections and requests to a destination (DestinationRule: trafficPolicy.connectionPool). Numbers that are 0 and
+// durations that are nil are not limited, or have the default of who reads them.
+type ConnectionPool struct {
+	MaxConnections, MaxPending, MaxRequests, MaxRetries uint32
+	MaxRequestsPerConn, MaxStreams                      uint32
+
+	ConnectTimeout, MaxDuration, TCPIdle, HTTPIdle *time.Duration
+	Keepalive                                      *Keepalive
+
+	// Upgrade asks for HTTP/2, KeepProtocol for what the client speaks.
+	Upgrade, KeepProtocol bool
+}
+
+// Keepalive is of TCP; 0 leaves a value to the system.
+type Keepalive struct {
+	Probes         uint32
+	Time, Interval time.Duration
+}
+
+func connectionPool(p *networking.ConnectionPoolSettings) *ConnectionPool {
+	if p == nil {
+		return nil
+	}
+	h, t := p.GetHttp(), p.GetTcp()
+	out := &ConnectionPool{
+		MaxConnections: uint32(t.GetMaxConnections()), MaxPending: uint32(h.GetHttp1MaxPendingRequests()),
+		MaxRequests: uint32(h.GetHttp2MaxRequests()), MaxRetries: uint32(h.GetMaxRetries()),
+		MaxRequestsPerConn: uint32(h.GetMaxRequestsPerConnection()), MaxStreams: uint32(h.GetMaxConcurrentStreams()),
+		ConnectTimeout: optional(t.GetConnectTimeout()), MaxDuration: optional(t.GetMaxConnectionDuration()),
+		TCPIdle: optional(t.GetIdleTimeout()), HTTPIdle: optional(h.GetIdleTimeout()),
+		Upgrade:      h.GetH2UpgradePolicy() == networking.ConnectionPoolSettings_HTTPSettings_UPGRADE,
+		KeepProtocol: h.GetUseClientProtocol(),
+	}
+	if k := t.GetTcpKeepalive(); k != nil {
+		out.Keepalive = &Keepalive{Probes: k.GetProbes(), Time: k.GetTime().AsDuration(), Interval: k.GetInterval().AsDuration()}
+	}
+	return out
+}
+
+func optional(d *durationpb.Duration) *time.Duration {
+	if d == nil {
+		return nil
+	}
+	v := d.AsDuration()
+	return &v
+}
+
+// Timed reports whether the pool bounds the time of TCP connections, which listeners do.
+func (p *ConnectionPool) Timed() bool { return p != nil && (p.TCPIdle != nil || p.MaxDuration != nil) }
+
+// timed reports whether any policy of the rule bounds the time of TCP connections.
+func (d *DestinationRule) timed() bool {
+	all := []*TrafficPolicy{d.Policy}
+	ports := []map[int]*TrafficPolicy{d.Ports}
+	for _, s := range d.Subsets {
+		all, ports = append(all, s.Policy), append(ports, s.Ports)
+	}
+	for _, m := range ports {
+		for _, p := range m {
+			all = append(all, p)
+		}
+	}
+	for _, p := range all {
+		if p != nil && p.Pool.Timed() {
+			return true
+		}
+	}
+	return false
+}
+
+// Subset finds a subset by name; nil: there is none.
+func (d *DestinationRule) Subset(name string) *Subset {
+	for _, s := range d.Subsets {
+		if s.Name == name {
+			return s
+		}
+	}
+	return nil
+}
