@@ -74,8 +74,9 @@ func (g *Guard) armLocked(at int64) {
 // Clear unsets a slot and reports whether it had expired. When it has, its
 // onExpire has returned.
 func (g *Guard) Clear(slot int) (expired bool) {
-	if g.slots[slot].Swap(0) != expiredMark {
-		return false
+	s := &g.slots[slot]
+	if s.Load() == 0 || s.Swap(0) != expiredMark {
+		return false // the first look is cheaper, and most slots are not set
 	}
 	g.mu.Lock() // onExpire runs under mu: it has returned when we have it
 	defer g.mu.Unlock()

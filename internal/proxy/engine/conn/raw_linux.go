@@ -13,44 +13,95 @@ import (
 const chunkBytesMax = 256 << 10
 
 // rawOps holds the callbacks and their arguments, made once so that a call
-// allocates nothing. The r fields belong to the reader, the w fields to the
-// writer.
+// allocates nothing. The reader's fields and the writer's belong to one
+// goroutine each.
 type rawOps struct {
+	// The reader's.
+	rfn  func(uintptr) bool
+	op   readOp
 	rbuf []byte
 	rn   int
 	rerr syscall.Errno
-	rfn  func(uintptr) bool
+	pool *Buffers
+	got  *Buffer
+	ask  []byte // what of the question is not written yet
 
-	waitFn func(uintptr) bool
 	lookFn func(uintptr)
 	looked State
 
+	// The writer's.
 	wbuf []byte
 	werr syscall.Errno
 	wfn  func(uintptr) bool
 }
 
+// readOp is what the reader's callback does.
+type readOp uint8
+
+const (
+	opRead  readOp = iota
+	opWait         // for something to read, without taking it
+	opFirst        // read into a buffer that is taken only when there is something
+	opCheck        // nothing may be there to read; then write, then opRead
+)
+
 func (o *rawOps) prepare(*Socket) {
-	o.rfn, o.waitFn, o.wfn, o.lookFn = o.doRead, o.doWait, o.doWrite, o.doLook
+	o.rfn, o.wfn, o.lookFn = o.doRead, o.doWrite, o.doLook
 }
 
+// doRead is the reader's callback; false waits in the netpoller. The netpoller
+// reports edges and forgets the earlier ones when a call begins, so each call
+// tries before it waits.
 func (o *rawOps) doRead(fd uintptr) bool {
-	for {
-		n, _, e := syscall.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&o.rbuf[0])), uintptr(len(o.rbuf)))
-		if e == unix.EINTR {
-			continue
+	switch o.op {
+	case opWait:
+		o.rn, o.rerr = peek(fd)
+		return o.rerr != unix.EAGAIN
+	case opFirst:
+		b := o.pool.Get()
+		o.rn, o.rerr = read(fd, b.B)
+		if o.rerr == unix.EAGAIN {
+			o.pool.Put(b)
+			return false
 		}
-		o.rn, o.rerr = int(n), e
-		return e != unix.EAGAIN
+		o.got = b
+		return true
+	case opCheck:
+		if o.rn, o.rerr = read(fd, o.rbuf); o.rerr != unix.EAGAIN {
+			return true
+		}
+		o.op, o.rn = opRead, 0
+		o.ask, o.rerr = write(fd, o.ask)
+		return o.rerr != 0 // all is written: wait
+	case opRead:
+	}
+	o.rn, o.rerr = read(fd, o.rbuf)
+	return o.rerr != unix.EAGAIN
+}
+
+func read(fd uintptr, p []byte) (int, syscall.Errno) {
+	for {
+		n, _, e := syscall.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+		if e != unix.EINTR {
+			return int(n), e
+		}
 	}
 }
 
-// doWait peeks one byte: the netpoller reports edges, so a wait without a look
-// first could sleep on bytes that are already there.
-func (o *rawOps) doWait(fd uintptr) bool {
-	n, e := peek(fd)
-	o.rn, o.rerr = n, e
-	return e != unix.EAGAIN
+// write writes what the kernel takes and returns the rest.
+func write(fd uintptr, p []byte) ([]byte, syscall.Errno) {
+	for len(p) > 0 {
+		n, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&p[0])),
+			uintptr(min(len(p), chunkBytesMax)), unix.MSG_NOSIGNAL, 0, 0)
+		switch e {
+		case 0:
+			p = p[n:]
+		case unix.EINTR:
+		default:
+			return p, e
+		}
+	}
+	return p, 0
 }
 
 func peek(fd uintptr) (int, syscall.Errno) {
@@ -65,28 +116,20 @@ func peek(fd uintptr) (int, syscall.Errno) {
 }
 
 func (o *rawOps) doWrite(fd uintptr) bool {
-	for len(o.wbuf) > 0 {
-		n, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&o.wbuf[0])),
-			uintptr(min(len(o.wbuf), chunkBytesMax)), unix.MSG_NOSIGNAL, 0, 0)
-		switch e {
-		case 0:
-			o.wbuf = o.wbuf[n:]
-		case unix.EINTR:
-		case unix.EAGAIN:
-			return false
-		default:
-			o.werr = e
-			return true
-		}
-	}
-	return true
+	o.wbuf, o.werr = write(fd, o.wbuf)
+	return o.werr != unix.EAGAIN
 }
 
 func (s *Socket) read(p []byte) (int, error) {
 	o := &s.ops
-	o.rbuf = p
+	o.op, o.rbuf = opRead, p
 	err := s.raw.Read(o.rfn)
 	o.rbuf = nil
+	return o.result(err)
+}
+
+// result is what a reading callback found.
+func (o *rawOps) result(err error) (int, error) {
 	switch {
 	case err != nil:
 		return 0, err
@@ -113,13 +156,46 @@ func (s *Socket) Write(p []byte) (int, error) {
 
 func (s *Socket) awaitReadable() error {
 	o := &s.ops
-	if err := s.raw.Read(o.waitFn); err != nil {
+	o.op = opWait
+	if err := s.raw.Read(o.rfn); err != nil {
 		return err
 	}
 	if o.rerr != 0 {
 		return o.rerr
 	}
 	return nil // bytes, or the end, which Read will tell
+}
+
+func (s *Socket) readFirst(pool *Buffers) (*Buffer, int, error) {
+	o := &s.ops
+	o.op, o.pool = opFirst, pool
+	n, err := o.result(s.raw.Read(o.rfn))
+	b := o.got
+	o.got = nil
+	if b != nil && n == 0 {
+		pool.Put(b)
+		b = nil
+	}
+	return b, n, err
+}
+
+func (s *Socket) roundTrip(question, answer []byte) (wrote, n int, err error) {
+	o := &s.ops
+	o.op, o.rbuf, o.ask = opCheck, answer, question
+	err = s.raw.Read(o.rfn)
+	wrote = len(question) - len(o.ask)
+	checked := o.op == opRead
+	o.rbuf, o.ask = nil, nil
+	switch {
+	case err != nil:
+		return wrote, 0, err
+	case !checked:
+		return 0, 0, ErrStale
+	case wrote < len(question) && o.rerr == unix.EAGAIN:
+		return wrote, 0, nil // the kernel's buffer is full
+	}
+	n, err = o.result(nil)
+	return wrote, n, err
 }
 
 // State is what a socket that nobody reads looks like.

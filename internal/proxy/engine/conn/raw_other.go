@@ -29,6 +29,26 @@ func (s *Socket) awaitReadable() error {
 	return err
 }
 
+func (s *Socket) readFirst(pool *Buffers) (*Buffer, int, error) {
+	if err := s.awaitReadable(); err != nil {
+		return nil, 0, err
+	}
+	b := pool.Get()
+	n, err := s.Read(b.B)
+	return b, n, err
+}
+
+func (s *Socket) roundTrip(question, answer []byte) (wrote, n int, err error) {
+	if s.Look() != Quiet {
+		return 0, 0, ErrStale
+	}
+	if wrote, err = s.Write(question); err != nil {
+		return wrote, 0, err
+	}
+	n, err = s.read(answer)
+	return wrote, n, err
+}
+
 // State is what a socket that nobody reads looks like.
 type State uint8
 

@@ -41,6 +41,10 @@ type Stream interface {
 // ErrNotSocket means that a connection is not a stream socket of the kernel.
 var ErrNotSocket = errors.New("not a socket")
 
+// ErrStale means that a connection on which nothing was expected has bytes or
+// its end to read: it can't be asked anything. Nothing was written.
+var ErrStale = errors.New("unexpected bytes or end on an idle connection")
+
 // kernelConn is what *net.TCPConn and *net.UnixConn have in common.
 type kernelConn interface {
 	net.Conn
@@ -122,6 +126,32 @@ func (s *Socket) AwaitReadable() error {
 		return nil
 	}
 	return s.awaitReadable()
+}
+
+// ReadFirst is AwaitReadable and Read in one: it takes a buffer from the pool
+// when there is something to read, which saves looking first. With n bytes the
+// buffer is the caller's; with an error there is none.
+func (s *Socket) ReadFirst(pool *Buffers) (b *Buffer, n int, err error) {
+	if len(s.pending) > 0 {
+		b = pool.Get()
+		n, err = s.Read(b.B)
+		return b, n, err
+	}
+	return s.readFirst(pool)
+}
+
+// RoundTrip asks on an idle connection: it finds out whether the peer has sent
+// something or ended (ErrStale), writes the question, and reads the first bytes
+// of the answer. It returns early, with n 0 and no error, when the kernel did
+// not take all of the question: wrote bytes are with it.
+//
+// The three are one call because the look is then the try before the wait
+// that the netpoller's edges require, so it costs nothing.
+func (s *Socket) RoundTrip(question, answer []byte) (wrote, n int, err error) {
+	if len(s.pending) > 0 {
+		return 0, 0, ErrStale
+	}
+	return s.roundTrip(question, answer)
 }
 
 // CloseWrite implements Stream.
