@@ -26,15 +26,11 @@ const (
 	slotRequest         // the whole request
 	slotRoute           // the response, from the complete request
 	slotStream          // anything moving on the stream
-	slotWatch           // not a deadline: when to begin to watch for the client's leave
+	slotEarly           // not a deadline: when to begin to connect for a silent client
 	slotDuration        // the connection's life
 	slotDrain           // a drain's patience
 	slotLife            // the stream's life
 )
-
-// watchAfter is how long a response may take before somebody watches whether
-// the client is still there. Most requests are faster and cost no watcher.
-const watchAfter = time.Second
 
 // transportTimeout bounds inspectors and handshakes that have no bound of
 // their own.
@@ -86,6 +82,7 @@ type downstream struct {
 	upstream   atomic.Pointer[conn.Socket]
 	cancel     atomic.Pointer[context.CancelFunc]
 	responding atomic.Bool
+	waitsSince atomic.Int64 // when the client began to wait for a response; 0: it does not
 	left       atomic.Bool
 	side       sync.WaitGroup
 	sideOn     atomic.Bool
@@ -104,6 +101,7 @@ func (e *Engine) serve(c netConn, at netip.AddrPort) {
 	d.guard = conn.NewGuard(e.clock, d.expire)
 	defer func() {
 		d.guard.Stop()
+		d.endWatch()
 		d.stream.Close()
 		d.side.Wait()
 		if d.dialed != nil {
@@ -182,12 +180,10 @@ func (d *downstream) learnAddresses(cfg *generation.Config) *listener.Matcher {
 // expire runs on the guard's timer: it wakes whoever waits for what is late.
 func (d *downstream) expire(slot int) {
 	switch slot {
-	case slotWatch:
+	case slotEarly:
 		if e := d.early.Load(); e != nil {
 			d.startSide(func() { d.connectEarly(e) })
-			return
 		}
-		d.startSide(d.watch)
 		return
 	case slotIdle, slotHead:
 		_ = d.sock.SetReadDeadline(past())
@@ -224,7 +220,7 @@ func (d *downstream) startSide(f func()) {
 
 // stopSide ends the side goroutine's waiting for the client and joins it.
 func (d *downstream) stopSide() {
-	d.guard.Clear(slotWatch)
+	d.endWatch()
 	if !d.sideOn.Load() {
 		return
 	}

@@ -71,6 +71,7 @@ type Engine struct {
 	exchanges sync.Pool
 	dates     dateCache
 	speakers  firstSpeakers
+	watches   watches
 
 	// Guarded by mu.
 	mu        sync.Mutex
@@ -102,7 +103,7 @@ func New(o Options) *Engine {
 		opts: o, clock: conn.NewClock(), store: tls.NewStore(),
 		acceptors: map[netip.AddrPort]*acceptor{}, conns: map[*downstream]struct{}{},
 	}
-	e.live = cluster.NewLive(cluster.LiveOptions{Clock: e.clock, TLS: e.store, Resolver: o.Resolver, Log: o.Log})
+	e.live = cluster.NewLive(cluster.LiveOptions{Clock: e.clock, TLS: e.store, Resolver: o.Resolver, Log: o.Log, Registry: o.Registry})
 	e.logs = access.NewLogs(o.OpenLog, o.Registry)
 	e.telemetry = newTelemetry(o.Registry, o.Self)
 	e.config.Store(generation.NewConfig(generation.Parts{}))

@@ -43,6 +43,8 @@ type http1Exchange struct {
 	up1                *cluster.Conn
 	wrote              bool // some of the request went out
 	replayable         bool // out is the whole request
+	kept               bool // what the side goroutine sends is put behind out
+	headBytes          int  // of out
 	sawResponse        bool
 	headSent           bool // of the response, to the client
 	announcedClose     bool
@@ -98,7 +100,12 @@ func (h *http1Conn) awaitRequest() bool {
 	if d.draining.Load() && h.requests > 0 {
 		return false
 	}
-	err := d.stream.AwaitReadable()
+	var err error
+	if s, ok := d.stream.(*conn.Socket); ok {
+		h.left, h.nLeft, err = s.ReadFirst(&d.e.buffers)
+	} else {
+		err = d.stream.AwaitReadable()
+	}
 	if !d.state.CompareAndSwap(stateIdle, stateBusy) || d.guard.Clear(slotIdle) {
 		return false
 	}
@@ -223,9 +230,11 @@ func (x *http1Exchange) clearDeadlines() (expired bool) {
 }
 
 // touch says that something moved on the stream.
-func (x *http1Exchange) touch() {
+func (x *http1Exchange) touch() { x.touchAt(x.d.e.clock.Now()) }
+
+func (x *http1Exchange) touchAt(now int64) {
 	if idle := x.idleTimeout(); idle > 0 {
-		x.d.guard.Set(slotStream, x.d.e.clock.Now()+int64(idle))
+		x.d.guard.Set(slotStream, now+int64(idle))
 	}
 }
 

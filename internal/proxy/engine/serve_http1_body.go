@@ -37,6 +37,7 @@ func (x *http1Exchange) pump() {
 			d.interruptUpstream()
 			return
 		}
+		x.keep(out)
 		if _, err := up.Write(out); err != nil {
 			d.e.buffers.Put(b)
 			return // the reader of the response finds out why
@@ -50,9 +51,20 @@ func (x *http1Exchange) pump() {
 		d.e.buffers.Put(b)
 	}
 	x.pumpDone.Store(true)
-	x.startRouteTimeout()
+	x.startRouteTimeout(true)
 	d.watch()
 }
+
+// keep puts what goes out of the body behind what went out before, so that a
+// route's retry policy can have it sent again.
+func (x *http1Exchange) keep(p []byte) {
+	if x.kept = x.kept && len(x.out)+len(p) <= replayBytesMax; x.kept {
+		x.out = append(x.out, p...)
+	}
+}
+
+// canReplay reports whether the whole request is at hand.
+func (x *http1Exchange) canReplay() bool { return x.replayable || x.pumpDone.Load() && x.kept }
 
 // decodeRequest takes n bytes of the body in b and returns what the upstream
 // gets. rest bytes of the next request are moved to the front of b when the
@@ -104,16 +116,24 @@ func compact(body *http1.Body, buf []byte, n int) (w, used int, err error) {
 	return w, used, nil
 }
 
-// response reads the response and sends it to the client as it comes.
-func (x *http1Exchange) response() *Failure {
-	end, n, f := x.readResponseHead()
+// response reads the response, of which n bytes are in x.up, and sends it to
+// the client as it comes.
+func (x *http1Exchange) response(n int) *Failure {
+	end, n, f := x.readResponseHead(n)
 	if f != nil {
 		return f
 	}
 	d := x.d
 	x.headAt = d.e.clock.Now()
+	x.touchAt(x.headAt)
+	if x.wantsAnother(x.canReplay()) {
+		return &Failure{Kind: Again}
+	}
 	if x.res.Status == 101 {
 		return x.switchProtocols(x.up.B[end:n])
+	}
+	if len(x.resFrame.KeepAlive) > 0 && !x.up1.Reused {
+		x.up1.Announced(x.resFrame.KeepAlive)
 	}
 	x.resBody.StartResponse(&x.res, &x.resFrame, x.req.Method)
 	if !bodyAllowed(x.res.Status) && x.res.Status != 304 {
@@ -173,11 +193,15 @@ func (x *http1Exchange) toClient(p []byte) *Failure {
 }
 
 // readResponseHead reads up to the final response's head: it is in
-// x.up.B[:end], and n bytes are there in all. Informational responses are sent
+// x.up.B[:end], and n bytes are there in all; have bytes are there before.
+// Informational responses are sent
 // on, except 100, which is between us and the upstream.
-func (x *http1Exchange) readResponseHead() (end, n int, f *Failure) {
+func (x *http1Exchange) readResponseHead(have int) (end, n int, f *Failure) {
 	if x.up == nil {
 		x.up = x.d.e.buffers.Get()
+	}
+	if n = have; n > 0 {
+		x.sawResponse = true
 	}
 	var scan http1.Scan
 	for {
@@ -219,10 +243,17 @@ func (x *http1Exchange) readResponseHead() (end, n int, f *Failure) {
 	}
 }
 
+// informational sends an informational response on, which HTTP/1.0 has not. A
+// 100 that we are the one to give ends here. No content follows, so a length
+// would mislead (RFC 9110 §8.6).
 func (x *http1Exchange) informational() *Failure {
-	if x.res.Status == 100 || x.req.Protocol == fact.HTTP10 {
+	if f := x.hinted(); f != nil {
+		return f
+	}
+	if x.res.Status == 100 && !x.manager.Proxy100Continue || x.req.Protocol == fact.HTTP10 {
 		return nil
 	}
+	x.res.Remove("content-length")
 	return x.toClient(http1.AppendResponse(x.back[:0], &x.res, false, http1.Keep))
 }
 

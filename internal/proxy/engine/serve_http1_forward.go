@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
 )
 
@@ -22,6 +23,7 @@ func (x *http1Exchange) forward() bool {
 		return x.sendLocal()
 	}
 	defer x.cluster.End()
+	defer x.endRetries()
 	if limit := x.streamMax(); limit > 0 {
 		x.d.guard.Set(slotLife, x.start+int64(limit))
 	}
@@ -32,11 +34,13 @@ func (x *http1Exchange) forward() bool {
 		}
 		x.dropUpstream()
 		x.d.stopSide()
-		if !x.headSent && x.mayRepeat(f, x.wrote, x.replayable, x.sawResponse) {
-			x.d.e.telemetry.repeats.Inc()
-			continue
+		x.replayable = x.canReplay()
+		if x.headSent || !x.repeats(f, sent{x.wrote, x.replayable, x.sawResponse}) {
+			return x.failed(f)
 		}
-		return x.failed(f)
+		if f := x.pause(); f != nil {
+			return x.failed(f)
+		}
 	}
 }
 
@@ -45,6 +49,9 @@ func (x *http1Exchange) failed(f *Failure) bool {
 	x.failure = *f
 	if x.upstream != nil {
 		x.upstream.Counts.RequestErrors.Add(1)
+		if f.Kind == RouteTimeout || f.Kind == TryTimeout {
+			x.upstream.Counts.RequestTimeouts.Add(1)
+		}
 	}
 	if x.headSent {
 		// A response that broke off must not look complete.
@@ -65,7 +72,6 @@ func (x *http1Exchange) failed(f *Failure) bool {
 
 // attempt tries one endpoint. nil: the response went to the client as a whole.
 func (x *http1Exchange) attempt() *Failure {
-	d := x.d
 	if f := x.choose(); f != nil {
 		return f
 	}
@@ -80,46 +86,122 @@ func (x *http1Exchange) attempt() *Failure {
 		if f := x.buildRequest(); f != nil {
 			return f
 		}
-	}
-	if f := x.getConn(); f != nil {
-		return f
+	} else {
+		x.rebuildHead()
 	}
 	x.upstream.Host.Active.Add(1)
 	defer x.upstream.Host.Active.Add(-1)
-	x.upstream.Counts.Requests.Add(1)
-	x.sent = d.e.clock.Now()
-	n, err := x.up1.Write(x.out)
-	x.wrote = x.wrote || n > 0
-	if err != nil {
-		return x.upstreamFailure(err)
-	}
-	if x.reqBody.Done() {
-		x.startRouteTimeout()
-		d.guard.Set(slotWatch, x.sent+int64(watchAfter))
-	} else {
-		if x.reqFrame.Expect100 {
-			if _, err := d.stream.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
-				return &Failure{Kind: ClientLeft, Cause: err}
-			}
+	for {
+		if f := x.getConn(); f != nil {
+			return f
 		}
-		d.startSide(x.pump)
+		n, err := x.send()
+		if errors.Is(err, conn.ErrStale) {
+			x.dropUpstream() // the next one may be good: each goes once
+			continue
+		}
+		x.upstream.Counts.Requests.Add(1)
+		if err != nil {
+			return x.upstreamFailure(err)
+		}
+		return x.response(n)
 	}
-	x.touch()
-	return x.response()
 }
 
-// startRouteTimeout starts the route's timeout, which runs from the complete
-// request (Envoy: RouteAction.timeout).
-func (x *http1Exchange) startRouteTimeout() {
-	if t := x.routeTimeout(); t > 0 {
-		x.d.guard.Set(slotRoute, x.d.e.clock.Now()+int64(t))
+// send sends the request, or starts to. On a pooled plaintext connection it
+// also waits for the answer: n of its bytes are in x.up.
+func (x *http1Exchange) send() (n int, err error) {
+	d := x.d
+	x.sent = d.e.clock.Now()
+	x.touchAt(x.sent)
+	whole := x.replayable
+	if whole {
+		x.startRouteTimeoutAt(x.sent, true)
+		d.watchLeave(x.sent)
+	}
+	wrote := 0
+	if sock, ok := x.up1.Stream.(*conn.Socket); ok && whole && x.up1.Reused {
+		if x.up == nil {
+			x.up = d.e.buffers.Get()
+		}
+		wrote, n, err = sock.RoundTrip(x.out, x.up.B)
+		x.wrote = x.wrote || wrote > 0
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+	rest, err := x.up1.Write(x.out[wrote:])
+	x.wrote = x.wrote || rest > 0
+	if err != nil || whole {
+		return 0, err
+	}
+	if x.reqFrame.Expect100 && !x.manager.Proxy100Continue {
+		if _, err := d.stream.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
+			d.left.Store(true)
+			return 0, err
+		}
+	}
+	d.startSide(x.pump)
+	return 0, nil
+}
+
+// startRouteTimeout bounds the response; atUpstream: a connection has taken the
+// request.
+func (x *http1Exchange) startRouteTimeout(atUpstream bool) {
+	x.startRouteTimeoutAt(x.d.e.clock.Now(), atUpstream)
+}
+
+func (x *http1Exchange) startRouteTimeoutAt(now int64, atUpstream bool) {
+	if at := x.responseBound(now, x.replayable || x.pumpDone.Load(), atUpstream); at > 0 {
+		x.d.guard.Set(slotRoute, at)
+	}
+}
+
+// rebuildHead serializes the head again, with the number of this attempt, in
+// front of the body that is there.
+func (x *http1Exchange) rebuildHead() {
+	if x.retries.made == 0 || !x.countAttempt() {
+		return
+	}
+	body := append([]byte(nil), x.out[x.headBytes:]...)
+	x.out = http1.AppendRequest(x.out[:0], &x.req, x.reqBody.Kind() == http1.ChunkedBody)
+	x.headBytes = len(x.out)
+	x.out = append(x.out, body...)
+}
+
+// pause waits before a retry, as long as nothing ends the exchange.
+func (x *http1Exchange) pause() *Failure {
+	wait := x.retryPause()
+	if wait <= 0 {
+		return nil
+	}
+	d := x.d
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	d.cancel.Store(&cancel)
+	d.watchLeave(d.e.clock.Now())
+	<-ctx.Done()
+	d.cancel.Store(nil)
+	f := x.interrupted()
+	d.stopSide()
+	return f
+}
+
+// passExpect lets the upstream answer the client's expectation, if the manager
+// says so: its answer then decides whether the client sends its body
+// (RFC 9110 §10.1.1).
+func (x *http1Exchange) passExpect() {
+	if x.reqFrame.Expect100 && x.manager.Proxy100Continue && x.reqBody.Kind() != http1.NoBody {
+		x.req.SetString("expect", "100-continue")
 	}
 }
 
 // buildRequest serializes the head and what is at hand of the body.
 func (x *http1Exchange) buildRequest() *Failure {
+	x.passExpect()
 	chunked := x.reqBody.Kind() == http1.ChunkedBody
 	x.out = http1.AppendRequest(x.out[:0], &x.req, chunked)
+	x.headBytes = len(x.out)
 	used := 0
 	for used < len(x.rest) && !x.reqBody.Done() {
 		data, n, err := x.reqBody.Next(x.rest[used:])
@@ -144,7 +226,7 @@ func (x *http1Exchange) buildRequest() *Failure {
 		}
 		x.out = http1.AppendLastChunk(x.out, &x.trailers)
 	}
-	x.replayable = x.reqBody.Done()
+	x.replayable, x.kept = x.reqBody.Done(), x.policy() != nil
 	return nil
 }
 
@@ -161,8 +243,8 @@ func (x *http1Exchange) getConn() *Failure {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		d.cancel.Store(&cancel)
-		x.startRouteTimeout()
-		d.guard.Set(slotWatch, d.e.clock.Now()+int64(watchAfter))
+		x.startRouteTimeout(false)
+		d.watchLeave(d.e.clock.Now())
 		var err error
 		c, err = u.Connect(ctx, &cluster.Use{ServerName: string(withoutPort(x.req.Authority))})
 		d.cancel.Store(nil)
@@ -193,8 +275,7 @@ func (x *http1Exchange) interrupted() *Failure {
 	case x.d.left.Load():
 		return &Failure{Kind: ClientLeft}
 	case g.Expired(slotRoute):
-		x.upstream.Counts.RequestTimeouts.Add(1)
-		return &Failure{Kind: RouteTimeout}
+		return x.lateResponse()
 	case g.Expired(slotStream):
 		return &Failure{Kind: StreamIdle}
 	case g.Expired(slotLife):
@@ -214,7 +295,7 @@ func (x *http1Exchange) connected() *Failure {
 		return f
 	}
 	if x.d.guard.Clear(slotRoute) {
-		return &Failure{Kind: RouteTimeout}
+		return x.lateResponse()
 	}
 	return nil
 }
@@ -230,6 +311,9 @@ func (x *http1Exchange) upstreamFailure(err error) *Failure {
 	}
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
+	}
+	if !x.sawResponse && x.up1 != nil {
+		x.up1.Lost(x.d.e.clock.Now())
 	}
 	return &Failure{Kind: Reset, Cause: err}
 }

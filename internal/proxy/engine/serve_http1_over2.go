@@ -57,6 +57,8 @@ func (x *http1Exchange) attemptHTTP2() *Failure {
 		if f := x.firstBody(); f != nil {
 			return f
 		}
+	} else if x.retries.made > 0 {
+		x.countAttempt()
 	}
 	c, f := x.openOver2()
 	if f != nil {
@@ -75,10 +77,10 @@ func (x *http1Exchange) attemptHTTP2() *Failure {
 		return x.over2Failure(err)
 	}
 	if x.replayable {
-		x.startRouteTimeout()
-		d.guard.Set(slotWatch, x.sent+int64(watchAfter))
+		x.startRouteTimeout(true)
+		d.watchLeave(x.sent)
 	} else {
-		if x.reqFrame.Expect100 {
+		if x.reqFrame.Expect100 && !x.manager.Proxy100Continue {
 			if _, err := d.stream.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
 				return &Failure{Kind: ClientLeft, Cause: err}
 			}
@@ -94,8 +96,8 @@ func (x *http1Exchange) openOver2() (*http2Call, *Failure) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	d.cancel.Store(&cancel)
-	x.startRouteTimeout()
-	d.guard.Set(slotWatch, d.e.clock.Now()+int64(watchAfter))
+	x.startRouteTimeout(false)
+	d.watchLeave(d.e.clock.Now())
 	c, err := x.openHTTP2(ctx, x.reqFrame.WantsTrailers)
 	d.cancel.Store(nil)
 	if f := x.connected(); f != nil {
@@ -113,6 +115,7 @@ func (x *http1Exchange) openOver2() (*http2Call, *Failure) {
 
 // firstBody takes what is at hand of the body into out.
 func (x *http1Exchange) firstBody() *Failure {
+	x.passExpect()
 	x.out = x.out[:0]
 	used := 0
 	for used < len(x.rest) && !x.reqBody.Done() {
@@ -134,7 +137,7 @@ func (x *http1Exchange) firstBody() *Failure {
 			return &Failure{Kind: BadRequest, Cause: err}
 		}
 	}
-	x.replayable = x.reqBody.Done()
+	x.replayable, x.kept = x.reqBody.Done(), x.policy() != nil
 	return nil
 }
 
@@ -179,6 +182,7 @@ func (x *http1Exchange) pumpOver2(c *http2Call) {
 			d.interruptUpstream()
 			return
 		}
+		x.keep(out)
 		if c.sendBody(out, x.reqBody.Done(), trailers) != nil {
 			d.e.buffers.Put(b)
 			return // the reader of the response finds out why
@@ -192,7 +196,7 @@ func (x *http1Exchange) pumpOver2(c *http2Call) {
 		d.e.buffers.Put(b)
 	}
 	x.pumpDone.Store(true)
-	x.startRouteTimeout()
+	x.startRouteTimeout(true)
 	d.watch()
 }
 
@@ -226,6 +230,9 @@ func (x *http1Exchange) responseOver2(c *http2Call) *Failure {
 		}
 	}
 	x.headAt = d.e.clock.Now()
+	if x.wantsAnother(x.canReplay()) {
+		return &Failure{Kind: Again}
+	}
 	if !bodyAllowed(x.res.Status) && x.res.Status != 304 {
 		x.res.Remove("content-length") // RFC 9110 §8.6
 	}

@@ -108,6 +108,7 @@ func (x *http2Exchange) forward() {
 		return
 	}
 	defer x.cluster.End()
+	defer x.endRetries()
 	x.st.OnFailure(func() { x.interrupt(&Failure{Kind: ClientLeft}) })
 	x.setDeadlines()
 	if f := x.takeFirst(); f != nil {
@@ -120,18 +121,22 @@ func (x *http2Exchange) forward() {
 			x.upstream.Counts.RequestOKs.Add(1)
 			return
 		}
-		if x.repeats(f) {
-			x.d.e.telemetry.repeats.Inc()
-			continue
+		if f.Kind == RouteTimeout {
+			f = x.late()
 		}
-		x.failed(f)
-		return
+		if x.again(f) {
+			f = x.pause()
+		}
+		if f != nil {
+			x.failed(f)
+			return
+		}
 	}
 }
 
-// repeats decides whether to try again: as for HTTP/1.1, and when the endpoint
+// again decides whether to try again: as for HTTP/1.1, and when the endpoint
 // says that it did nothing of the request (RFC 9113 §8.7).
-func (x *http2Exchange) repeats(f *Failure) bool {
+func (x *http2Exchange) again(f *Failure) bool {
 	if x.headSent {
 		return false
 	}
@@ -139,13 +144,53 @@ func (x *http2Exchange) repeats(f *Failure) bool {
 	if errors.Is(f.Cause, http2.ErrNotProcessed) && (x.replayable || !x.tooMany) {
 		wrote = false
 	}
-	if !x.mayRepeat(f, wrote, x.replayable, x.sawResponse) {
+	if !x.repeats(f, sent{wrote, x.canReplay(), x.sawResponse}) {
 		return false
 	}
 	if !x.replayable {
 		x.first, x.replayable = x.kept, x.keptEnd
 	}
 	return true
+}
+
+// canReplay reports whether the whole request is at hand; the side goroutine
+// has ended, or has sent all.
+func (x *http2Exchange) canReplay() bool {
+	return x.replayable || x.sentAll.Load() && x.keptEnd && !x.tooMany
+}
+
+// late tells an attempt that took too long from a response that did. After the
+// former the exchange may go on.
+func (x *http2Exchange) late() *Failure {
+	f := x.lateResponse()
+	if f.Kind == TryTimeout {
+		x.mu.Lock()
+		x.cause = nil
+		x.mu.Unlock()
+	}
+	return f
+}
+
+// pause waits before a retry, as long as nothing ends the exchange.
+func (x *http2Exchange) pause() *Failure {
+	wait := x.retryPause()
+	if wait <= 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	x.mu.Lock()
+	x.cancel = cancel
+	cause := x.cause
+	x.mu.Unlock()
+	if cause != nil {
+		return cause
+	}
+	<-ctx.Done()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.cancel = nil
+	return x.cause
 }
 
 // keep remembers what was read of the body, so that it can be sent again.
@@ -205,10 +250,10 @@ func (x *http2Exchange) attempt() *Failure {
 	}
 	if x.attempts == 1 {
 		x.toUpstream()
+	} else if x.retries.made > 0 {
+		x.countAttempt()
 	}
-	if x.replayable {
-		x.startRouteTimeout()
-	}
+	x.startRouteTimeout(false)
 	c, f := x.open()
 	if f != nil {
 		return f
@@ -291,7 +336,9 @@ func (x *http2Exchange) over(c call) *Failure {
 	if err := c.sendHead(&x.req, x.first, x.replayable); err != nil {
 		return x.because(callFailure(err))
 	}
-	if !x.replayable {
+	if x.replayable {
+		x.startRouteTimeout(true)
+	} else {
 		x.side.Go(func() { x.pump(c) })
 	}
 	x.touch()
@@ -303,6 +350,9 @@ func (x *http2Exchange) over(c call) *Failure {
 		x.sawResponse = true
 		x.touch()
 		if x.res.Status < 200 {
+			if f := x.hinted(); f != nil {
+				return x.because(f)
+			}
 			if x.res.Status != http.StatusContinue { // that one is between us and the endpoint
 				if err := x.st.WriteResponse(&x.res, false); err != nil {
 					return x.because(&Failure{Kind: ClientLeft, Cause: err})
@@ -334,7 +384,7 @@ func (x *http2Exchange) pump(c call) {
 		if end {
 			x.guard.Clear(slotRequest)
 			x.sentAll.Store(true)
-			x.startRouteTimeout()
+			x.startRouteTimeout(true)
 			return
 		}
 	}
@@ -347,17 +397,21 @@ func (x *http2Exchange) trailersOf(end bool) *message.Head {
 	return x.st.Trailers()
 }
 
-// startRouteTimeout starts the route's timeout, which runs from the complete
-// request (Envoy: RouteAction.timeout).
-func (x *http2Exchange) startRouteTimeout() {
-	if t := x.routeTimeout(); t > 0 {
-		x.guard.Set(slotRoute, x.d.e.clock.Now()+int64(t))
+// startRouteTimeout bounds the response; atUpstream: a connection has taken the
+// request.
+func (x *http2Exchange) startRouteTimeout(atUpstream bool) {
+	complete := x.replayable || x.sentAll.Load()
+	if at := x.responseBound(x.d.e.clock.Now(), complete, atUpstream); at > 0 && complete {
+		x.guard.Set(slotRoute, at)
 	}
 }
 
 // respond sends the response to the client as it comes.
 func (x *http2Exchange) respond(c call, end bool) *Failure {
 	x.headAt = x.d.e.clock.Now()
+	if x.wantsAnother(x.canReplay()) {
+		return &Failure{Kind: Again}
+	}
 	if x.res.Status == http.StatusNoContent {
 		x.res.Remove("content-length") // RFC 9110 §8.6
 	}
@@ -418,7 +472,7 @@ func (x *http2Exchange) toClient(p []byte, end bool, trailers *message.Head) err
 // failed answers for a failed attempt, if the client can still be told.
 func (x *http2Exchange) failed(f *Failure) {
 	x.failure = *f
-	if f.Kind == RouteTimeout && x.upstream != nil {
+	if (f.Kind == RouteTimeout || f.Kind == TryTimeout) && x.upstream != nil {
 		x.upstream.Counts.RequestTimeouts.Add(1)
 	}
 	if x.upstream != nil {

@@ -109,7 +109,7 @@ func (d *downstream) connectRaw(u *cluster.Upstream, timeout time.Duration) (*cl
 	}
 	defer cancel()
 	d.cancel.Store(&cancel)
-	d.guard.Set(slotWatch, d.e.clock.Now()+int64(watchAfter))
+	d.watchLeave(d.e.clock.Now())
 	up, err := u.Connect(ctx, d.useTCP())
 	d.cancel.Store(nil)
 	d.stopSide()

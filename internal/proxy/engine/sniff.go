@@ -220,7 +220,7 @@ func (d *downstream) expectSilence(accepts *listener.Matcher) {
 			d.startSide(func() { d.connectEarly(e) })
 		}
 	case nobodyKnown:
-		d.guard.Set(slotWatch, d.begun+int64(silentHeadStart))
+		d.guard.Set(slotEarly, d.begun+int64(silentHeadStart))
 	}
 }
 
@@ -293,7 +293,7 @@ func (d *downstream) stopEarly() (spoke bool) {
 	if e == nil {
 		return false
 	}
-	d.guard.Clear(slotWatch) // from here nobody starts the side goroutine
+	d.guard.Clear(slotEarly) // from here nobody starts the side goroutine
 	close(e.stopped)
 	if cancel := d.cancel.Load(); cancel != nil {
 		(*cancel)()

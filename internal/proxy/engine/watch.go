@@ -1,0 +1,99 @@
+package engine
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// watchAfter is how long a response may take before somebody watches whether
+// the client is still there. Most requests are faster and cost no watcher.
+const watchAfter = 100 * time.Millisecond
+
+// watchEvery is how often the connections are looked over while clients wait.
+const watchEvery = 50 * time.Millisecond
+
+// watchShare bounds the time spent on that to one part in so many.
+const watchShare = 100
+
+// watchBegins is the value of downstream.waitsSince while its watcher is being
+// started.
+const watchBegins = -1
+
+// watches finds the connections whose clients have waited for long. One timer
+// serves all of them, and only while anybody waits: a timer for each request
+// would cost more than the rest of it.
+type watches struct {
+	armed atomic.Bool
+
+	// Guarded by mu.
+	mu    sync.Mutex
+	timer *time.Timer
+}
+
+// watchLeave lets the client be watched once it has waited for watchAfter from
+// now, until endWatch.
+func (d *downstream) watchLeave(now int64) {
+	d.waitsSince.Store(now)
+	d.e.armWatches(watchEvery)
+}
+
+// endWatch: the client does not wait any more. When it returns, no watcher is
+// being started; one that runs is stopSide's to stop.
+func (d *downstream) endWatch() {
+	if d.waitsSince.Load() == 0 || d.waitsSince.Swap(0) != watchBegins {
+		return
+	}
+	w := &d.e.watches
+	w.mu.Lock() // watchers are started under mu
+	defer w.mu.Unlock()
+}
+
+func (e *Engine) armWatches(after time.Duration) {
+	w := &e.watches
+	if w.armed.Load() || !w.armed.CompareAndSwap(false, true) {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer == nil {
+		w.timer = time.AfterFunc(after, e.lookOver)
+		return
+	}
+	w.timer.Reset(after)
+}
+
+// lookOver starts the watchers of clients that have waited for long.
+func (e *Engine) lookOver() {
+	w := &e.watches
+	// Who begins to wait from here on arms the timer, or is seen below.
+	w.armed.Store(false)
+	began := e.clock.Now()
+	if e.startWatchers(began) {
+		took := time.Duration(e.clock.Now() - began)
+		e.armWatches(max(watchEvery, watchShare*took))
+	}
+}
+
+// startWatchers reports whether anybody waits who is not watched yet.
+func (e *Engine) startWatchers(now int64) (waiting bool) {
+	w := &e.watches
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for d := range e.conns {
+		since := d.waitsSince.Load()
+		switch {
+		case since <= 0:
+		case now-since < int64(watchAfter):
+			waiting = true
+		case d.waitsSince.CompareAndSwap(since, watchBegins):
+			d.startSide(d.watch)
+			d.waitsSince.CompareAndSwap(watchBegins, 0)
+		default:
+			waiting = true // another wait began
+		}
+	}
+	return waiting
+}
