@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -17,58 +17,27 @@ const (
 	// dnsRefresh is how often a name is asked for when a cluster does not say
 	// (Envoy: dns_refresh_rate, 5 s).
 	dnsRefresh = 5 * time.Second
-	// dnsRefreshMin bounds how often a short TTL may make us ask.
-	dnsRefreshMin = time.Second
-	// dnsTimeout bounds one question.
+	// dnsRefreshMin and dnsRefreshMax bound how soon a TTL makes us ask again.
+	dnsRefreshMin, dnsRefreshMax = time.Second, 24 * time.Hour
+	// dnsTimeout bounds one question, and how long the first requests wait for
+	// its answer.
 	dnsTimeout = 5 * time.Second
 )
 
-// Resolver asks DNS. ttl is zero when it is not known.
-type Resolver interface {
-	Lookup(ctx context.Context, host string, family DNSFamily) (addrs []netip.Addr, ttl time.Duration, err error)
-}
-
-// SystemResolver is Go's resolver; it knows no TTL.
-type SystemResolver struct{}
-
-// Lookup implements Resolver.
-func (SystemResolver) Lookup(ctx context.Context, host string, family DNSFamily) ([]netip.Addr, time.Duration, error) {
-	if a, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{a}, 0, nil
-	}
-	networks := []string{"ip4", "ip6"}
-	switch family {
-	case DNSV4Only:
-		networks = networks[:1]
-	case DNSV6Only:
-		networks = networks[1:]
-	case DNSAll:
-		networks = []string{"ip"}
-	case DNSAuto:
-		slices.Reverse(networks)
-	case DNSV4Preferred:
-	}
-	var err error
-	for _, network := range networks {
-		var addrs []netip.Addr
-		addrs, err = net.DefaultResolver.LookupNetIP(ctx, network, host)
-		if err == nil && len(addrs) > 0 {
-			for i := range addrs {
-				addrs[i] = addrs[i].Unmap()
-			}
-			return addrs, 0, nil
-		}
-	}
-	return nil, 0, err
+// resolution is the questions for the names of one assignment.
+type resolution struct {
+	stop context.CancelFunc
+	// first is closed when every name was answered, or failed, once.
+	first chan struct{}
 }
 
 // resolveLocked starts the questions for an assignment's names, and ends those
 // of the one before. Answers are kept: a name's last good answer serves until
 // there is a better one.
 func (c *Cluster) resolveLocked(a *Assignment) {
-	if c.resolving != nil {
-		c.resolving()
-		c.resolving = nil
+	if r := c.resolving.Load(); r != nil {
+		r.stop()
+		c.resolving.Store(nil)
 	}
 	names := map[string]bool{}
 	if a != nil && !c.removed {
@@ -89,35 +58,61 @@ func (c *Cluster) resolveLocked(a *Assignment) {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background()) // remove ends it
-	c.resolving = cancel
+	r := &resolution{stop: cancel, first: make(chan struct{})}
+	c.resolving.Store(r)
+	var asking sync.WaitGroup
 	for name := range names {
-		c.live.work.Go(func() { c.resolve(ctx, name) })
+		asking.Add(1)
+		c.live.work.Go(func() { c.resolve(ctx, name, asking.Done) })
 	}
+	c.live.work.Go(func() {
+		asking.Wait()
+		close(r.first)
+	})
 }
 
-// resolve asks for one name until ctx ends.
-func (c *Cluster) resolve(ctx context.Context, name string) {
+// awaitNames waits until the names of the cluster were asked for once: only
+// the first requests do. It reports whether it waited.
+func (c *Cluster) awaitNames() bool {
+	r := c.resolving.Load()
+	if r == nil {
+		return false
+	}
+	select {
+	case <-r.first:
+		return false
+	default:
+	}
+	t := time.NewTimer(dnsTimeout)
+	defer t.Stop()
+	select {
+	case <-r.first:
+	case <-t.C:
+	}
+	return true
+}
+
+// resolve asks for one name until ctx ends; asked is called after the first
+// answer or failure.
+func (c *Cluster) resolve(ctx context.Context, name string, asked func()) {
+	failures := 0
 	for {
 		spec := c.spec.Load()
-		asked, cancel := context.WithTimeout(ctx, dnsTimeout)
-		addrs, ttl, err := c.live.opts.Resolver.Lookup(asked, name, spec.DNSFamily)
-		cancel()
+		wait, ok := c.ask(ctx, name, spec)
+		asked()
+		asked = func() {}
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil {
-			c.live.opts.Log.Warn("name not resolved, the last answer stays", slog.String("cluster", c.Name), slog.String("host", name), slog.Any("error", err))
-		} else if len(addrs) > 0 {
-			c.answered(ctx, name, addrs)
+		if failures++; ok {
+			failures = 0
+		} else {
+			wait = spec.DNSFailure.pause(failures, spec.DNSRefresh)
 		}
-		wait := spec.DNSRefresh
-		if wait <= 0 {
-			wait = dnsRefresh
+		if spec.DNSJitter > 0 {
+			wait += rand.N(spec.DNSJitter)
 		}
-		if spec.RespectDNSTTL && err == nil && ttl > 0 {
-			wait = ttl
-		}
-		t := time.NewTimer(max(wait, dnsRefreshMin))
+		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -127,18 +122,76 @@ func (c *Cluster) resolve(ctx context.Context, name string) {
 	}
 }
 
+// ask asks once, and tells when to ask again after an answer.
+func (c *Cluster) ask(ctx context.Context, name string, spec *Spec) (next time.Duration, ok bool) {
+	asked, cancel := context.WithTimeout(ctx, dnsTimeout)
+	defer cancel()
+	c.stats.dnsAsked.With(c.Name).Inc()
+	addrs, ttl, err := c.live.opts.Resolver.Lookup(asked, name, spec.DNSFamily)
+	if ctx.Err() != nil {
+		return 0, false
+	}
+	if err != nil {
+		c.stats.dnsFailed.With(c.Name).Inc()
+		c.live.opts.Log.Warn("name not resolved, the last answer stays", slog.String("cluster", c.Name), slog.String("host", name), slog.Any("error", err))
+		return 0, false
+	}
+	c.stats.dnsAnswered.With(c.Name).Inc()
+	c.answered(ctx, name, addrs)
+	next = spec.DNSRefresh
+	if next <= 0 {
+		next = dnsRefresh
+	}
+	if spec.RespectDNSTTL && len(addrs) > 0 && ttl > 0 {
+		next = ttl
+	}
+	return min(max(next, dnsRefreshMin), dnsRefreshMax), true
+}
+
+// Backoff says when to ask again after failures (Envoy: RefreshRate): at a
+// random time below a bound that doubles with each, from Base to Max.
+type Backoff struct{ Base, Max time.Duration }
+
+// pause is the n-th; without a back-off it is the usual one.
+func (b Backoff) pause(n int, refresh time.Duration) time.Duration {
+	switch {
+	case b.Base > 0:
+		bound := b.Base
+		for ; n > 1 && bound < b.Max; n-- {
+			bound *= 2
+		}
+		return max(rand.N(min(bound, max(b.Max, b.Base))), dnsRefreshMin)
+	case refresh > 0:
+		return max(refresh, dnsRefreshMin)
+	}
+	return dnsRefresh
+}
+
+// answered takes an answer. No addresses are an answer as well: the name is
+// gone, and its endpoints drain; but a LOGICAL_DNS cluster keeps its one
+// (Envoy: LogicalDnsCluster).
 func (c *Cluster) answered(ctx context.Context, name string, addrs []netip.Addr) {
 	if len(addrs) > limit.DNSAnswersMax {
 		addrs = addrs[:limit.DNSAnswersMax]
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	old := c.answers[name]
-	if ctx.Err() != nil || c.removed || slices.Equal(old, addrs) {
+	if ctx.Err() != nil || c.removed {
 		return
 	}
-	if c.spec.Load().Kind == LogicalDNS && len(old) > 0 && slices.Contains(addrs, old[0]) {
-		return // a rotated answer is no change of the one address in use
+	old := c.answers[name]
+	if c.spec.Load().Kind == LogicalDNS && len(old) > 0 {
+		i := slices.Index(addrs, old[0])
+		switch {
+		case len(addrs) == 0:
+			addrs = old
+		case i > 0: // a rotated answer is no change of the address in use
+			addrs = slices.Concat(addrs[i:], addrs[:i])
+		}
+	}
+	if slices.Equal(old, addrs) {
+		c.stats.dnsSame.With(c.Name).Inc()
+		return
 	}
 	c.answers[name] = addrs
 	c.rebuildLocked()

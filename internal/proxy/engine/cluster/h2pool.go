@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 )
 
@@ -43,6 +42,13 @@ const waitsMax = 256
 // OpenStream begins a stream to the endpoint, on a connection that is there or
 // on a new one.
 func (u *Upstream) OpenStream(ctx context.Context, use *Use) (*http2.Stream, error) {
+	if st := u.openStream(); st != nil {
+		return st, nil
+	}
+	if err := u.cluster.beginWait(); err != nil {
+		return nil, err
+	}
+	defer u.cluster.endWait()
 	m := &u.mux
 	for range waitsMax {
 		if st := u.openStream(); st != nil {
@@ -83,13 +89,8 @@ func (u *Upstream) OpenStream(ctx context.Context, use *Use) (*http2.Stream, err
 	return nil, fmt.Errorf("%w: no stream became free", ErrOverflow)
 }
 
-// awaitRoom waits until a stream of a connection may be free, counted against
-// the cluster's threshold for waiting requests, or takes one.
+// awaitRoom waits until a stream of a connection may be free, or takes one.
 func (u *Upstream) awaitRoom(ctx context.Context) (*http2.Stream, error) {
-	if err := u.cluster.beginWait(); err != nil {
-		return nil, err
-	}
-	defer u.cluster.pending.Add(-1)
 	m := &u.mux
 	m.waiting.Add(1)
 	defer m.waiting.Add(-1)
@@ -120,24 +121,6 @@ func (m *multiplex) any() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.conns) > 0
-}
-
-// full reports whether the cluster may not connect any more.
-func (c *Cluster) full() bool {
-	return exceeds(c.connections.Load()+1, c.spec.Load().MaxConnections)
-}
-
-// beginWait counts a waiting request against the threshold.
-func (c *Cluster) beginWait() error {
-	most := c.spec.Load().MaxPending
-	if most == 0 {
-		most = limit.UpstreamPendingMax
-	}
-	if exceeds(c.pending.Add(1), most) {
-		c.pending.Add(-1)
-		return ErrOverflow
-	}
-	return nil
 }
 
 // openStream takes a stream of a connection that is there, or nil.
@@ -196,13 +179,13 @@ func (m *multiplex) lastError() error {
 func (u *Upstream) connectShared(ctx context.Context, use *Use) (*sharedConn, error) {
 	shared := *use
 	shared.Protocol = HTTP2
-	if _, err := u.cluster.reserve(ctx, nil, false); err != nil {
+	if _, err := u.reserve(ctx, false); err != nil {
 		return nil, err
 	}
 	c, err := u.connect(ctx, &shared)
 	if err != nil {
-		u.cluster.unreserve()
-		u.Counts.ConnFail.Add(1)
+		u.unreserve()
+		u.connectFailed(err)
 		return nil, err
 	}
 	return u.share(ctx, c)
@@ -239,7 +222,7 @@ func (u *Upstream) share(ctx context.Context, c *Conn) (*sharedConn, error) {
 	defer cancel()
 	if err := s.Ready(ctx); err != nil {
 		_ = c.Socket().Close() // it ends Serve
-		u.Counts.ConnFail.Add(1)
+		u.connectFailed(err)
 		return nil, fmt.Errorf("%w: HTTP/2 with %s: %w", ErrConnect, u.Host.Key, err)
 	}
 	m.mu.Lock()
@@ -277,13 +260,13 @@ func (u *Upstream) Speaks(ctx context.Context, use *Use) (Protocol, error) {
 	}
 	ask := *use
 	ask.Protocol = Auto
-	if _, err := u.cluster.reserve(ctx, nil, false); err != nil {
+	if _, err := u.reserve(ctx, false); err != nil {
 		return Auto, err
 	}
 	c, err := u.connect(ctx, &ask)
 	if err != nil {
-		u.cluster.unreserve()
-		u.Counts.ConnFail.Add(1)
+		u.unreserve()
+		u.connectFailed(err)
 		return Auto, err
 	}
 	speaks := HTTP1

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tullemesh/tulle/internal/limit"
+	"github.com/tullemesh/tulle/internal/observe"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/tls"
 )
@@ -30,6 +30,8 @@ type LiveOptions struct {
 	TLS      *tls.Store
 	Resolver Resolver
 	Log      *slog.Logger
+	// Registry counts; nil: nobody reads the counters.
+	Registry *observe.Registry
 }
 
 // Live is what clusters are while the proxy runs: endpoints, connection pools,
@@ -38,8 +40,11 @@ type LiveOptions struct {
 type Live struct {
 	// Fixed at creation.
 	opts  LiveOptions
+	stats *stats
 	ended chan struct{} // closed by Close
-	work  sync.WaitGroup
+	// sooner, of size 1, tells reap that bounds have changed.
+	sooner chan struct{}
+	work   sync.WaitGroup
 
 	buffers conn.Buffers // of HTTP/2 connections
 
@@ -57,7 +62,7 @@ func NewLive(o LiveOptions) *Live {
 	if o.Resolver == nil {
 		o.Resolver = SystemResolver{}
 	}
-	l := &Live{opts: o, ended: make(chan struct{}), leaving: map[string]*Cluster{}}
+	l := &Live{opts: o, stats: newStats(o.Registry), ended: make(chan struct{}), sooner: make(chan struct{}, 1), leaving: map[string]*Cluster{}}
 	l.clusters.Store(&map[string]*Cluster{})
 	l.work.Go(l.reap)
 	return l
@@ -111,6 +116,10 @@ func (l *Live) Update(specs map[string]*Spec, assignment func(*Spec) *Assignment
 		next[name] = c
 	}
 	l.clusters.Store(&next)
+	select {
+	case l.sooner <- struct{}{}:
+	default: // it will look anyway
+	}
 	gone := map[string]*Cluster{}
 	for name, c := range old {
 		if next[name] != c {
@@ -147,29 +156,50 @@ func (l *Live) forget(gone map[string]*Cluster) {
 	}
 }
 
-// reap closes pooled connections that were idle too long or that their peer
-// closed.
+// reapMost and reapLeast bound how often idle connections are looked at.
+const reapMost, reapLeast = 15 * time.Second, 100 * time.Millisecond
+
+// reap closes pooled connections that were idle too long, are too old or that
+// their peer closed. It looks often enough for the shortest bound.
 func (l *Live) reap() {
-	const every = 15 * time.Second
-	t := time.NewTicker(every)
+	t := time.NewTimer(reapMost)
 	defer t.Stop()
+	last := time.Now()
 	for {
 		select {
 		case <-l.ended:
 			return
+		case <-l.sooner:
 		case <-t.C:
 			for _, c := range *l.clusters.Load() {
 				c.reap()
 			}
+			last = time.Now()
+		}
+		t.Reset(l.reapEvery() - time.Since(last))
+	}
+}
+
+// reapEvery is a quarter of the shortest idle timeout or lifetime.
+func (l *Live) reapEvery() time.Duration {
+	every := reapMost
+	for _, c := range *l.clusters.Load() {
+		spec := c.spec.Load()
+		for _, bound := range [...]time.Duration{spec.IdleTimeout, spec.MaxConnDuration} {
+			if bound > 0 {
+				every = min(every, bound/4)
+			}
 		}
 	}
+	return max(every, reapLeast)
 }
 
 // Cluster is the live state of one cluster.
 type Cluster struct {
 	// Fixed at creation.
-	Name string
-	live *Live
+	Name  string
+	live  *Live
+	stats *stats
 
 	spec   atomic.Pointer[Spec]
 	hosts  atomic.Pointer[HostSet]
@@ -178,20 +208,23 @@ type Cluster struct {
 	// Requests and connections in being, against the thresholds.
 	requests    atomic.Int64
 	connections atomic.Int64
-	pending     atomic.Int64
+	pending     atomic.Int64 // requests that wait for a connection
+	queued      atomic.Int64 // len(waiters)
+	resolving   atomic.Pointer[resolution]
+	repeats     atomic.Int64
+	retries     atomic.Int64
 
 	// Guarded by mu.
 	mu         sync.Mutex
 	assignment *Assignment
-	upstreams  map[string]*Upstream // by key
-	resolving  context.CancelFunc
+	upstreams  map[string]*Upstream    // by key
 	answers    map[string][]netip.Addr // last good DNS answers by host name
 	removed    bool
 	waiters    []*waiter
 }
 
 func newCluster(l *Live, name string) *Cluster {
-	c := &Cluster{Name: name, live: l, upstreams: map[string]*Upstream{}, answers: map[string][]netip.Addr{}}
+	c := &Cluster{Name: name, live: l, stats: l.stats, upstreams: map[string]*Upstream{}, answers: map[string][]netip.Addr{}}
 	c.hosts.Store(NewHostSet(nil, Policy{}))
 	return c
 }
@@ -259,26 +292,35 @@ func (c *Cluster) rebuildLocked() {
 
 // addressesLocked are where an endpoint is now: its address, or what DNS last
 // said. A pipe is the zero address.
-func (c *Cluster) addressesLocked(spec *Spec, ep *Endpoint) []netip.AddrPort {
+func (c *Cluster) addressesLocked(spec *Spec, ep *Endpoint) []place {
 	if ep.Pipe != "" {
-		return []netip.AddrPort{{}}
+		return []place{{}}
 	}
 	if ep.Host == "" {
-		return []netip.AddrPort{ep.Addr}
+		return []place{{at: ep.Addr, others: ep.Extra}}
 	}
 	addrs := c.answers[ep.Host]
-	if spec.Kind == LogicalDNS && len(addrs) > 1 {
-		addrs = addrs[:1]
-	}
-	out := make([]netip.AddrPort, len(addrs))
+	out := make([]place, len(addrs))
 	for i, a := range addrs {
-		out[i] = netip.AddrPortFrom(a, ep.Port)
+		out[i] = place{at: netip.AddrPortFrom(a, ep.Port)}
+	}
+	if spec.Kind == LogicalDNS && len(out) > 1 {
+		for _, p := range out[1:] {
+			out[0].others = append(out[0].others, p.at)
+		}
+		out = out[:1]
 	}
 	return out
 }
 
-func (c *Cluster) upstreamLocked(keep map[string]*Upstream, ep *Endpoint, loc *Locality, at netip.AddrPort) *Upstream {
-	address := at.String()
+// place is an endpoint's address with others of the same endpoint.
+type place struct {
+	at     netip.AddrPort
+	others []netip.AddrPort
+}
+
+func (c *Cluster) upstreamLocked(keep map[string]*Upstream, ep *Endpoint, loc *Locality, p place) *Upstream {
+	address := p.at.String()
 	if ep.Pipe != "" {
 		address = ep.Pipe
 	}
@@ -289,9 +331,9 @@ func (c *Cluster) upstreamLocked(keep map[string]*Upstream, ep *Endpoint, loc *L
 		u = c.upstreams[key]
 	}
 	if u == nil {
-		u = newUpstream(c, address, at, ep.Pipe, c.spec.Load().Transport(ep.TransportMatch))
+		u = newUpstream(c, address, p.at, ep.Pipe, c.spec.Load().Transport(ep.TransportMatch))
 	}
-	u.info.Store(&EndpointInfo{Endpoint: ep, Locality: loc})
+	u.info.Store(&EndpointInfo{Endpoint: ep, Locality: loc, Others: p.others})
 	keep[key] = u
 	return u
 }
@@ -304,6 +346,9 @@ func (c *Cluster) Pick(random uint64, original netip.AddrPort) (*Upstream, error
 		return c.original(original)
 	}
 	h := c.hosts.Load().Pick(&c.cursor, random)
+	if h == nil && c.awaitNames() {
+		h = c.hosts.Load().Pick(&c.cursor, random)
+	}
 	if h == nil {
 		return nil, ErrNoHost
 	}
@@ -343,29 +388,11 @@ func (c *Cluster) forgetLocked() {
 	}
 }
 
-// Begin counts a request against the threshold; End takes it off.
-func (c *Cluster) Begin() error {
-	if n := c.requests.Add(1); exceeds(n, c.spec.Load().MaxRequests) {
-		c.requests.Add(-1)
-		return ErrOverflow
-	}
-	return nil
-}
-
-// End ends what Begin began.
-func (c *Cluster) End() { c.requests.Add(-1) }
-
-// exceeds compares with a threshold; 0 means none was configured, for which
-// Envoy's default of 1,024 would refuse what Istio's own default (2^32-1)
-// lets pass.
-func exceeds(n int64, threshold uint32) bool { return threshold > 0 && n > int64(threshold) }
-
 func (c *Cluster) remove() {
 	c.mu.Lock()
 	c.removed = true
-	if c.resolving != nil {
-		c.resolving()
-		c.resolving = nil
+	if r := c.resolving.Swap(nil); r != nil {
+		r.stop()
 	}
 	gone := c.upstreams
 	c.upstreams = map[string]*Upstream{}
@@ -377,16 +404,12 @@ func (c *Cluster) remove() {
 }
 
 func (c *Cluster) reap() {
-	c.mu.Lock()
-	all := make([]*Upstream, 0, len(c.upstreams))
-	for _, u := range c.upstreams {
-		all = append(all, u)
-	}
 	if c.spec.Load().Kind == OriginalDst {
+		c.mu.Lock()
 		c.forgetLocked()
+		c.mu.Unlock()
 	}
-	c.mu.Unlock()
-	for _, u := range all {
+	for _, u := range c.all() {
 		u.reap(c.live.opts.Clock.Now())
 	}
 }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -28,6 +29,8 @@ const (
 type EndpointInfo struct {
 	*Endpoint
 	Locality *Locality
+	// Others are further addresses of the endpoint.
+	Others []netip.AddrPort
 }
 
 // Upstream is one endpoint of one cluster with its idle connections.
@@ -43,6 +46,9 @@ type Upstream struct {
 	peer   atomic.Pointer[string]
 	Counts Counts
 	mux    multiplex
+
+	places atomic.Int64 // of connections, dialed ones included
+	aging  aging
 
 	// Guarded by mu.
 	mu      sync.Mutex
@@ -107,7 +113,7 @@ type Conn struct {
 	// Reused says that requests went over it before.
 	Reused   bool
 	requests uint32
-	since    int64 // of idleness
+	since    int64 // idle: the clock when it became so; in use: how long it was idle before
 	made     int64
 	closed   bool
 }
@@ -146,26 +152,57 @@ func (c *Conn) negotiated() string {
 // Connect makes a connection to the endpoint, or takes one over that another
 // request releases while this one waits for a place.
 func (u *Upstream) Connect(ctx context.Context, use *Use) (*Conn, error) {
-	if c, err := u.cluster.reserve(ctx, u, !use.Raw); c != nil || err != nil {
-		return c, err
+	if use.Raw && u.cluster.full() {
+		// Who holds the others' places may never end (Envoy: tcp_proxy).
+		u.cluster.stats.overflow(connOverflow, u.cluster.Name)
+		return nil, ErrOverflow
 	}
-	c, err := u.connect(ctx, use)
-	if err != nil {
-		u.cluster.unreserve()
-		u.Counts.ConnFail.Add(1)
+	if err := u.cluster.beginWait(); err != nil {
 		return nil, err
 	}
-	return c, nil
+	c, err := u.reserve(ctx, !use.Raw)
+	if c == nil && err == nil {
+		c, err = u.connectReserved(ctx, use)
+	}
+	u.cluster.endWait()
+	if err == nil && !use.Raw && u.cluster.crowded() {
+		c.Release(u.cluster.live.opts.Clock.Now())
+		u.cluster.stats.overflow(pendingOverflow, u.cluster.Name)
+		return nil, ErrOverflow
+	}
+	return c, err
+}
+
+// connectReserved connects at a place that was taken, and gives it up if there
+// is no connection.
+func (u *Upstream) connectReserved(ctx context.Context, use *Use) (*Conn, error) {
+	c, err := u.connect(ctx, use)
+	if err != nil {
+		u.unreserve()
+		u.connectFailed(err)
+	}
+	return c, err
+}
+
+func (u *Upstream) connectFailed(err error) {
+	u.Counts.ConnFail.Add(1)
+	s := u.cluster.stats
+	s.connectFails.With(u.cluster.Name).Inc()
+	if errors.Is(err, context.DeadlineExceeded) || conn.IsTimeout(err) {
+		s.connectTimeouts.With(u.cluster.Name).Inc()
+	}
 }
 
 // Reuse takes the most recently used idle connection that is still good, or
-// nil. careful asks that the kernel is asked in any case whether the peer has
-// closed it, because the request can't be repeated. now is the clock's.
+// nil. careful is for requests that can't be repeated: the kernel is asked in
+// any case whether the peer has closed the connection, and one that has been
+// idle for as long as the endpoint is known to close such is left to others.
+// now is the clock's.
 func (u *Upstream) Reuse(careful bool, now int64) *Conn {
 	for {
 		u.mu.Lock()
 		n := len(u.idle)
-		if n == 0 {
+		if n == 0 || careful && now-u.idle[n-1].since > u.aging.trusted(now) {
 			u.mu.Unlock()
 			return nil
 		}
@@ -173,12 +210,60 @@ func (u *Upstream) Reuse(careful bool, now int64) *Conn {
 		u.idle[n-1] = nil
 		u.idle = u.idle[:n-1]
 		u.mu.Unlock()
-		if !careful && now-c.since < int64(freshWindow) || c.Socket().Look() == conn.Quiet {
+		age := now - c.since
+		if u.expired(c, now) {
+			c.Close()
+			continue
+		}
+		if !careful && age < int64(freshWindow) || c.Socket().Look() == conn.Quiet {
 			c.Reused = true
+			c.since = age
 			return c
 		}
+		u.aging.closed(age, now)
 		c.Close()
 	}
+}
+
+// takeIdle takes an idle connection as it is, or nil.
+func (u *Upstream) takeIdle() *Conn {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n := len(u.idle)
+	if n == 0 {
+		return nil
+	}
+	c := u.idle[0]
+	u.idle = slices.Delete(u.idle, 0, 1)
+	return c
+}
+
+// expired reports whether a connection was idle for too long or is too old,
+// and counts it.
+func (u *Upstream) expired(c *Conn, now int64) bool {
+	spec, s := u.cluster.spec.Load(), u.cluster.stats
+	switch {
+	case now-c.since > u.idleMax(spec):
+		s.idleEnds.With(u.cluster.Name).Inc()
+	case spec.MaxConnDuration > 0 && now-c.made > int64(spec.MaxConnDuration):
+		s.agedEnds.With(u.cluster.Name).Inc()
+	default:
+		return false
+	}
+	return true
+}
+
+// idleMax is how long a connection may be idle: what is configured, and less
+// than what the endpoint has said.
+func (u *Upstream) idleMax(spec *Spec) int64 {
+	most := int64(spec.IdleTimeout)
+	if most <= 0 {
+		most = int64(idleTimeout)
+	}
+	if said := u.aging.announced.Load(); said > 0 {
+		most = min(most, said)
+	}
+	return most
 }
 
 func (u *Upstream) connect(ctx context.Context, use *Use) (*Conn, error) {
@@ -205,28 +290,8 @@ func (u *Upstream) connect(ctx context.Context, use *Use) (*Conn, error) {
 	}
 	u.Counts.ConnTotal.Add(1)
 	u.Counts.ConnActive.Add(1)
+	u.cluster.stats.connects.With(u.cluster.Name).Inc()
 	return c, nil
-}
-
-// dial tries the endpoint's addresses in order (happy eyeballs without the
-// race: a mesh's addresses answer or refuse at once).
-func (u *Upstream) dial(ctx context.Context, spec *Spec) (*conn.Socket, error) {
-	o := conn.DialOptions{
-		Bind:              spec.BindAddress,
-		KeepaliveIdle:     time.Duration(spec.KeepaliveTime) * time.Second,
-		KeepaliveInterval: time.Duration(spec.KeepaliveInterval) * time.Second,
-		KeepaliveProbes:   int(spec.KeepaliveProbes),
-	}
-	s, err := conn.Dial(ctx, u.Addr, u.Pipe, o)
-	if err == nil {
-		return s, nil
-	}
-	for _, extra := range u.Info().Extra {
-		if s, extraErr := conn.Dial(ctx, extra, "", o); extraErr == nil {
-			return s, nil
-		}
-	}
-	return nil, err
 }
 
 func (u *Upstream) serverName(use *Use) string {
@@ -253,7 +318,7 @@ func (c *Conn) Release(now int64) {
 		c.Close()
 		return
 	}
-	if u.cluster.pending.Load() > 0 && u.cluster.handOver(c) {
+	if u.cluster.queued.Load() > 0 && u.cluster.handOver(c) {
 		return
 	}
 	u.mu.Lock()
@@ -276,7 +341,7 @@ func (c *Conn) Close() error {
 	c.closed = true
 	err := c.Socket().Close() // TLS: without a close_notify nobody waits for
 	c.Upstream.Counts.ConnActive.Add(-1)
-	c.Upstream.cluster.unreserve()
+	c.Upstream.unreserve()
 	return err
 }
 
@@ -302,14 +367,14 @@ func (u *Upstream) unused() bool {
 
 // reap closes idle connections that are too old or that the peer closed.
 func (u *Upstream) reap(now int64) {
-	most := u.cluster.spec.Load().IdleTimeout
-	if most <= 0 {
-		most = idleTimeout
-	}
 	var dead []*Conn
 	u.mu.Lock()
 	u.idle = slices.DeleteFunc(u.idle, func(c *Conn) bool {
-		drop := now-c.since > int64(most) || c.Socket().Look() != conn.Quiet
+		drop := u.expired(c, now)
+		if !drop && c.Socket().Look() != conn.Quiet {
+			u.aging.closed(now-c.since, now)
+			drop = true
+		}
 		if drop {
 			dead = append(dead, c)
 		}
@@ -319,115 +384,4 @@ func (u *Upstream) reap(now int64) {
 	for _, c := range dead {
 		c.Close()
 	}
-}
-
-// waiter is a request that waits for a place among the cluster's connections.
-type waiter struct {
-	upstream *Upstream // nil: only a place to dial will do
-	got      chan *Conn
-}
-
-// reserve takes a place for a new connection. When all are taken it waits:
-// then it returns a connection that another request released, or nil with a
-// place to dial.
-func (c *Cluster) reserve(ctx context.Context, u *Upstream, reuse bool) (*Conn, error) {
-	spec := c.spec.Load()
-	if !exceeds(c.connections.Add(1), spec.MaxConnections) {
-		return nil, nil
-	}
-	c.connections.Add(-1)
-	if err := c.beginWait(); err != nil {
-		return nil, err
-	}
-	w := &waiter{got: make(chan *Conn, 1)}
-	if reuse {
-		w.upstream = u
-	}
-	c.mu.Lock()
-	c.waiters = append(c.waiters, w)
-	c.mu.Unlock()
-	c.makeRoom()
-	select {
-	case got := <-w.got:
-		return got, nil
-	case <-ctx.Done():
-	}
-	if c.withdraw(w) {
-		return nil, fmt.Errorf("%w: %w", ErrConnect, ctx.Err())
-	}
-	if got := <-w.got; got != nil {
-		got.Release(c.live.opts.Clock.Now())
-	} else {
-		c.unreserve()
-	}
-	return nil, fmt.Errorf("%w: %w", ErrConnect, ctx.Err())
-}
-
-// makeRoom closes an idle connection of any endpoint, so that it does not keep
-// a place that somebody waits for.
-func (c *Cluster) makeRoom() {
-	c.mu.Lock()
-	all := make([]*Upstream, 0, len(c.upstreams))
-	for _, u := range c.upstreams {
-		all = append(all, u)
-	}
-	c.mu.Unlock()
-	for _, u := range all {
-		if idle := u.Reuse(true, 0); idle != nil {
-			idle.Close()
-			return
-		}
-	}
-}
-
-func (c *Cluster) withdraw(w *waiter) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	i := slices.Index(c.waiters, w)
-	if i < 0 {
-		return false
-	}
-	c.waiters = slices.Delete(c.waiters, i, i+1)
-	c.pending.Add(-1)
-	return true
-}
-
-// handOver gives a released connection to a request that waits for one to the
-// same endpoint, or else makes room for one that waits to dial.
-func (c *Cluster) handOver(released *Conn) bool {
-	c.mu.Lock()
-	i := slices.IndexFunc(c.waiters, func(w *waiter) bool { return w.upstream == released.Upstream })
-	if i < 0 {
-		waiting := len(c.waiters) > 0
-		c.mu.Unlock()
-		if waiting {
-			released.Close()
-		}
-		return waiting
-	}
-	w := c.waiters[i]
-	c.waiters = slices.Delete(c.waiters, i, i+1)
-	c.pending.Add(-1)
-	c.mu.Unlock()
-	released.Reused = true
-	w.got <- released
-	return true
-}
-
-// unreserve frees a connection's place, or gives it to the one who waits
-// longest.
-func (c *Cluster) unreserve() {
-	if c.pending.Load() > 0 {
-		c.mu.Lock()
-		if len(c.waiters) > 0 {
-			w := c.waiters[0]
-			c.waiters = slices.Delete(c.waiters, 0, 1)
-			c.pending.Add(-1)
-			c.mu.Unlock()
-			w.got <- nil
-			return
-		}
-		c.mu.Unlock()
-	}
-	c.connections.Add(-1)
 }

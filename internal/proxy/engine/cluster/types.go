@@ -73,7 +73,8 @@ type Spec struct {
 	MaxRequestsPerConn                                  uint32
 	IdleTimeout, MaxConnDuration                        time.Duration
 	KeepaliveProbes, KeepaliveTime, KeepaliveInterval   uint32 // seconds; 0: off
-	DNSRefresh                                          time.Duration
+	DNSRefresh, DNSJitter                               time.Duration
+	DNSFailure                                          Backoff
 	RespectDNSTTL                                       bool
 	DNSFamily                                           DNSFamily
 	PanicThreshold                                      uint32 // percent
