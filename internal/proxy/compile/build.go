@@ -2,7 +2,6 @@ package compile
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -149,40 +148,6 @@ func apply[M any, P message[M], T any](accepted map[string]*entry[T], added []*w
 		accepted[r.Name] = &entry[T]{version: r.Version, value: value, inline: inline, since: now}
 	}
 	return rejections
-}
-
-// refuseSharedAddresses refuses new listeners at an address that another one
-// has (Envoy: "duplicate address").
-func (b *Builder) refuseSharedAddresses(added []*wire.Resource) []wire.Rejection {
-	var rejections []wire.Rejection
-	for _, r := range added {
-		e := b.listeners[r.Name]
-		if e == nil || e.version != r.Version {
-			continue
-		}
-		for _, name := range slices.Sorted(maps.Keys(b.listeners)) {
-			if name == r.Name || !sharesAddress(e.value.Spec(), b.listeners[name].value.Spec()) {
-				continue
-			}
-			rejections = append(rejections, wire.Rejection{Name: r.Name, Reason: fmt.Sprintf("address: %s is listener %s's already", e.value.Spec().Addresses[0], name)})
-			if live := b.liveListeners[r.Name]; live != nil {
-				b.listeners[r.Name] = live
-			} else {
-				delete(b.listeners, r.Name)
-			}
-			break
-		}
-	}
-	return rejections
-}
-
-func sharesAddress(a, b *listener.Spec) bool {
-	for _, x := range a.Addresses {
-		if slices.Contains(b.Addresses, x) && x.Port() != 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // Wants are the names that the accepted resources reference, by type URL: what

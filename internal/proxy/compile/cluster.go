@@ -33,6 +33,8 @@ func (v *conv) cluster(m *clusterv3.Cluster) *cluster.Spec {
 		Name:               m.GetName(),
 		ConnectTimeout:     v.duration(m.GetConnectTimeout(), connectTimeout, "connect_timeout"),
 		DNSRefresh:         v.duration(m.GetDnsRefreshRate(), dnsRefresh, "dns_refresh_rate"), // deprecated, and still sent
+		DNSJitter:          v.duration(m.GetDnsJitter(), 0, "dns_jitter"),                     // as above
+		DNSFailure:         v.dnsFailure(m.GetDnsFailureRefreshRate()),                        // as above
 		RespectDNSTTL:      m.GetRespectDnsTtl(),                                              // as above
 		DNSFamily:          cluster.DNSFamily(m.GetDnsLookupFamily()),
 		PanicThreshold:     panicThreshold,
@@ -63,6 +65,22 @@ func (v *conv) cluster(m *clusterv3.Cluster) *cluster.Spec {
 		}
 	}
 	return s
+}
+
+// backoffMax is the largest interval of failures for a base (Envoy: RefreshRate.max_interval).
+const backoffMax = 10
+
+func (v *conv) dnsFailure(m *clusterv3.Cluster_RefreshRate) cluster.Backoff {
+	const at = "dns_failure_refresh_rate"
+	if m == nil {
+		return cluster.Backoff{}
+	}
+	b := cluster.Backoff{Base: v.duration(m.GetBaseInterval(), 0, at+".base_interval")}
+	b.Max = v.duration(m.GetMaxInterval(), backoffMax*b.Base, at+".max_interval")
+	if b.Base < time.Millisecond || b.Max < b.Base {
+		v.report.invalid(at, "base_interval of a millisecond at least, and a max_interval that is not below it, are needed")
+	}
+	return b
 }
 
 func (v *conv) discovery(s *cluster.Spec, m *clusterv3.Cluster) {
@@ -157,7 +175,7 @@ func (v *conv) thresholds(s *cluster.Spec, m *clusterv3.CircuitBreakers) {
 			s.MaxRequests = n.GetValue()
 		}
 		if n := t.GetMaxRetries(); n != nil {
-			s.MaxRetries = n.GetValue() // shown by the admin port
+			s.MaxRetries = n.GetValue()
 		}
 	}
 }
@@ -190,7 +208,7 @@ func (v *conv) protocol(s *cluster.Spec, m *clusterv3.Cluster) {
 		s.MaxConcurrentStreams = h2.GetMaxConcurrentStreams().GetValue()
 		s.AutoSNI = o.GetUpstreamHttpProtocolOptions().GetAutoSni()
 		c := o.GetCommonHttpProtocolOptions()
-		s.IdleTimeout = v.duration(c.GetIdleTimeout(), idleTimeout, join(at, "common_http_protocol_options.idle_timeout"))
+		s.IdleTimeout = v.idle(c, join(at, "common_http_protocol_options.idle_timeout"))
 		s.MaxConnDuration = v.duration(c.GetMaxConnectionDuration(), 0, join(at, "common_http_protocol_options.max_connection_duration"))
 		if n := c.GetMaxRequestsPerConnection(); n != nil {
 			s.MaxRequestsPerConn = n.GetValue()
@@ -199,6 +217,17 @@ func (v *conv) protocol(s *cluster.Spec, m *clusterv3.Cluster) {
 			v.report.refuse(join(at, "common_http_protocol_options"), "max_headers_count and max_stream_duration are not supported for upstreams")
 		}
 	}
+}
+
+// forever is longer than a proxy runs.
+const forever = 100 * 365 * 24 * time.Hour
+
+// idle is how long a connection may be idle; an explicit 0 is no bound (Envoy: HttpProtocolOptions.idle_timeout).
+func (v *conv) idle(m *corev3.HttpProtocolOptions, path string) time.Duration {
+	if d := v.duration(m.GetIdleTimeout(), idleTimeout, path); d > 0 {
+		return d
+	}
+	return forever
 }
 
 // transport compiles the transport sockets: the matches in order, then the

@@ -276,6 +276,8 @@ func TestRefused(t *testing.T) {
 		{"versions upside down", "cluster", upstreamTLS(`"common_tls_context":{"tls_params":{"tls_minimum_protocol_version":"TLSv1_3","tls_maximum_protocol_version":"TLSv1_2"}}`), "transport_socket.typed_config.common_tls_context.tls_params"},
 		{"certificate hash", "cluster", upstreamTLS(`"common_tls_context":{"validation_context":{"verify_certificate_hash":["aa"]}}`), "transport_socket.typed_config.common_tls_context.validation_context.verify_certificate_hash"},
 
+		{"back-off that is no pause", "cluster", `{"name":"c","type":"STRICT_DNS","dns_failure_refresh_rate":{"base_interval":"0s"}}`, "dns_failure_refresh_rate"},
+		{"back-off upside down", "cluster", `{"name":"c","type":"STRICT_DNS","dns_failure_refresh_rate":{"base_interval":"5s","max_interval":"1s"}}`, "dns_failure_refresh_rate"},
 		{"priority beyond", "endpoints", `{"endpoints":[{"priority":129}]}`, "endpoints[0].priority"},
 		{"weight of zero", "endpoints", `{"endpoints":[{"lb_endpoints":[{"endpoint":{` + address + `},"load_balancing_weight":0}]}]}`, "endpoints[0].lb_endpoints[0].load_balancing_weight"},
 		{"drop of overload", "endpoints", `{"policy":{"drop_overloads":[{}]}}`, "policy.drop_overloads"},

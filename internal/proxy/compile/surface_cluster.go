@@ -7,11 +7,10 @@ func clusterSurface() map[protoreflect.FullName]fields {
 	const hashing = "consistent hashing is not built yet"
 	return map[protoreflect.FullName]fields{
 		cluster + "Cluster": all(`name type eds_cluster_config connect_timeout lb_policy load_assignment circuit_breakers typed_extension_protocol_options
-			http2_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family transport_socket transport_socket_matches metadata
+			http2_protocol_options dns_refresh_rate dns_failure_refresh_rate dns_jitter respect_dns_ttl dns_lookup_family transport_socket transport_socket_matches metadata
 			upstream_bind_config common_lb_config least_request_lb_config filters upstream_connection_options max_requests_per_connection cluster_type`).
 			inert(statsReason, "alt_stat_name track_cluster_stats track_timeout_budgets").
 			inert(dnsReason, "typed_dns_resolver_config").
-			inert("resolution is spread by the answers' own lifetimes", "dns_jitter").
 			inert("unused endpoints of the original destination go with their idle timeout", "cleanup_interval").
 			inert(fetchReason, "wait_for_warm_on_init").
 			inert("buffers belong to a request in progress and are smaller than any limit in use", "per_connection_buffer_limit_bytes").
@@ -26,9 +25,9 @@ func clusterSurface() map[protoreflect.FullName]fields {
 		cluster + "Cluster.CommonLbConfig":                          all("healthy_panic_threshold locality_weighted_lb_config").inert("endpoint updates go live at once", "update_merge_window"),
 		cluster + "Cluster.CommonLbConfig.LocalityWeightedLbConfig": all(""),
 		cluster + "CircuitBreakers":                                 all("thresholds"),
-		cluster + "CircuitBreakers.Thresholds": all("priority max_connections max_pending_requests max_requests").
-			inert(statsReason, "track_remaining").
-			inert("bounds retries that a route asks for, and those are refused; the engine's own repetition is bounded by itself", "max_retries"),
+		cluster + "CircuitBreakers.Thresholds": all("priority max_connections max_pending_requests max_requests max_retries").
+			inert(statsReason, "track_remaining"),
+		cluster + "Cluster.RefreshRate":                           all("base_interval max_interval"),
 		cluster + "Filter":                                        all("name typed_config"),
 		cluster + "UpstreamConnectionOptions":                     all("tcp_keepalive"),
 		"envoy.config.core.v3.TcpKeepalive":                       all("keepalive_probes keepalive_time keepalive_interval"),
