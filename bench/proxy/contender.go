@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -16,43 +15,81 @@ import (
 )
 
 // contender is one proxy under test: one process, or two with mutual TLS
-// between them, whose CPU counts together.
+// between them, whose CPU and memory count together.
 type contender struct {
 	name     string
 	listen   netip.AddrPort
+	admin    []netip.AddrPort // none for what is not Envoy's kind
 	commands [][]string
 	environ  []string
+	optional bool // left out when it does not start
 	running  []*exec.Cmd
-	logs     []*bytes.Buffer
+	logs     []string // paths
 }
 
-func (c *contender) start() error {
-	for _, command := range c.commands {
-		args := command
-		if path, err := exec.LookPath("taskset"); err == nil {
-			args = append([]string{path, "-c", "1"}, command...)
+// Names of the contenders; the first is what the others are compared with.
+const (
+	envoyName   = "envoy"
+	tulleName   = "tulle"
+	nginxName   = "nginx"
+	haproxyName = "haproxy"
+)
+
+const startPatience = 30 * time.Second
+
+func (c *contender) start(dir string) error {
+	for i, command := range c.commands {
+		args := onProxyCPU(command)
+		path := filepath.Join(dir, fmt.Sprintf("%s-%d.log", c.name, i))
+		log, err := os.Create(path)
+		if err != nil {
+			return err
 		}
 		cmd := exec.Command(args[0], args[1:]...)
-		log := &bytes.Buffer{}
 		cmd.Stdout, cmd.Stderr = log, log
 		cmd.Env = append(os.Environ(), c.environ...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		if err := cmd.Start(); err != nil {
+		err = cmd.Start()
+		_ = log.Close() // the child has it
+		if err != nil {
 			return err
 		}
 		c.running = append(c.running, cmd)
-		c.logs = append(c.logs, log)
+		c.logs = append(c.logs, path)
 	}
-	for deadline := time.Now().Add(15 * time.Second); ; {
+	for deadline := time.Now().Add(startPatience); ; {
 		conn, err := net.DialTimeout("tcp", c.listen.String(), time.Second)
 		if err == nil {
 			return conn.Close()
 		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%s does not listen at %s: %w\n%s", c.name, c.listen, err, c.logs[0])
+		if time.Now().After(deadline) || c.dead() {
+			return fmt.Errorf("%s does not listen at %s: %w\n%s", c.name, c.listen, err, c.logged())
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// dead says whether a process has ended already.
+func (c *contender) dead() bool {
+	for _, cmd := range c.running {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
+		if err != nil {
+			return true
+		}
+		if _, state, ok := strings.Cut(string(data), ") "); ok && strings.HasPrefix(state, "Z") {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *contender) logged() string {
+	var all strings.Builder
+	for _, path := range c.logs {
+		data, _ := os.ReadFile(path)
+		all.Write(data)
+	}
+	return all.String()
 }
 
 func (c *contender) stop() {
@@ -60,6 +97,7 @@ func (c *contender) stop() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}
+	c.running, c.logs = nil, nil
 }
 
 // cpu is the processes' user and system time so far, in nanoseconds of the
@@ -81,84 +119,142 @@ func (c *contender) cpu() time.Duration {
 	return sum
 }
 
-func (c *contender) memory() string {
-	var parts []string
+// memory is the processes' resident set and the part of it that is anonymous,
+// in bytes.
+func (c *contender) memory() (resident, anonymous int) {
 	for _, cmd := range c.running {
 		data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
 		for line := range strings.Lines(string(data)) {
-			if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-				parts = append(parts, strings.TrimSpace(rest))
+			name, rest, _ := strings.Cut(line, ":")
+			kib, _ := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(rest), " kB"))
+			switch name {
+			case "VmRSS":
+				resident += kib << 10
+			case "RssAnon":
+				anonymous += kib << 10
 			}
 		}
 	}
-	return strings.Join(parts, " + ")
+	return resident, anonymous
 }
 
-// contenders writes every proxy's configuration and returns the proxies and
-// the address at which their backend will listen.
-func contenders(s settings) ([]*contender, netip.AddrPort, error) {
-	backend, err := freePort()
-	if err != nil {
-		return nil, backend, err
-	}
-	authority, err := newAuthority(s.dir)
-	if err != nil {
-		return nil, backend, err
-	}
+// contenders writes every proxy's configuration and returns the proxies.
+func (b *bench) contenders() ([]*contender, error) {
 	var all []*contender
-	add := func(name string, environ []string, command func(config string) []string) error {
-		c := &contender{name: name, environ: environ}
-		configs, listen, err := bootstraps(s, name, backend, authority)
+	id := 4000
+	if b.envoy != "" {
+		c, err := b.contender(envoyName, func(config string) []string {
+			id++
+			return []string{b.envoy, "-c", config, "--concurrency", "1", "--base-id", strconv.Itoa(id), "-l", "error"}
+		})
 		if err != nil {
-			return err
-		}
-		c.listen = listen
-		for _, config := range configs {
-			c.commands = append(c.commands, command(config))
+			return nil, err
 		}
 		all = append(all, c)
-		return nil
 	}
-	if s.envoy != "" {
-		id := 0
-		if err := add("envoy", nil, func(config string) []string {
-			id++
-			return []string{s.envoy, "-c", config, "--concurrency", "1", "--base-id", strconv.Itoa(4000 + id), "-l", "error"}
-		}); err != nil {
-			return nil, backend, err
-		}
-	}
-	if s.tulle != "" {
-		if err := add("tulle", []string{"GOMAXPROCS=1"}, func(config string) []string {
-			return []string{s.tulle, "proxy", "-c", config}
-		}); err != nil {
-			return nil, backend, err
-		}
-	}
-	if s.nginx != "" && s.scenario == "h1" {
-		c := &contender{name: "nginx"}
-		if c.listen, err = freePort(); err != nil {
-			return nil, backend, err
-		}
-		config, err := write(s.dir, "nginx.conf", nginxConfig(s.dir, c.listen, backend))
+	if b.tulle != "" {
+		c, err := b.contender(tulleName, func(config string) []string {
+			if filepath.Base(b.tulle) == "tulle" {
+				return []string{b.tulle, "proxy", "-c", config}
+			}
+			return []string{b.tulle, "-c", config}
+		})
 		if err != nil {
-			return nil, backend, err
+			return nil, err
 		}
-		c.commands = [][]string{{s.nginx, "-c", config}}
+		c.environ = []string{"GOMAXPROCS=1"}
+		if b.scenario.gcTrace {
+			c.environ = append(c.environ, "GODEBUG=gctrace=1")
+		}
 		all = append(all, c)
 	}
 	if len(all) == 0 {
-		return nil, backend, errors.New("no contender: give -tulle or -envoy")
+		return nil, errors.New("no contender: give -tulle or -envoy")
 	}
-	return all, backend, nil
+	for _, name := range b.scenario.peers {
+		program := map[string]string{nginxName: b.nginx, haproxyName: b.haproxy}[name]
+		if program == "" {
+			continue
+		}
+		c, err := b.peer(name, program)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// contender is a proxy that reads Envoy's bootstraps.
+func (b *bench) contender(name string, command func(config string) []string) (*contender, error) {
+	c := &contender{name: name}
+	ports, err := freePorts(1 + b.scenario.shape.sidecars)
+	if err != nil {
+		return nil, err
+	}
+	c.listen, c.admin = ports[0], ports[1:]
+	configs, err := b.scenario.shape.bootstraps(c.listen, c.admin, b.backends, b.authority)
+	if err != nil {
+		return nil, err
+	}
+	for i, config := range configs {
+		text, err := encode(config)
+		if err != nil {
+			return nil, err
+		}
+		path := filepath.Join(b.dir, fmt.Sprintf("%s-%d.json", name, i))
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+		c.commands = append(c.commands, command(path))
+	}
+	return c, nil
+}
+
+// peer is nginx or haproxy set up for the same work.
+func (b *bench) peer(name, program string) (*contender, error) {
+	c := &contender{name: name, optional: true}
+	ports, err := freePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	c.listen = ports[0]
+	s, to := b.scenario.shape, b.backends[0]
+	add := func(listen, to netip.AddrPort, down, up bool) error {
+		n := len(c.commands)
+		text, args := s.nginxConfig(b.dir, n, listen, to, down, up, b.authority), []string{program, "-c"}
+		if name == haproxyName {
+			text, args = s.haproxyConfig(listen, to, down, up, b.authority), []string{program, "-db", "-f"}
+		}
+		path := filepath.Join(b.dir, fmt.Sprintf("%s-%d.conf", name, n))
+		c.commands = append(c.commands, append(args, path))
+		return os.WriteFile(path, []byte(text), 0o600)
+	}
+	if s.sidecars == 2 {
+		return c, errors.Join(add(ports[1], to, true, false), add(c.listen, ports[1], false, true))
+	}
+	return c, add(c.listen, to, s.tls, false)
 }
 
 // freePort asks the kernel for a port that is free now.
 func freePort() (netip.AddrPort, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ports, err := freePorts(1)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).AddrPort(), nil
+	return ports[0], nil
+}
+
+// freePorts are free together.
+func freePorts(n int) ([]netip.AddrPort, error) {
+	var all []netip.AddrPort
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		all = append(all, l.Addr().(*net.TCPAddr).AddrPort())
+	}
+	return all, nil
 }

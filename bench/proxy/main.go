@@ -1,156 +1,188 @@
 // Command proxy measures proxies side by side in one run: the same work, the
-// same Envoy bootstrap for Envoy and tulle, rounds interleaved, the proxy on
-// one processor and the load loop on another. The figure is the proxy's CPU
-// time per request; the claim is the ratio to Envoy in the same run.
+// same Envoy bootstrap for Envoy and tulle, samples interleaved, the proxies on
+// one processor and the load on another. The figure is what the work costs the
+// proxy, in CPU time or memory; the claim is the ratio to Envoy in the same run.
 //
-//	go run ./proxy -tulle ../bin/tulle -envoy PATH [-nginx PATH] [-rounds 3] [-seconds 5] [-scenario h1|mtls]
+//	go run ./proxy -tulle ../bin/tulle-proxy -envoy PATH [-rounds 3] [-seconds 5s] [SCENARIO...]
+//
+// scenario.go is the list of what is measured, loop is the load.
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/tullemesh/tulle/bench/proxy/loop"
-	"golang.org/x/sys/unix"
 )
 
 type settings struct {
-	tulle, envoy, nginx string
-	rounds              int
-	seconds             time.Duration
-	scenario            string
-	rates               []float64
-	dir                 string
+	tulle, envoy, nginx, haproxy string
+	rounds                       int
+	length                       time.Duration
+	connections                  int
+	results, profile             string
+	foreignMax                   float64
+}
+
+// bench is one scenario's run.
+type bench struct {
+	settings
+	scenario  scenario
+	dir       string
+	authority *authority
+	listeners []*loop.Backend
+	backends  []netip.AddrPort
 }
 
 func main() {
 	var s settings
-	flag.StringVar(&s.tulle, "tulle", "../bin/tulle", "tulle binary")
+	flag.StringVar(&s.tulle, "tulle", "../bin/tulle-proxy", "tulle-proxy or tulle binary; empty: left out")
 	flag.StringVar(&s.envoy, "envoy", "", "Envoy binary; empty: left out")
 	flag.StringVar(&s.nginx, "nginx", "", "nginx binary; empty: left out")
+	flag.StringVar(&s.haproxy, "haproxy", "", "haproxy binary; empty: left out")
 	flag.IntVar(&s.rounds, "rounds", 3, "rounds; the median counts")
-	flag.DurationVar(&s.seconds, "seconds", 5*time.Second, "length of one sample")
-	flag.StringVar(&s.scenario, "scenario", "h1", "h1: one plaintext proxy; mtls: two proxies with mutual TLS between them")
+	flag.DurationVar(&s.length, "seconds", 5*time.Second, "length of one sample")
+	flag.IntVar(&s.connections, "connections", idleConnections, "idle connections")
+	flag.StringVar(&s.results, "results", "", "folder for the record of the run; empty: none is kept")
+	flag.StringVar(&s.profile, "profile", "", "folder for profiles in place of figures; empty: figures")
+	flag.Float64Var(&s.foreignMax, "foreign", 0.2, "a sample is taken again, twice at most, when others had more than this share of the proxies' processor")
 	flag.Parse()
-	s.rates = []float64{1000, 5000, 0}
-	if err := run(s); err != nil {
+	if err := errors.Join(pin(), run(s, flag.Args())); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
 	}
 }
 
-// sample is one contender's figure at one rate.
-type sample struct {
-	micros   float64
-	rps      float64
-	p50, p99 time.Duration
+func run(s settings, names []string) error {
+	all := scenarios()
+	var known []string
+	for _, sc := range all {
+		known = append(known, sc.name)
+	}
+	if len(names) == 0 {
+		names = known
+	}
+	r := newRecord(s)
+	for _, name := range names {
+		i := slices.Index(known, name)
+		if i < 0 {
+			return fmt.Errorf("no scenario %q; there are %q", name, known)
+		}
+		t, err := measure(s, all[i])
+		if err != nil {
+			return fmt.Errorf("scenario %s: %w", name, err)
+		}
+		if s.profile == "" {
+			fmt.Println(t.markdown())
+			r.Tables = append(r.Tables, t)
+		}
+	}
+	if s.profile != "" {
+		return nil
+	}
+	return r.save(s.results)
 }
 
-func run(s settings) error {
-	dir, err := os.MkdirTemp("", "tulle-bench")
-	if err != nil {
-		return err
+// measure runs one scenario.
+func measure(s settings, sc scenario) (*table, error) {
+	b := &bench{settings: s, scenario: sc}
+	var err error
+	if b.dir, err = os.MkdirTemp("", "tulle-bench"); err != nil {
+		return nil, err
 	}
-	defer os.RemoveAll(dir)
-	s.dir = dir
-	contenders, backend, err := contenders(s)
+	defer os.RemoveAll(b.dir)
+	if b.authority, err = newAuthority(b.dir); err != nil {
+		return nil, err
+	}
+	for n := range sc.shape.backends() {
+		l, err := loop.Listen(n)
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		b.listeners, b.backends = append(b.listeners, l), append(b.backends, l.Addr())
+	}
+	all, err := b.contenders()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() {
-		for _, c := range contenders {
+		for _, c := range all {
 			c.stop()
 		}
 	}()
-	for _, c := range contenders {
-		if err := c.start(); err != nil {
-			return err
+	if s.profile != "" {
+		return nil, b.profiles(all)
+	}
+	return b.rounds(all)
+}
+
+// rounds takes every row's sample of every contender in turn, in the opposite
+// order every other round.
+func (b *bench) rounds(all []*contender) (*table, error) {
+	t := newTable(b.scenario, b.settings)
+	running := all[:0:0]
+	for _, c := range all {
+		switch err := c.start(b.dir); {
+		case err == nil:
+			running = append(running, c)
+		case c.optional:
+			t.Notes = append(t.Notes, c.name+" is left out: "+strings.Join(strings.Fields(err.Error()), " "))
+			c.stop()
+		default:
+			return nil, err
+		}
+		if b.scenario.fresh {
+			c.stop()
 		}
 	}
-	runtime.LockOSThread()
-	pin(0)
-	results := map[string]map[float64][]sample{}
-	for range s.rounds {
-		for _, rate := range s.rates {
-			for _, c := range contenders {
-				got, err := measure(c, backend, rate, s.seconds)
+	for round := range b.settings.rounds {
+		for i := range b.scenario.rows {
+			for _, c := range running {
+				got, err := b.sample(b.scenario.rows[i], c)
 				if err != nil {
-					return fmt.Errorf("%s at %s: %w", c.name, rateName(rate), err)
+					return nil, fmt.Errorf("%s, %s: %w\n%s", c.name, b.scenario.rows[i].name, err, tail(c.logged()))
 				}
-				if results[c.name] == nil {
-					results[c.name] = map[float64][]sample{}
-				}
-				results[c.name][rate] = append(results[c.name][rate], got)
+				t.add(i, c.name, got)
 			}
 		}
+		fmt.Fprintf(os.Stderr, "%s: round %d of %d\n", b.scenario.name, round+1, b.settings.rounds)
+		slices.Reverse(running)
 	}
-	report(s, contenders, results)
-	return nil
+	return t, nil
 }
 
-// pin puts the calling thread on one processor where there are several.
-func pin(cpu int) {
-	if runtime.NumCPU() < 2 {
-		return
-	}
-	var set unix.CPUSet
-	set.Set(cpu)
-	_ = unix.SchedSetaffinity(0, &set)
-}
-
-func measure(c *contender, backend netip.AddrPort, rate float64, length time.Duration) (sample, error) {
-	before := c.cpu()
-	res, err := loop.Run(loop.Load{Target: c.listen, Backend: backend, Body: 1024, Connections: 64, Rate: rate, For: length, Head: []byte(requestHead)})
-	if err != nil {
-		return sample{}, err
-	}
-	spent := c.cpu() - before
-	return sample{micros: float64(spent.Microseconds()) / float64(res.Done), rps: res.Rate(), p50: res.P50, p99: res.P99}, nil
-}
-
-const requestHead = "GET /api/v1/items/42?x=1 HTTP/1.1\r\nHost: svc.default.svc.cluster.local\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\nx-tenant: blue\r\ncookie: session=0123456789abcdef\r\n\r\n"
-
-func rateName(rate float64) string {
-	if rate == 0 {
-		return "saturated"
-	}
-	return fmt.Sprintf("%g rps", rate)
-}
-
-func report(s settings, contenders []*contender, results map[string]map[float64][]sample) {
-	fmt.Printf("scenario %s, %d rounds of %s, 64 keep-alive connections, 1 KiB answers; median CPU per request\n\n", s.scenario, s.rounds, s.seconds)
-	fmt.Printf("%-10s %-10s %12s %10s %10s %10s %10s\n", "rate", "proxy", "CPU µs/req", "× Envoy", "rps", "p50 µs", "p99 µs")
-	for _, rate := range s.rates {
-		for _, c := range contenders {
-			m := median(results[c.name][rate])
-			ratio := "-"
-			if e, ok := results["envoy"]; ok {
-				ratio = fmt.Sprintf("%.2f", m.micros/median(e[rate]).micros)
+// sample takes a sample, and again when others disturbed it.
+func (b *bench) sample(r row, c *contender) (sample, error) {
+	var best sample
+	for attempt := range 3 {
+		if b.scenario.fresh {
+			if err := c.start(b.dir); err != nil {
+				return sample{}, err
 			}
-			fmt.Printf("%-10s %-10s %12.1f %10s %10.0f %10d %10d\n", rateName(rate), c.name, m.micros, ratio, m.rps, m.p50.Microseconds(), m.p99.Microseconds())
+		}
+		got, err := r.probe(b, c)
+		if b.scenario.fresh {
+			c.stop()
+		}
+		if err != nil {
+			return sample{}, err
+		}
+		if attempt == 0 || got.Foreign < best.Foreign {
+			best = got
+		}
+		if best.Foreign <= b.foreignMax {
+			break
 		}
 	}
-	fmt.Println()
-	for _, c := range contenders {
-		fmt.Printf("%-10s RSS %s\n", c.name, c.memory())
-	}
+	return best, nil
 }
 
-func median(all []sample) sample {
-	sorted := slices.Clone(all)
-	slices.SortFunc(sorted, func(a, b sample) int { return int(a.micros*1000) - int(b.micros*1000) })
-	return sorted[len(sorted)/2]
-}
-
-// write puts text into a file of the run's folder and returns its path.
-func write(dir, name, text string) (string, error) {
-	path := filepath.Join(dir, name)
-	return path, os.WriteFile(path, []byte(strings.TrimLeft(text, "\n")), 0o600)
-}
+// tail is the end of a log.
+func tail(log string) string { return log[max(0, len(log)-2000):] }

@@ -1,40 +1,66 @@
-// Package loop is one busy-polling event loop that plays HTTP/1.1 client and
-// backend at once, so that neither ever sleeps and a proxy between them pays
-// for no wake-up but its own. Run drives it at a constant rate (open loop:
-// latency counts from the intended time) or saturated. Linux only; the
-// goroutine that calls Run should be alone on its processor.
+// Package loop is one busy-polling event loop that plays client and backend at
+// once, so that neither ever sleeps and a proxy between them pays for no
+// wake-up but its own. It speaks HTTP/1.1 (http1.go), HTTP/2 (http2.go) and
+// plain TCP (tcp.go).
+//
+// Run drives it at a constant rate or saturated. At a constant rate the loop is
+// open: every request has its intended time, latency counts from then, and a
+// request that had to wait for its connection waited in the measured time (no
+// coordinated omission). Percentiles are exact: every latency is kept.
+// Linux only; the goroutine that calls Run should be alone on its processor.
 package loop
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
+// Protocol is what the loop speaks, on both sides.
+type Protocol int
+
+// The protocols.
+const (
+	HTTP1 Protocol = iota
+	HTTP2          // prior knowledge; gRPC-shaped calls
+	Bulk           // TCP: the backend sends as fast as it can
+	Short          // TCP: connect, one byte there, 64 back, close
+)
+
 // Load says what to send.
 type Load struct {
-	// Target is the proxy's listener, Backend the address at which the loop
-	// itself answers every request with Body bytes.
-	Target, Backend netip.AddrPort
-	Body            int
-	Connections     int
-	// Rate is in requests per second over all connections; 0: saturated, one
-	// request in flight on each connection.
+	Protocol Protocol
+	// Target is the proxy's listener. The loop itself answers at Backends.
+	Target   netip.AddrPort
+	Backends []*Backend
+	// Connections are open at once. Streams is how many requests are in flight
+	// on each at once: 1 for HTTP/1.1.
+	Connections, Streams int
+	// Upload and Body are the bytes of a request's and of an answer's body;
+	// for HTTP/2 of one gRPC message without its five bytes of framing.
+	Upload, Body int
+	// Messages is how many messages an HTTP/2 answer has: 1 is unary.
+	Messages int
+	// Rate is in requests per second over all connections; 0: saturated.
 	Rate float64
 	For  time.Duration
-	// Head is the request, complete with its empty line.
-	Head []byte
+	// Hosts are the names that requests call, in turn by connection.
+	Hosts []string
+	// Begin is called when all connections are open and warm, End when the time
+	// is over. With Hold the backend answers no request after the warm-up, and
+	// End is called when it has seen every connection's streams.
+	Begin, End func()
+	Hold       bool
 }
 
-// Result is what came back.
+// Result is what came back between Begin and End.
 type Result struct {
 	Done, Failed             int
+	Bytes                    int64 // of answers' bodies
 	Seconds                  float64
 	P50, P90, P99, P999, Max time.Duration
 }
@@ -42,124 +68,229 @@ type Result struct {
 // Rate is the completed requests per second.
 func (r Result) Rate() float64 { return float64(r.Done) / r.Seconds }
 
-type client struct {
-	fd    int
+// patience is how long the loop waits for what should come at once.
+const patience = 10 * time.Second
+
+// handler is one file descriptor's work.
+type handler interface{ ready(events uint32) error }
+
+// lane carries one request at a time: an HTTP/1.1 connection, or one of the
+// streams that may be open on an HTTP/2 connection.
+type lane struct {
+	via   interface{ send(*lane) error }
 	busy  bool
 	start time.Time
-	head  []byte
-	need  int // body bytes outstanding; -1: the head is not complete
 	queue []time.Time
 }
 
-type server struct {
-	fd   int
-	have []byte
-}
-
 type loop struct {
-	load      Load
-	epoll     int
-	listen    int
-	clients   map[int]*client
-	order     []*client
-	servers   map[int]*server
-	answer    []byte
-	latency   []time.Duration
-	failed    int
-	scratch   []byte
-	saturated bool
+	load     Load
+	epoll    int
+	handlers []handler // by file descriptor
+	lanes    []*lane
+	dirty    []*h2conn // have something to write at the end of this turn
+	spare    []*h2conn
+	scratch  []byte
+	events   []unix.EpollEvent
+	bytes    int64
+	latency  []time.Duration
+	failed   int
+	answered int // requests that the backend has seen
+
+	measuring bool
+	end       time.Time
 }
 
 // Run sends the load and returns when its time is over and what is in flight
 // has come back, at most two seconds later.
 func Run(load Load) (Result, error) {
-	l := &loop{load: load, clients: map[int]*client{}, servers: map[int]*server{}, scratch: make([]byte, 64<<10), saturated: load.Rate == 0}
-	head := "HTTP/1.1 200 OK\r\nserver: tiny\r\ncontent-type: text/plain\r\ndate: Sat, 21 Nov 2026 12:00:00 GMT\r\ncontent-length: " + strconv.Itoa(load.Body) + "\r\n\r\n"
-	l.answer = append([]byte(head), bytes.Repeat([]byte{'x'}, load.Body)...)
-	if err := l.open(); err != nil {
-		l.close()
-		return Result{}, err
+	load.Streams, load.Messages = max(load.Streams, 1), max(load.Messages, 1)
+	if len(load.Hosts) == 0 {
+		load.Hosts = []string{"svc.default.svc.cluster.local"}
 	}
+	l := &loop{load: load, epoll: -1, scratch: make([]byte, 256<<10), events: make([]unix.EpollEvent, 512)}
 	defer l.close()
-	begin := time.Now()
-	if err := l.drive(begin); err != nil {
+	if err := l.open(); err != nil {
 		return Result{}, err
 	}
-	return l.result(time.Since(begin)), nil
+	if err := l.warm(); err != nil {
+		return Result{}, fmt.Errorf("warm-up: %w", err)
+	}
+	return l.measure()
 }
 
+// open binds the backends and connects the clients.
 func (l *loop) open() error {
 	var err error
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return err
 	}
-	if l.listen, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
-		return err
-	}
-	if err := unix.SetsockoptInt(l.listen, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-		return err
-	}
-	if err := errors.Join(unix.Bind(l.listen, sockaddr(l.load.Backend)), unix.Listen(l.listen, 4096), l.watch(l.listen)); err != nil {
-		return fmt.Errorf("backend at %s: %w", l.load.Backend, err)
-	}
-	for range l.load.Connections {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
+	for _, b := range l.load.Backends {
+		if err := l.add(b.fd, &acceptor{l, b.fd}); err != nil {
 			return err
 		}
-		c := &client{fd: fd}
-		l.clients[fd] = c
-		l.order = append(l.order, c)
-		if err := unix.Connect(fd, sockaddr(l.load.Target)); err != nil {
+	}
+	for i := range l.load.Connections {
+		if err := l.client(i); err != nil {
 			return fmt.Errorf("connect %s: %w", l.load.Target, err)
-		}
-		if err := errors.Join(unix.SetNonblock(fd, true), unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1), l.watch(fd)); err != nil {
-			return err
 		}
 	}
 	return nil
 }
 
-func (l *loop) close() {
-	for fd := range l.clients {
-		_ = unix.Close(fd)
+func (l *loop) client(i int) error {
+	host := l.load.Hosts[i%len(l.load.Hosts)]
+	if l.load.Protocol == Short {
+		l.lanes = append(l.lanes, &lane{via: (*dialer)(l)})
+		return nil
 	}
-	for fd := range l.servers {
-		_ = unix.Close(fd)
+	fd, err := l.dial()
+	if err != nil {
+		return err
 	}
-	_ = unix.Close(l.listen)
-	_ = unix.Close(l.epoll)
+	c := conn{loop: l, fd: fd}
+	switch l.load.Protocol {
+	case HTTP2:
+		h := newH2Client(c, host)
+		for range l.load.Streams {
+			l.lanes = append(l.lanes, &lane{via: h})
+		}
+		return l.add(fd, h)
+	case Bulk:
+		h := &sink{conn: c}
+		l.lanes = append(l.lanes, &lane{via: h})
+		return l.add(fd, h)
+	default:
+		h := &h1client{conn: c, request: h1request(host, l.load.Upload)}
+		lane := &lane{via: h}
+		h.lane = lane
+		l.lanes = append(l.lanes, lane)
+		return l.add(fd, h)
+	}
 }
 
-func (l *loop) watch(fd int) error {
-	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
+func (l *loop) dial() (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := errors.Join(unix.Connect(fd, sockaddr(l.load.Target)), unix.SetNonblock(fd, true), unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)); err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 }
 
-// drive is the loop itself.
-func (l *loop) drive(begin time.Time) error {
-	end := begin.Add(l.load.For)
-	total := int(l.load.Rate * l.load.For.Seconds())
-	sent := 0
-	if l.saturated {
-		for _, c := range l.order {
-			if err := l.send(c, begin); err != nil {
-				return err
-			}
+func (l *loop) add(fd int, h handler) error {
+	for len(l.handlers) <= fd {
+		l.handlers = append(l.handlers, nil)
+	}
+	l.handlers[fd] = h
+	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
+}
+
+// drop closes a descriptor that the loop need not know any longer.
+func (l *loop) drop(fd int) {
+	l.handlers[fd] = nil
+	_ = unix.Close(fd)
+}
+
+func (l *loop) close() {
+	for fd, h := range l.handlers {
+		if _, ours := h.(*acceptor); h != nil && !ours {
+			_ = unix.Close(fd)
 		}
 	}
-	events := make([]unix.EpollEvent, 512)
-	for {
+	if l.epoll >= 0 {
+		_ = unix.Close(l.epoll)
+	}
+}
+
+// warm sends one request on every lane, so that every connection on the way is
+// open and every buffer has its size; one on every connection with Hold, which
+// is about what the streams need.
+func (l *loop) warm() error {
+	if l.load.Protocol == Bulk {
+		return nil
+	}
+	step := 1
+	if l.load.Hold {
+		step = l.load.Streams
+	}
+	want := 0
+	for i := 0; i < len(l.lanes); i += step {
+		want++
+		if err := l.send(l.lanes[i], time.Now()); err != nil {
+			return err
+		}
+	}
+	for deadline := time.Now().Add(patience); len(l.latency)+l.failed < want; {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d of %d requests were answered in %s", len(l.latency), want, patience)
+		}
+		if err := l.turn(); err != nil {
+			return err
+		}
+	}
+	if l.failed > 0 {
+		return fmt.Errorf("%d of %d requests failed", l.failed, want)
+	}
+	return nil
+}
+
+func (l *loop) measure() (Result, error) {
+	l.latency, l.bytes, l.answered, l.measuring = make([]time.Duration, 0, 1<<20), 0, 0, true
+	if l.load.Begin != nil {
+		l.load.Begin()
+	}
+	begin := time.Now()
+	l.end = begin.Add(l.load.For)
+	var err error
+	switch {
+	case l.load.Hold:
+		err = l.hold()
+	case l.load.Rate == 0:
+		err = l.saturate(begin)
+	default:
+		err = l.pace(begin)
+	}
+	took := time.Since(begin)
+	if l.load.End != nil {
+		l.load.End()
+	}
+	return l.result(took), err
+}
+
+func (l *loop) saturate(begin time.Time) error {
+	for _, c := range l.lanes {
+		if err := l.send(c, begin); err != nil {
+			return err
+		}
+	}
+	for time.Now().Before(l.end) {
+		if err := l.turn(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pace sends each request at its intended time, on the lanes in turn, and lets
+// it wait for its lane when that is busy.
+func (l *loop) pace(begin time.Time) error {
+	total := int(l.load.Rate * l.load.For.Seconds())
+	for sent := 0; len(l.latency)+l.failed < total; {
 		now := time.Now()
-		for !l.saturated && sent < total {
+		for sent < total {
 			due := begin.Add(time.Duration(float64(sent) / l.load.Rate * 1e9))
 			if due.After(now) {
 				break
 			}
-			c := l.order[sent%len(l.order)]
+			c := l.lanes[sent%len(l.lanes)]
 			sent++
 			if c.busy {
 				c.queue = append(c.queue, due)
@@ -167,135 +298,85 @@ func (l *loop) drive(begin time.Time) error {
 				return err
 			}
 		}
-		switch {
-		case l.saturated && now.After(end), now.After(end.Add(2 * time.Second)):
-			return nil
-		case !l.saturated && len(l.latency)+l.failed >= total:
+		if now.After(l.end.Add(2 * time.Second)) {
 			return nil
 		}
-		n, err := unix.EpollWait(l.epoll, events, 0)
-		if err != nil && !errors.Is(err, unix.EINTR) {
+		if err := l.turn(); err != nil {
 			return err
 		}
-		for _, e := range events[:max(n, 0)] {
-			if err := l.ready(int(e.Fd), end); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-func (l *loop) ready(fd int, end time.Time) error {
-	if fd == l.listen {
-		return l.accept()
-	}
-	if s, ok := l.servers[fd]; ok {
-		return l.serve(s)
-	}
-	c := l.clients[fd]
-	done, err := l.receive(c)
-	if err != nil || !done {
-		return err
-	}
-	now := time.Now()
-	l.latency = append(l.latency, now.Sub(c.start))
-	c.busy = false
-	if l.saturated {
-		if now.Before(end) {
-			return l.send(c, now)
-		}
-		return nil
-	}
-	if len(c.queue) > 0 {
-		due := c.queue[0]
-		c.queue = c.queue[1:]
-		return l.send(c, due)
 	}
 	return nil
 }
 
-func (l *loop) send(c *client, due time.Time) error {
-	c.start, c.busy, c.need, c.head = due, true, -1, c.head[:0]
-	_, err := unix.Write(c.fd, l.load.Head)
-	return err
-}
-
-func (l *loop) receive(c *client) (bool, error) {
-	n, err := unix.Read(c.fd, l.scratch)
-	if errors.Is(err, unix.EAGAIN) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	if n == 0 {
-		return false, errors.New("the proxy closed a connection")
-	}
-	if c.need >= 0 {
-		c.need -= n
-		return c.need <= 0, nil
-	}
-	c.head = append(c.head, l.scratch[:n]...)
-	i := bytes.Index(c.head, []byte("\r\n\r\n"))
-	if i < 0 {
-		return false, nil
-	}
-	if !bytes.HasPrefix(c.head, []byte("HTTP/1.1 200")) {
-		return false, fmt.Errorf("answer %q", c.head[:min(len(c.head), 40)])
-	}
-	length, err := contentLength(c.head[:i])
-	if err != nil {
-		return false, err
-	}
-	c.need = length - (len(c.head) - i - 4)
-	return c.need <= 0, nil
-}
-
-func contentLength(head []byte) (int, error) {
-	_, rest, ok := bytes.Cut(bytes.ToLower(head), []byte("\r\ncontent-length:"))
-	if !ok {
-		return 0, errors.New("answer without content-length")
-	}
-	value, _, _ := bytes.Cut(rest, []byte("\r\n"))
-	return strconv.Atoi(string(bytes.TrimSpace(value)))
-}
-
-func (l *loop) accept() error {
-	for {
-		fd, _, err := unix.Accept4(l.listen, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-		if err != nil {
-			return nil //nolint:nilerr // EAGAIN: the queue is empty
-		}
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
-			return err
-		}
-		l.servers[fd] = &server{fd: fd}
-		if err := l.watch(fd); err != nil {
+// hold opens every lane's request and waits until the backend has them all.
+func (l *loop) hold() error {
+	for _, c := range l.lanes {
+		if err := l.send(c, time.Now()); err != nil {
 			return err
 		}
 	}
+	for deadline := time.Now().Add(patience); l.answered < len(l.lanes); {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the backend saw %d of %d streams in %s", l.answered, len(l.lanes), patience)
+		}
+		if err := l.turn(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (l *loop) serve(s *server) error {
-	n, err := unix.Read(s.fd, l.scratch)
-	if errors.Is(err, unix.EAGAIN) {
+// turn handles what is ready and then writes what that asked for.
+func (l *loop) turn() error {
+	n, err := unix.EpollWait(l.epoll, l.events, 0)
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		return err
+	}
+	for _, e := range l.events[:max(n, 0)] {
+		if h := l.handlers[e.Fd]; h != nil {
+			if err := h.ready(e.Events); err != nil {
+				return err
+			}
+		}
+	}
+	due := l.dirty
+	l.dirty, l.spare = l.spare[:0], due
+	for _, c := range due {
+		c.dirty = false
+		if err := c.pump(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *loop) send(c *lane, due time.Time) error {
+	c.start, c.busy = due, true
+	return c.via.send(c)
+}
+
+// finish records an answer and sends what waited for the lane.
+func (l *loop) finish(c *lane, ok bool) error {
+	now := time.Now()
+	if ok {
+		l.latency = append(l.latency, now.Sub(c.start))
+	} else {
+		l.failed++
+	}
+	c.busy = false
+	switch {
+	case !l.measuring || l.load.Hold:
 		return nil
-	}
-	if n <= 0 {
-		delete(l.servers, s.fd)
-		return unix.Close(s.fd)
-	}
-	s.have = append(s.have, l.scratch[:n]...)
-	for {
-		i := bytes.Index(s.have, []byte("\r\n\r\n"))
-		if i < 0 {
-			return nil
+	case l.load.Rate == 0:
+		if now.Before(l.end) {
+			return l.send(c, now)
 		}
-		if _, err := unix.Write(s.fd, l.answer); err != nil {
-			return err
-		}
-		s.have = s.have[:copy(s.have, s.have[i+4:])]
+	case len(c.queue) > 0:
+		due := c.queue[0]
+		c.queue = c.queue[:copy(c.queue, c.queue[1:])]
+		return l.send(c, due)
 	}
+	return nil
 }
 
 func (l *loop) result(took time.Duration) Result {
@@ -306,5 +387,133 @@ func (l *loop) result(took time.Duration) Result {
 		}
 		return l.latency[min(int(q*float64(len(l.latency))), len(l.latency)-1)]
 	}
-	return Result{Done: len(l.latency), Failed: l.failed, Seconds: took.Seconds(), P50: at(.5), P90: at(.9), P99: at(.99), P999: at(.999), Max: at(1)}
+	return Result{Done: len(l.latency), Failed: l.failed, Bytes: l.bytes, Seconds: took.Seconds(),
+		P50: at(.5), P90: at(.9), P99: at(.99), P999: at(.999), Max: at(1)}
+}
+
+// conn is a socket with what the kernel has not taken yet.
+type conn struct {
+	loop    *loop
+	fd      int
+	out     []byte
+	blocked bool // EPOLLOUT is asked for
+}
+
+// errClosed is what a connection ends with that the proxy closed.
+var errClosed = errors.New("the proxy closed a connection")
+
+// read returns what is there, in the loop's scratch buffer; nothing at the
+// moment is nil.
+func (c *conn) read() ([]byte, error) {
+	n, err := unix.Read(c.fd, c.loop.scratch)
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case n == 0:
+		return nil, errClosed
+	}
+	return c.loop.scratch[:n], nil
+}
+
+// write sends p, which must not change until it is sent, when nothing waits
+// before it, and else puts it behind that.
+func (c *conn) write(p []byte) error {
+	if len(c.out) > 0 {
+		c.out = append(c.out, p...)
+		return nil
+	}
+	c.out = p[:len(p):len(p)]
+	return c.flush()
+}
+
+func (c *conn) flush() error {
+	for len(c.out) > 0 {
+		n, err := unix.Write(c.fd, c.out)
+		if errors.Is(err, unix.EAGAIN) {
+			return c.want(true)
+		}
+		if err != nil {
+			return err
+		}
+		c.out = c.out[n:]
+	}
+	return c.want(false)
+}
+
+func (c *conn) want(writable bool) error {
+	if c.blocked == writable {
+		return nil
+	}
+	c.blocked = writable
+	events := uint32(unix.EPOLLIN)
+	if writable {
+		events |= unix.EPOLLOUT
+	}
+	return unix.EpollCtl(c.loop.epoll, unix.EPOLL_CTL_MOD, c.fd, &unix.EpollEvent{Events: events, Fd: int32(c.fd)})
+}
+
+// Backend is a listening socket of the backend. It stays open between loads,
+// so that nobody else gets its port.
+type Backend struct {
+	fd int
+	at netip.AddrPort
+}
+
+// Listen binds a backend at a port that the kernel chooses, of 127.0.0.1+n.
+func Listen(n int) (*Backend, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	ip := netip.AddrFrom4([4]byte{127, 0, 0, byte(1 + n)})
+	err = errors.Join(unix.Bind(fd, sockaddr(netip.AddrPortFrom(ip, 0))), unix.Listen(fd, 4096))
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("backend at %s: %w", ip, err)
+	}
+	bound, err := unix.Getsockname(fd)
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return &Backend{fd, netip.AddrPortFrom(ip, uint16(bound.(*unix.SockaddrInet4).Port))}, nil
+}
+
+// Addr is where the backend listens.
+func (b *Backend) Addr() netip.AddrPort { return b.at }
+
+// Close ends the backend.
+func (b *Backend) Close() error { return unix.Close(b.fd) }
+
+// acceptor takes a backend's connections.
+type acceptor struct {
+	loop *loop
+	fd   int
+}
+
+func (a *acceptor) ready(uint32) error {
+	for {
+		fd, _, err := unix.Accept4(a.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		if err != nil {
+			return nil //nolint:nilerr // EAGAIN: the queue is empty
+		}
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+			return err
+		}
+		c := conn{loop: a.loop, fd: fd}
+		var h handler
+		switch a.loop.load.Protocol {
+		case HTTP2:
+			h = newH2Server(c)
+		case Bulk, Short:
+			h = &source{conn: c}
+		default:
+			h = &h1server{conn: c, answer: h1answer(a.loop.load.Body)}
+		}
+		if err := a.loop.add(fd, h); err != nil {
+			return err
+		}
+	}
 }

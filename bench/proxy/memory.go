@@ -1,0 +1,123 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/tullemesh/tulle/bench/proxy/loop"
+)
+
+func memoryAtStart(_ *bench, c *contender) (sample, error) {
+	time.Sleep(settle)
+	return inMB(c), nil
+}
+
+func inMB(c *contender) sample {
+	resident, anonymous := c.memory()
+	return sample{Cost: float64(resident) / 1e6, Note: fmt.Sprintf("%.1f MB of it anonymous", float64(anonymous)/1e6)}
+}
+
+func memoryAfterLoad(b *bench, c *contender) (sample, error) {
+	if _, err := b.load(c, http1(0), requests); err != nil {
+		return sample{}, err
+	}
+	time.Sleep(settle)
+	return inMB(c), nil
+}
+
+// idle opens many connections, each used for one request or not at all, and
+// divides what the process has grown by.
+func idle(secure, used bool) probe {
+	return func(b *bench, c *contender) (sample, error) {
+		var open []io.Closer
+		defer func() {
+			for _, o := range open {
+				_ = o.Close()
+			}
+		}()
+		dial, err := b.dialer(c, secure)
+		if err != nil {
+			return sample{}, err
+		}
+		grow := func(n int) error {
+			for range n {
+				conn, err := dial()
+				if err != nil {
+					return fmt.Errorf("after %d connections: %w", len(open), err)
+				}
+				open = append(open, conn)
+				if used {
+					if err := exchange(conn); err != nil {
+						return fmt.Errorf("on connection %d: %w", len(open), err)
+					}
+				}
+			}
+			return nil
+		}
+		const first = 32 // what the first connections bring up is not theirs
+		if err := grow(first); err != nil {
+			return sample{}, err
+		}
+		time.Sleep(settle)
+		before, _ := c.memory()
+		n := b.connections
+		if c.name == haproxyName {
+			n = min(n, haproxyConnections-2*first)
+		}
+		if err := grow(n); err != nil {
+			return sample{}, err
+		}
+		time.Sleep(settle)
+		after, _ := c.memory()
+		return sample{Cost: float64(after-before) / float64(n), Note: fmt.Sprintf("%d connections, %.1f → %.1f MB", n, float64(before)/1e6, float64(after)/1e6)}, nil
+	}
+}
+
+func (b *bench) dialer(c *contender, secure bool) (func() (net.Conn, error), error) {
+	if !secure {
+		return func() (net.Conn, error) { return net.Dial("tcp", c.listen.String()) }, nil
+	}
+	config, err := b.authority.client()
+	if err != nil {
+		return nil, err
+	}
+	return func() (net.Conn, error) { return dialTLS(c, config) }, nil
+}
+
+// exchange asks for what the proxy answers itself and reads all of the answer,
+// which is known to have no body or a short one.
+func exchange(conn net.Conn) error {
+	if _, err := io.WriteString(conn, refused); err != nil {
+		return err
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(startPatience)); err != nil {
+		return err
+	}
+	var buffer [4096]byte
+	n, err := conn.Read(buffer[:])
+	if err != nil {
+		return err
+	}
+	if !bytes.HasPrefix(buffer[:n], []byte("HTTP/1.1 40")) {
+		return errors.New("answer " + string(buffer[:min(n, 40)]))
+	}
+	return nil
+}
+
+// waiting has the backend keep every stream waiting.
+func waiting(b *bench, c *contender) (sample, error) {
+	const n = streamConns * streamsPerConn
+	var before, after int
+	_, err := loop.Run(loop.Load{Protocol: loop.HTTP2, Connections: streamConns, Streams: streamsPerConn, Upload: 64, Body: 64, Hold: true,
+		Target: c.listen, Backends: b.listeners, Hosts: b.scenario.shape.hosts(), For: b.length,
+		Begin: func() { time.Sleep(settle); before, _ = c.memory() },
+		End:   func() { time.Sleep(settle); after, _ = c.memory() }})
+	if err != nil {
+		return sample{}, err
+	}
+	return sample{Cost: float64(after-before) / n, Note: fmt.Sprintf("%.1f → %.1f MB", float64(before)/1e6, float64(after)/1e6)}, nil
+}
