@@ -64,7 +64,7 @@ type exchange struct {
 	source    Workload
 	grpc      string // the response's grpc-status, of a closed set; empty: none
 	scratch   []byte
-	rec       access.Record // for header templates and logs
+	rec       *access.Record // for header templates and logs; made when first needed
 	counted   bool
 }
 
@@ -78,11 +78,17 @@ const (
 
 // begin resets the exchange for a request whose head the driver will parse.
 func (x *exchange) begin(d *downstream, now int64) {
-	scratch := x.scratch[:0]
-	req, res := x.req, x.res
-	*x = exchange{d: d, manager: d.chain.Load().HTTP, req: req, res: res, scratch: scratch, start: now}
+	if x.d != nil {
+		x.reset()
+	}
+	x.d, x.manager, x.start = d, d.chain.Load().HTTP, now
+}
+
+// reset forgets the request and keeps the memory.
+func (x *exchange) reset() {
 	x.req.Reset()
 	x.res.Reset()
+	*x = exchange{req: x.req, res: x.res, scratch: x.scratch[:0], rec: x.rec}
 }
 
 // admit decides by the generation in force what becomes of the request.

@@ -19,15 +19,18 @@ func (x *exchange) logRequest() {
 	if len(logs) == 0 {
 		return
 	}
-	x.record(&x.rec)
+	r := x.record()
 	for i := range logs {
-		x.d.e.logs.Get(&logs[i]).Write(&x.rec)
+		x.d.e.logs.Get(&logs[i]).Write(r)
 	}
 }
 
-// record fills in what is known of the request now.
-func (x *exchange) record(r *access.Record) {
-	d := x.d
+// record is what is known of the request now.
+func (x *exchange) record() *access.Record {
+	if x.rec == nil {
+		x.rec = &access.Record{}
+	}
+	d, r := x.d, x.rec
 	end := x.end
 	if end == 0 {
 		end = d.e.clock.Now()
@@ -69,14 +72,14 @@ func (x *exchange) record(r *access.Record) {
 		r.Details = "direct_response"
 	}
 	r.Flag = x.flags()
+	return r
 }
 
 var _ router.Values = (*exchange)(nil)
 
 // AppendValue implements router.Values for header templates.
 func (x *exchange) AppendValue(dst []byte, operator, arg string) []byte {
-	x.record(&x.rec)
-	dst, _ = access.AppendOperator(dst, operator, arg, &x.rec) // the compiler refuses others
+	dst, _ = access.AppendOperator(dst, operator, arg, x.record()) // the compiler refuses others
 	return dst
 }
 

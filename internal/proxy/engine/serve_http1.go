@@ -24,6 +24,7 @@ type http1Conn struct {
 	left     *conn.Buffer // bytes behind the last message, or nil
 	nLeft    int
 	requests uint32
+	ended    int64 // when the last request did; 0: there was none
 }
 
 // http1Exchange is an exchange with what HTTP/1.x needs on both sides. It is
@@ -34,7 +35,8 @@ type http1Exchange struct {
 	h                  *http1Conn
 	reqFrame, resFrame http1.Framing
 	reqBody, resBody   http1.Body
-	trailers           message.Head
+	trailers           message.Head // of the request
+	resTrailers        message.Head
 	in, up             *conn.Buffer // request bytes; response bytes
 	nIn                int          // valid bytes of in
 	rest               []byte       // of in, behind the head
@@ -48,6 +50,8 @@ type http1Exchange struct {
 	sawResponse        bool
 	headSent           bool // of the response, to the client
 	announcedClose     bool
+	clientCloses       bool                    // it said so
+	pumping            bool                    // a side goroutine sends the request's body
 	pumpDone           atomic.Bool             // the side goroutine sent the whole request
 	pumpFailure        atomic.Pointer[Failure] // why it could not
 }
@@ -95,7 +99,11 @@ func (h *http1Conn) awaitRequest() bool {
 	if idle <= 0 {
 		idle = time.Hour // Envoy: common_http_protocol_options.idle_timeout
 	}
-	d.guard.Set(slotIdle, d.e.clock.Now()+int64(idle))
+	now := h.ended
+	if now == 0 {
+		now = d.e.clock.Now()
+	}
+	d.guard.Set(slotIdle, now+int64(idle))
 	d.state.Store(stateIdle)
 	if d.draining.Load() && h.requests > 0 {
 		return false
@@ -121,6 +129,7 @@ func (h *http1Conn) serve(x *http1Exchange) bool {
 	if err := x.readHead(); err != nil {
 		return x.refuse(err)
 	}
+	x.clientCloses = x.reqFrame.Close
 	x.reqBody.StartRequest(&x.reqFrame)
 	x.setDeadlines()
 	var ok bool
@@ -135,7 +144,11 @@ func (h *http1Conn) serve(x *http1Exchange) bool {
 		ok = x.forward()
 	}
 	expired := x.clearDeadlines()
-	x.finish(d.e.clock.Now())
+	if x.end == 0 {
+		x.end = d.e.clock.Now()
+	}
+	x.finish(x.end)
+	h.ended = x.end
 	return ok && !expired
 }
 
@@ -205,7 +218,8 @@ func (x *http1Exchange) refuse(err error) bool {
 	default:
 		return false // the client left between requests or within a head
 	}
-	x.reqFrame.Close = true
+	x.reqFrame = http1.Framing{Close: true}
+	x.reqBody.StartRequest(&x.reqFrame) // whatever was meant: nothing more is read of it
 	x.sendLocal()
 	x.finish(x.d.e.clock.Now())
 	return false
@@ -248,7 +262,7 @@ func (x *http1Exchange) sendLocal() bool {
 	// A request whose body has not been read leaves the connection unusable.
 	data, n, _ := x.reqBody.Next(x.rest)
 	_ = data
-	complete := x.reqBody.Done()
+	complete := x.requestRead()
 	persistence := x.persistence(complete)
 	x.back = http1.AppendResponse(x.back[:0], &x.res, false, persistence)
 	if string(x.req.Method) != "HEAD" {
@@ -262,13 +276,17 @@ func (x *http1Exchange) sendLocal() bool {
 		return false
 	}
 	if persistence == http1.CloseAfter {
-		if !complete {
-			x.linger()
-		}
+		x.linger(complete)
 		return false
 	}
 	x.keepRest(n)
 	return true
+}
+
+// requestRead reports whether the whole request has been read, and with it
+// nothing that is not kept.
+func (x *http1Exchange) requestRead() bool {
+	return x.reqBody.Done() && (!x.pumping || x.pumpDone.Load())
 }
 
 // persistence decides whether the connection goes on after this response.
@@ -296,13 +314,15 @@ func (x *http1Exchange) keepRest(used int) {
 }
 
 // lingerTime is how long we still read what a client sends after our last
-// answer, so that the kernel does not reset the connection before the client
-// has read it (RFC 9112 §9.6).
+// answer.
 const lingerTime = time.Second
 
-func (x *http1Exchange) linger() {
+// linger closes in stages, so that the kernel does not reset the connection
+// before the client has read our last answer (RFC 9112 §9.6). There is no need
+// when the client has said that it closes and has sent no more than one request.
+func (x *http1Exchange) linger(requestRead bool) {
 	d := x.d
-	if d.stream.CloseWrite() != nil {
+	if requestRead && x.clientCloses && len(x.rest) == 0 && x.h.nLeft == 0 || d.stream.CloseWrite() != nil {
 		return
 	}
 	_ = d.sock.SetReadDeadline(time.Now().Add(lingerTime))
@@ -331,11 +351,9 @@ func (x *http1Exchange) release() {
 	if cap(x.back) > 4*conn.BufferBytes {
 		x.back = nil
 	}
-	req, res, scratch := x.req, x.res, x.scratch
-	req.Reset()
-	res.Reset()
+	x.reset()
 	*x = http1Exchange{
-		exchange: exchange{req: req, res: res, scratch: scratch}, out: x.out, back: x.back,
-		reqBody: x.reqBody, resBody: x.resBody, trailers: x.trailers,
+		exchange: x.exchange, out: x.out, back: x.back,
+		reqBody: x.reqBody, resBody: x.resBody, trailers: x.trailers, resTrailers: x.resTrailers,
 	}
 }

@@ -16,6 +16,7 @@ import (
 func (x *http1Exchange) forward() bool {
 	if len(x.reqFrame.Upgrade) > 0 && !x.upgradeAllowed() {
 		x.fail(Failure{Kind: NotSupported, Detail: "upgrade"})
+		x.reqFrame.Close = true // what follows may be the other protocol's
 		return x.sendLocal()
 	}
 	if err := x.cluster.Begin(); err != nil {
@@ -64,7 +65,7 @@ func (x *http1Exchange) failed(f *Failure) bool {
 	x.clearDeadlines()
 	_ = x.d.sock.SetDeadline(time.Time{})
 	x.fail(*f)
-	if !x.reqBody.Done() {
+	if f.Kind == BadRequest || !x.requestRead() {
 		x.reqFrame.Close = true
 	}
 	return x.sendLocal()
@@ -97,6 +98,7 @@ func (x *http1Exchange) attempt() *Failure {
 		}
 		n, err := x.send()
 		if errors.Is(err, conn.ErrStale) {
+			x.up1.Lost(x.sent)
 			x.dropUpstream() // the next one may be good: each goes once
 			continue
 		}
@@ -112,7 +114,6 @@ func (x *http1Exchange) attempt() *Failure {
 // also waits for the answer: n of its bytes are in x.up.
 func (x *http1Exchange) send() (n int, err error) {
 	d := x.d
-	x.sent = d.e.clock.Now()
 	x.touchAt(x.sent)
 	whole := x.replayable
 	if whole {
@@ -141,6 +142,7 @@ func (x *http1Exchange) send() (n int, err error) {
 			return 0, err
 		}
 	}
+	x.pumping = true
 	d.startSide(x.pump)
 	return 0, nil
 }
@@ -235,16 +237,22 @@ func (x *http1Exchange) getConn() *Failure {
 	d, u := x.d, x.upstream
 	// A repetition trusts pooled connections less and less: where one was
 	// stale, others of its age may be.
+	now := d.e.clock.Now()
+	careful := !x.replayable || !x.idempotent() || x.attempts > 1
 	var c *cluster.Conn
-	if x.attempts < attemptsMax {
-		c = u.Reuse(!x.replayable || !x.idempotent() || x.attempts > 1, d.e.clock.Now())
+	switch {
+	case x.attempts >= attemptsMax:
+	case x.replayable && !u.Secure():
+		c = u.Take(careful, now) // send finds out whether it is good
+	default:
+		c = u.Reuse(careful, now)
 	}
 	if c == nil {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		d.cancel.Store(&cancel)
 		x.startRouteTimeout(false)
-		d.watchLeave(d.e.clock.Now())
+		d.watchLeave(now)
 		var err error
 		c, err = u.Connect(ctx, &cluster.Use{ServerName: string(withoutPort(x.req.Authority))})
 		d.cancel.Store(nil)
@@ -258,8 +266,9 @@ func (x *http1Exchange) getConn() *Failure {
 		if err != nil {
 			return connectFailure(err)
 		}
+		now = d.e.clock.Now()
 	}
-	x.up1 = c
+	x.sent, x.up1 = now, c
 	d.upstream.Store(c.Socket())
 	return nil
 }
@@ -337,7 +346,7 @@ func (x *http1Exchange) complete() bool {
 		d.interruptUpstream()
 	}
 	d.stopSide()
-	requestDone := x.reqBody.Done()
+	requestDone := x.requestRead()
 	d.responding.Store(false)
 	expired := x.clearDeadlines()
 	x.upstream.Counts.RequestOKs.Add(1)
@@ -345,7 +354,8 @@ func (x *http1Exchange) complete() bool {
 		reusable := requestDone && !expired && x.resBody.Done() && x.resBody.Kind() != http1.CloseBody && !x.resFrame.Close && !d.left.Load()
 		d.upstream.Store(nil)
 		if reusable {
-			x.up1.Release(d.e.clock.Now())
+			x.end = d.e.clock.Now()
+			x.up1.Release(x.end)
 		} else {
 			x.up1.Close()
 		}
@@ -354,10 +364,8 @@ func (x *http1Exchange) complete() bool {
 	switch {
 	case d.left.Load() || expired:
 		return false
-	case !requestDone:
-		x.linger()
-		return false
-	case x.announcedClose:
+	case !requestDone, x.announcedClose:
+		x.linger(requestDone)
 		return false
 	}
 	x.keepRest(0)

@@ -193,12 +193,13 @@ func (u *Upstream) connectFailed(err error) {
 	}
 }
 
-// Reuse takes the most recently used idle connection that is still good, or
-// nil. careful is for requests that can't be repeated: the kernel is asked in
-// any case whether the peer has closed the connection, and one that has been
-// idle for as long as the endpoint is known to close such is left to others.
-// now is the clock's.
-func (u *Upstream) Reuse(careful bool, now int64) *Conn {
+// Take takes the most recently used idle connection, or nil. careful is for
+// requests that can't be repeated: a connection that has been idle for as long
+// as the endpoint is known to close such is left to others. now is the clock's.
+//
+// The kernel is not asked whether the peer has closed it: the caller does, by
+// conn.Socket.RoundTrip, and says so by Lost.
+func (u *Upstream) Take(careful bool, now int64) *Conn {
 	for {
 		u.mu.Lock()
 		n := len(u.idle)
@@ -210,17 +211,25 @@ func (u *Upstream) Reuse(careful bool, now int64) *Conn {
 		u.idle[n-1] = nil
 		u.idle = u.idle[:n-1]
 		u.mu.Unlock()
-		age := now - c.since
 		if u.expired(c, now) {
 			c.Close()
 			continue
 		}
-		if !careful && age < int64(freshWindow) || c.Socket().Look() == conn.Quiet {
-			c.Reused = true
-			c.since = age
+		c.Reused = true
+		c.since = now - c.since
+		return c
+	}
+}
+
+// Reuse is Take with a look by the kernel: in any case when careful, else after
+// more than an instant of idleness.
+func (u *Upstream) Reuse(careful bool, now int64) *Conn {
+	for {
+		c := u.Take(careful, now)
+		if c == nil || !careful && c.since < int64(freshWindow) || c.Socket().Look() == conn.Quiet {
 			return c
 		}
-		u.aging.closed(age, now)
+		c.Lost(now)
 		c.Close()
 	}
 }
