@@ -204,8 +204,9 @@ func scoreSourceType(m *ChainMatch, c *fact.Conn) int {
 	if m.SourceType == SourceAny {
 		return 0
 	}
-	remote := c.Remote.Addr().Unmap()
-	local := remote.IsLoopback() || remote == c.Local.Addr().Unmap()
+	remote, loopback4 := c.Remote.Addr().Unmap(), netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	// Of 127.0.0.0/8 Envoy takes only this one for loopback.
+	local := remote == loopback4 || remote == netip.IPv6Loopback() || remote == c.Local.Addr().Unmap()
 	if local == (m.SourceType == SourceSameOrLoopback) {
 		return 1
 	}

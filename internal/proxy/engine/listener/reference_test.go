@@ -52,7 +52,7 @@ func lookup(left []*listener.Chain, c *fact.Conn) string {
 		transport = "tls"
 	}
 	kind := "2"
-	if r := c.Remote.Addr().Unmap(); r.IsLoopback() || r == c.Local.Addr().Unmap() {
+	if r := c.Remote.Addr().Unmap(); r.String() == "127.0.0.1" || r.String() == "::1" || r == c.Local.Addr().Unmap() {
 		kind = "1"
 	}
 	number := func(n uint16) string { return strconv.Itoa(int(n)) }
