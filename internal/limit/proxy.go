@@ -8,6 +8,18 @@ const (
 	HeadBytesMax = 60 << 10
 	// HeadFieldsMax bounds the fields of a head (Envoy: max_headers_count, 100).
 	HeadFieldsMax = 100
+	// LeadingLinesMax bounds the empty lines before a request that are skipped (RFC 9112 §2.2: at least one).
+	LeadingLinesMax = 1
+	// ConnectionFieldsMax bounds the Connection fields of a head. One is usual, and each may be a list.
+	ConnectionFieldsMax = 4
+	// ChunkDigitsMax bounds the digits of a chunk's size, leading zeros included, so that sizes stay within 60 bits.
+	ChunkDigitsMax = 15
+	// ChunkExtensionBytesMax bounds the extensions of one chunk, and ExtensionsBytesMax those of a body: many small chunks with
+	// extensions make work without data (RFC 9112 §7.1.1).
+	ChunkExtensionBytesMax = 256
+	ExtensionsBytesMax     = 64 << 10
+	// TrailerBytesMax bounds a trailer section; HeadFieldsMax bounds its fields.
+	TrailerBytesMax = 8 << 10
 	// MethodBytesMax bounds a method; the longest registered one has 17 (IANA HTTP Method Registry).
 	MethodBytesMax = 32
 	// HelloBytesMax bounds the bytes that the TLS inspector looks at. A ClientHello with post-quantum key shares takes about 2 KiB;
@@ -24,6 +36,8 @@ const (
 	LingerBytesMax = 256 << 10
 	// LabelSetsMax bounds the label sets that a proxy keeps resolved; further ones are resolved for each request.
 	LabelSetsMax = 8192
+	// PeersMax bounds the peers whose metadata is kept decoded; beyond, all are forgotten, and those in use are decoded again.
+	PeersMax = 1024
 	// AccessLogBytesMax bounds the lines that wait for one access log's sink; further ones are dropped and counted.
 	AccessLogBytesMax = 1 << 20
 )

@@ -55,17 +55,16 @@ type downstream struct {
 	begun      int64
 
 	// Owned by the serve goroutine; read by judgeAgain after known is set.
-	stream      conn.Stream
-	facts       fact.Conn
-	chain       atomic.Pointer[listener.Chain] // judgeAgain puts the newest generation's here
-	spec        *listener.Spec
-	series      seriesCache
-	peer        Workload
-	id          uint64
-	peerEncoded string // what peer was decoded from
-	peerCert    *x509.Certificate
-	tunnel      []byte // the authority of the CONNECT whose tunnel carries HTTP; nil: none
-	xfcc        []byte // made by xfccElement
+	stream   conn.Stream
+	facts    fact.Conn
+	chain    atomic.Pointer[listener.Chain] // judgeAgain puts the newest generation's here
+	spec     *listener.Spec
+	series   seriesCache
+	peer     *peer
+	id       uint64
+	peerCert *x509.Certificate
+	tunnel   []byte // the authority of the CONNECT whose tunnel carries HTTP; nil: none
+	xfcc     []byte // made by xfccElement
 
 	known    atomic.Bool // facts and chain are complete
 	state    atomic.Int32
@@ -154,7 +153,7 @@ func (d *downstream) open() bool {
 		d.refuse(&Failure{Kind: Denied, Detail: v.Policy})
 		return false
 	}
-	d.peer = d.e.telemetry.peerOf(&d.facts)
+	d.peer = d.e.telemetry.peers.of(&d.facts)
 	d.known.Store(true)
 	return true
 }

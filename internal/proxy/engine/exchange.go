@@ -61,11 +61,14 @@ type exchange struct {
 	wireIn    int64   // with heads
 	wireOut   int64
 	requestID []byte
-	source    Workload
-	grpc      string // the response's grpc-status, of a closed set; empty: none
-	scratch   []byte
-	rec       *access.Record // for header templates and logs; made when first needed
-	counted   bool
+	source    *peer // of the request
+	// destination is who an endpoint's response said it is; nil: it did not.
+	destination *peer
+	clientTells bool   // the client is a sidecar that said who it is
+	grpc        string // the response's grpc-status, of a closed set; empty: none
+	scratch     []byte
+	rec         *access.Record // for header templates and logs; made when first needed
+	counted     bool
 }
 
 // action is what admit decided.

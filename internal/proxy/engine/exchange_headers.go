@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
+	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
 
 // sanitize makes the request's headers trustworthy before anything is decided
@@ -16,6 +17,9 @@ func (x *exchange) sanitize() *Failure {
 	h, m := &x.req, x.manager
 	x.forwarded()
 	h.RemovePrefix("x-envoy-", keepsEnvoyHeader)
+	if m.UseRemoteAddress {
+		x.enter()
+	}
 	x.takePeer()
 	x.forwardedCert()
 	x.identify()
@@ -23,6 +27,15 @@ func (x *exchange) sanitize() *Failure {
 		h.Authority = withoutPort(h.Authority)
 	}
 	return x.normalizePath()
+}
+
+// enter marks a request that comes into the mesh here: what it says of itself
+// as if a proxy had said it is replaced (Envoy: x-envoy-external-address).
+func (x *exchange) enter() {
+	h := &x.req
+	h.Remove("x-envoy-attempt-count")
+	x.scratch = x.facts.Remote.AppendTo(x.scratch[:0])
+	h.Set("x-envoy-external-address", x.scratch)
 }
 
 // keepsEnvoyHeader keeps what is information, and removes the others: those
@@ -117,24 +130,6 @@ func (x *exchange) appendXFF(direct netip.Addr) {
 	}
 	x.scratch = direct.AppendTo(x.scratch)
 	x.req.Set("x-forwarded-for", x.scratch)
-}
-
-// takePeer reads Istio's peer metadata headers of a peer in the mesh and takes
-// them off: they are not the application's business, and from outside the mesh
-// they are nobody's.
-func (x *exchange) takePeer() {
-	h := &x.req
-	encoded, present := h.Get("x-envoy-peer-metadata")
-	x.source = x.d.peer
-	if !present {
-		h.Remove("x-envoy-peer-metadata-id")
-		return
-	}
-	if x.d.spec.Direction == listener.Inbound && x.d.facts.Verified && x.d.e.opts.Peers != nil {
-		x.source = x.d.e.telemetry.decodePeer(x.d, encoded)
-	}
-	h.Remove("x-envoy-peer-metadata")
-	h.Remove("x-envoy-peer-metadata-id")
 }
 
 // forwardedCert does what forward_client_cert_details says with
@@ -235,21 +230,25 @@ func (x *exchange) toUpstream() {
 			h.Authority = h.KeepString(info.Host)
 		}
 	}
-	if p := x.d.e.opts.Peers; p != nil && x.d.spec.Direction == listener.Outbound && x.upstream.Secure() {
-		id, encoded := p.Self()
-		h.SetString("x-envoy-peer-metadata-id", id)
-		h.SetString("x-envoy-peer-metadata", encoded)
+	if p := &x.d.e.telemetry.peers; p.codec != nil && x.d.spec.Direction == listener.Outbound && x.upstream.Secure() {
+		p.tell(h)
 	}
 	if x.manager.Via != "" {
 		h.Add("via", h.KeepString(x.manager.Via))
 	}
 }
 
+// dropPeer takes off what proxies tell one another of the peer.
+func (x *exchange) dropPeer(h *message.Head) {
+	h.Remove(peerHeader)
+	h.Remove(peerIDHeader)
+}
+
 // toDownstream turns the upstream's response into what the client gets.
 func (x *exchange) toDownstream() {
 	h := &x.res
-	h.Remove("x-envoy-peer-metadata")
-	h.Remove("x-envoy-peer-metadata-id")
+	x.takeUpstreamPeer()
+	x.dropPeer(h)
 	var digits [20]byte
 	h.Set("x-envoy-upstream-service-time", strconv.AppendInt(digits[:0], (x.headAt-x.sent)/1e6, 10))
 	x.responseHeaders()
@@ -258,6 +257,9 @@ func (x *exchange) toDownstream() {
 // responseHeaders are those that every response gets, ours too.
 func (x *exchange) responseHeaders() {
 	h, m := &x.res, x.manager
+	if x.clientTells {
+		x.d.e.telemetry.peers.tell(h) // who says so wants to know
+	}
 	if x.table != nil {
 		levels := x.table.ResponseLevels(x.result.Host, x.result.Route, x.weighted)
 		x.scratch = levels.Apply(h, x, x.scratch)

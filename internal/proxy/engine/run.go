@@ -105,7 +105,7 @@ func New(o Options) *Engine {
 	}
 	e.live = cluster.NewLive(cluster.LiveOptions{Clock: e.clock, TLS: e.store, Resolver: o.Resolver, Log: o.Log, Registry: o.Registry})
 	e.logs = access.NewLogs(o.OpenLog, o.Registry)
-	e.telemetry = newTelemetry(o.Registry, o.Self)
+	e.telemetry = newTelemetry(&o)
 	e.config.Store(generation.NewConfig(generation.Parts{}))
 	return e
 }

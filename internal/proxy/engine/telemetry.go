@@ -10,7 +10,6 @@ import (
 	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/observe"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
-	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 )
@@ -24,15 +23,6 @@ type Workload struct {
 	App, Version, CanonicalService, Revision string
 	// Principal is the SPIFFE ID.
 	Principal string
-}
-
-// PeerCodec is Istio's peer metadata in headers (x-envoy-peer-metadata).
-// Protobuf is not the engine's business, so the composition root gives it.
-type PeerCodec interface {
-	// Self is this workload's id and encoded metadata.
-	Self() (id, encoded string)
-	// Decode reads a peer's.
-	Decode(encoded string) (Workload, bool)
 }
 
 const unknown = "unknown"
@@ -62,7 +52,8 @@ func peerLabels() []string {
 // combination of labels and kept; a request then costs a map lookup and four
 // additions.
 type telemetry struct {
-	self Workload
+	self  Workload
+	peers peers
 
 	requests                     *observe.CounterVec
 	duration, reqBytes, resBytes *observe.HistogramVec
@@ -82,11 +73,12 @@ type telemetry struct {
 	mu     sync.Mutex // of adding to series
 }
 
-func newTelemetry(r *observe.Registry, self Workload) *telemetry {
+func newTelemetry(o *Options) *telemetry {
+	r := o.Registry
 	ms := []float64{0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000}
 	bytes := []float64{1, 10, 100, 1000, 10000, 100000, 1e6, 1e7, 1e8, 1e9}
 	t := &telemetry{
-		self:     self,
+		self:     o.Self,
 		requests: r.Counter("istio_requests_total", "Requests handled by the proxy.", requestLabels()...),
 		duration: r.Histogram("istio_request_duration_milliseconds", "Duration of requests.", ms, requestLabels()...),
 		reqBytes: r.Histogram("istio_request_bytes", "Size of requests, heads included.", bytes, requestLabels()...),
@@ -105,6 +97,7 @@ func newTelemetry(r *observe.Registry, self Workload) *telemetry {
 		http2Errors:     r.Counter("tulle_http2_connections_failed_total", "HTTP/2 connections of clients that ended by an error, by error code.", "code"),
 		httpConns:       r.Gauge("tulle_http_connections", "Open HTTP connections of clients.").With(),
 	}
+	t.peers.init(o.Peers)
 	t.series.Store(&map[seriesKey]*requestSeries{})
 	return t
 }
@@ -125,6 +118,8 @@ type seriesKey struct {
 	inbound  bool
 	// upstream is the endpoint's SPIFFE ID, of an outbound request.
 	upstream string
+	// destination is what that endpoint said of itself.
+	destination Workload
 }
 
 type requestSeries struct {
@@ -132,10 +127,23 @@ type requestSeries struct {
 	duration, reqBytes, resBytes *observe.Histogram
 }
 
-// seriesCache remembers the last series of a connection.
+// seriesCache remembers the last series of a connection, and what led to it:
+// by identity, because what the pointers lead to does not change.
 type seriesCache struct {
-	key    seriesKey
+	at     seriesAt
 	series *requestSeries
+}
+
+// seriesAt is what a seriesKey is made of.
+type seriesAt struct {
+	source, destination *peer
+	cluster             *cluster.Spec
+	upstream            *cluster.Upstream
+	info                *cluster.EndpointInfo
+	proved              string
+	status              int
+	flag, grpc          string
+	grpcReq             bool
 }
 
 // request counts a finished request.
@@ -144,10 +152,10 @@ func (t *telemetry) request(x *exchange) {
 		return
 	}
 	x.counted = true
-	key := t.key(x)
+	at := x.seriesAt()
 	c := &x.d.series
-	if c.series == nil || c.key != key {
-		c.key, c.series = key, t.find(key)
+	if c.series == nil || c.at != at {
+		c.at, c.series = at, t.find(x.d.seriesKey(&at))
 	}
 	s := c.series
 	s.total.Inc()
@@ -156,43 +164,54 @@ func (t *telemetry) request(x *exchange) {
 	s.resBytes.Observe(float64(x.wireOut))
 }
 
-func (t *telemetry) key(x *exchange) seriesKey {
-	d := x.d
-	k := d.seriesKey(x.upstream)
-	k.source, k.status = x.source, x.res.Status
-	k.flag = x.flags()
+func (x *exchange) seriesAt() seriesAt {
+	at := seriesAt{source: x.source, destination: x.destination, upstream: x.upstream, status: x.res.Status, flag: x.flags()}
 	if x.failure.Kind == ClientLeft {
-		k.status = 0
+		at.status = 0
+	}
+	if at.source == nil {
+		at.source = x.d.peer // it failed before it was asked
 	}
 	if x.cluster != nil {
-		k.service = serviceOf(x.cluster)
+		at.cluster = x.cluster.Spec()
 	}
-	if k.grpcReq = x.isGRPC(); k.grpcReq {
-		k.grpc = x.grpc
+	if u := x.upstream; u != nil {
+		at.cluster, at.info, at.proved = u.Cluster().Spec(), u.Info(), u.Peer()
+	}
+	if at.grpcReq = x.isGRPC(); at.grpcReq {
+		at.grpc = x.grpc
 		if status, ok := x.res.Get("grpc-status"); ok {
-			k.grpc = grpcStatus(status)
+			at.grpc = grpcStatus(status)
 		}
 	}
-	return k
+	return at
 }
 
 // seriesKey is what is known of both ends. Whether they proved who they are is
 // known of the downstream for inbound traffic, of the upstream for outbound.
-func (d *downstream) seriesKey(u *cluster.Upstream) seriesKey {
-	k := seriesKey{source: d.peer, inbound: d.spec.Direction == listener.Inbound, mutual: d.facts.Verified}
-	if u != nil {
-		k.service, k.workload = serviceOf(u.Cluster()), u.Info().Workload
+func (d *downstream) seriesKey(at *seriesAt) seriesKey {
+	k := seriesKey{
+		source: at.source.Workload, inbound: d.spec.Direction == listener.Inbound, mutual: d.facts.Verified,
+		status: at.status, flag: at.flag, grpc: at.grpc, grpcReq: at.grpcReq,
+	}
+	if at.cluster != nil {
+		k.service = serviceOf(at.cluster)
+	}
+	if at.upstream != nil {
+		k.workload = at.info.Workload
 		if !k.inbound {
-			k.mutual, k.upstream = u.Mutual(), u.Peer()
+			k.mutual, k.upstream = at.upstream.Mutual(), at.proved
 		}
+	}
+	if at.destination != nil {
+		k.destination = at.destination.Workload
 	}
 	return k
 }
 
 // serviceOf is the service behind a cluster. What nobody registered has the
 // cluster's name, as Istio names it (PassthroughCluster).
-func serviceOf(c *cluster.Cluster) cluster.Service {
-	spec := c.Spec()
+func serviceOf(spec *cluster.Spec) cluster.Service {
 	if spec.Catchall && spec.Service == (cluster.Service{}) {
 		return cluster.Service{Name: spec.Name}
 	}
@@ -269,7 +288,10 @@ func (t *telemetry) values(k *seriesKey) []string {
 	if k.inbound {
 		source, destination, reporter = k.source, t.self, "destination"
 	} else {
-		destination = endpointWorkload(k.workload, k.service)
+		destination = k.destination
+		if destination == (Workload{}) {
+			destination = endpointWorkload(k.workload, k.service)
+		}
 		destination.Principal = k.upstream
 	}
 	if !k.mutual {
@@ -303,38 +325,6 @@ func endpointWorkload(s string, service cluster.Service) Workload {
 	return w
 }
 
-// peerOf is what a client's certificate tells.
-func (t *telemetry) peerOf(f *fact.Conn) Workload {
-	if !f.Verified || f.Peer == "" {
-		return Workload{}
-	}
-	w := Workload{Principal: f.Peer}
-	parts := strings.Split(strings.TrimPrefix(f.Peer, "spiffe://"), "/")
-	if len(parts) == 5 && parts[1] == "ns" && parts[3] == "sa" {
-		w.Namespace = parts[2]
-	}
-	return w
-}
-
-// decodePeer reads the peer metadata of a client in the mesh; the namespace
-// and the principal stay those of its certificate.
-func (t *telemetry) decodePeer(d *downstream, encoded []byte) Workload {
-	if d.peerEncoded == string(encoded) {
-		return d.peer
-	}
-	w, ok := d.e.opts.Peers.Decode(string(encoded))
-	if !ok {
-		return d.peer
-	}
-	known := t.peerOf(&d.facts)
-	w.Principal = known.Principal
-	if known.Namespace != "" {
-		w.Namespace = known.Namespace
-	}
-	d.peer, d.peerEncoded = w, string(encoded)
-	return w
-}
-
 // connRefused counts a connection that was not served.
 func (t *telemetry) connRefused(_ *downstream, f *Failure) {
 	t.connFailures.With(flagOr(f.Answer().Flag)).Inc()
@@ -354,7 +344,7 @@ func (t *telemetry) http2Ended(err error) {
 type tcpSeries struct{ closedTotal, sent, received *observe.Counter }
 
 func (t *telemetry) tcpOpened(d *downstream, u *cluster.Upstream) *tcpSeries {
-	k := d.seriesKey(u)
+	k := d.seriesKey(&seriesAt{source: d.peer, cluster: u.Cluster().Spec(), upstream: u, info: u.Info(), proved: u.Peer()})
 	values := append(t.values(&k), "tcp", "-", security(k.mutual, k.inbound))
 	t.opened.With(values...).Inc()
 	return &tcpSeries{t.closed.With(values...), t.sent.With(values...), t.recv.With(values...)}
