@@ -141,11 +141,9 @@ func (c *contender) memory() (resident, anonymous int) {
 // contenders writes every proxy's configuration and returns the proxies.
 func (b *bench) contenders() ([]*contender, error) {
 	var all []*contender
-	id := 4000
 	if b.envoy != "" {
 		c, err := b.contender(envoyName, func(config string) []string {
-			id++
-			return []string{b.envoy, "-c", config, "--concurrency", "1", "--base-id", strconv.Itoa(id), "-l", "error"}
+			return []string{b.envoy, "-c", config, "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"}
 		})
 		if err != nil {
 			return nil, err

@@ -84,18 +84,18 @@ func (b *bench) load(c *contender, l loop.Load, per units) (sample, error) {
 	return s, nil
 }
 
-// scraped has the metrics read twice during the load, as Prometheus would,
-// which is also what makes our runtime collect garbage. A program of low
-// priority reads them, so that the load is not late by it.
-func scraped(l loop.Load) probe {
+// dumped has the whole configuration read twice during the load, as istioctl
+// would, which is what makes our runtime collect garbage: traffic makes none. A
+// program of low priority reads it, so that the load is not late by it.
+func dumped(l loop.Load) probe {
 	return func(b *bench, c *contender) (sample, error) {
 		var wait sync.WaitGroup
 		var failed error
 		wait.Go(func() {
 			for range 2 {
 				time.Sleep(b.length / 3)
-				if err := exec.Command("nice", "-n", "29", "curl", "-sSf", "-o", "/dev/null", "http://"+c.admin[0].String()+"/stats/prometheus").Run(); err != nil {
-					failed = fmt.Errorf("read metrics: %w", err)
+				if err := exec.Command("nice", "-n", "29", "curl", "-sSf", "-o", "/dev/null", "http://"+c.admin[0].String()+"/config_dump?include_eds").Run(); err != nil {
+					failed = fmt.Errorf("read the configuration: %w", err)
 				}
 			}
 		})

@@ -199,15 +199,57 @@ func (l *loop) drop(fd int) {
 	_ = unix.Close(fd)
 }
 
+// close ends the clients' connections, and the backend's when the proxy has
+// seen that they end: else it would send the next load's requests there.
 func (l *loop) close() {
+	waiting := 0
 	for fd, h := range l.handlers {
-		if _, ours := h.(*acceptor); h != nil && !ours {
-			_ = unix.Close(fd)
+		switch h.(type) {
+		case nil, *acceptor:
+		case *h1server, *source, *h2conn:
+			if c, ok := h.(*h2conn); ok && c.client != nil {
+				l.drop(fd)
+				continue
+			}
+			l.handlers[fd] = &ending{l, fd}
+			_ = unix.Shutdown(fd, unix.SHUT_WR)
+			waiting++
+		default:
+			l.drop(fd)
+		}
+	}
+	for deadline := time.Now().Add(time.Second); waiting > 0 && time.Now().Before(deadline); {
+		if l.turn() != nil {
+			break
+		}
+		waiting = 0
+		for _, h := range l.handlers {
+			if _, open := h.(*ending); open {
+				waiting++
+			}
+		}
+	}
+	for fd, h := range l.handlers {
+		if _, open := h.(*ending); open {
+			l.drop(fd)
 		}
 	}
 	if l.epoll >= 0 {
 		_ = unix.Close(l.epoll)
 	}
+}
+
+// ending is a backend's connection that waits for the proxy's end of it.
+type ending struct {
+	loop *loop
+	fd   int
+}
+
+func (e *ending) ready(uint32) error {
+	if n, err := unix.Read(e.fd, e.loop.scratch); n <= 0 && !errors.Is(err, unix.EAGAIN) {
+		e.loop.drop(e.fd)
+	}
+	return nil
 }
 
 // warm sends one request on every lane, so that every connection on the way is
@@ -343,6 +385,9 @@ func (l *loop) turn() error {
 	l.dirty, l.spare = l.spare[:0], due
 	for _, c := range due {
 		c.dirty = false
+		if l.handlers[c.fd] != handler(c) {
+			continue // closed meanwhile
+		}
 		if err := c.pump(); err != nil {
 			return err
 		}
