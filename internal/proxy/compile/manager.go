@@ -47,6 +47,7 @@ func (v *conv) manager(m *hcmv3.HttpConnectionManager, path string) *listener.HT
 		NormalizePath:           m.GetNormalizePath().GetValue(),
 		MergeSlashes:            m.GetMergeSlashes(),
 		StripPort:               m.GetStripMatchingHostPort() || m.GetStripAnyHostPort(),
+		Proxy100Continue:        m.GetProxy_100Continue(),
 		AcceptHTTP10:            m.GetHttpProtocolOptions().GetAcceptHttp_10(),
 		Via:                     m.GetVia(),
 		MaxConcurrentStreams:    m.GetHttp2ProtocolOptions().GetMaxConcurrentStreams().GetValue(),

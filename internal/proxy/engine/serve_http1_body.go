@@ -38,21 +38,34 @@ func (x *http1Exchange) pump() {
 			return
 		}
 		x.keep(out)
+		b = x.pumped(b, rest)
 		if _, err := up.Write(out); err != nil {
-			d.e.buffers.Put(b)
+			if b != nil {
+				d.e.buffers.Put(b)
+			}
 			return // the reader of the response finds out why
-		}
-		if x.reqBody.Done() && rest > 0 {
-			x.h.left, x.h.nLeft = b, rest
-			b = nil
 		}
 	}
 	if b != nil {
 		d.e.buffers.Put(b)
 	}
-	x.pumpDone.Store(true)
 	x.startRouteTimeout(true)
 	d.watch()
+}
+
+// pumped notes that the request has been read when its body is done, before its
+// last bytes go out: their answer may come at once. rest bytes of the next
+// request are kept with their buffer; else b is given back.
+func (x *http1Exchange) pumped(b *conn.Buffer, rest int) *conn.Buffer {
+	if !x.reqBody.Done() {
+		return b
+	}
+	if rest > 0 {
+		x.h.left, x.h.nLeft = b, rest
+		b = nil
+	}
+	x.pumpDone.Store(true)
+	return b
 }
 
 // keep puts what goes out of the body behind what went out before, so that a
@@ -166,10 +179,10 @@ func (x *http1Exchange) response(n int) *Failure {
 		x.resFrame.Close = true // bytes that belong to no response of ours
 	}
 	if x.resBody.Done() && chunked {
-		if err := x.resBody.Trailers(http1.Limits{}, &x.trailers); err != nil {
+		if err := x.resBody.Trailers(http1.Limits{}, &x.resTrailers); err != nil {
 			return x.upstreamFailure(err)
 		}
-		x.back = http1.AppendLastChunk(x.back, &x.trailers)
+		x.back = http1.AppendLastChunk(x.back, &x.resTrailers)
 	}
 	x.headSent = true
 	d.responding.Store(true)
@@ -254,6 +267,7 @@ func (x *http1Exchange) informational() *Failure {
 		return nil
 	}
 	x.res.Remove("content-length")
+	x.dropPeer(&x.res)
 	return x.toClient(http1.AppendResponse(x.back[:0], &x.res, false, http1.Keep))
 }
 
@@ -283,10 +297,10 @@ func (x *http1Exchange) stream(chunked bool) *Failure {
 			out = http1.PutChunk(b.B, w)
 		}
 		if chunked && x.resBody.Done() {
-			if err := x.resBody.Trailers(http1.Limits{}, &x.trailers); err != nil {
+			if err := x.resBody.Trailers(http1.Limits{}, &x.resTrailers); err != nil {
 				return x.upstreamFailure(err)
 			}
-			out = http1.AppendLastChunk(out, &x.trailers)
+			out = http1.AppendLastChunk(out, &x.resTrailers)
 		}
 		if len(out) == 0 {
 			continue

@@ -85,6 +85,7 @@ func (x *http1Exchange) attemptHTTP2() *Failure {
 				return &Failure{Kind: ClientLeft, Cause: err}
 			}
 		}
+		x.pumping = true
 		d.startSide(func() { x.pumpOver2(c) })
 	}
 	x.touch()
@@ -183,19 +184,17 @@ func (x *http1Exchange) pumpOver2(c *http2Call) {
 			return
 		}
 		x.keep(out)
+		b = x.pumped(b, rest)
 		if c.sendBody(out, x.reqBody.Done(), trailers) != nil {
-			d.e.buffers.Put(b)
+			if b != nil {
+				d.e.buffers.Put(b)
+			}
 			return // the reader of the response finds out why
-		}
-		if x.reqBody.Done() && rest > 0 {
-			x.h.left, x.h.nLeft = b, rest
-			b = nil
 		}
 	}
 	if b != nil {
 		d.e.buffers.Put(b)
 	}
-	x.pumpDone.Store(true)
 	x.startRouteTimeout(true)
 	d.watch()
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"time"
@@ -33,8 +34,8 @@ func (x *http1Exchange) upgradeAllowed() bool {
 // directions have ended. first is what the upstream has sent already.
 func (x *http1Exchange) switchProtocols(first []byte) *Failure {
 	d := x.d
-	if len(x.reqFrame.Upgrade) == 0 {
-		return &Failure{Kind: BadResponse, Detail: "101 without an upgrade"}
+	if len(x.reqFrame.Upgrade) == 0 || !bytes.Equal(x.resFrame.Upgrade, x.reqFrame.Upgrade) {
+		return &Failure{Kind: BadResponse, Detail: "101 to what was not asked for"} // RFC 9110 §7.8
 	}
 	d.stopSide()
 	x.toDownstream()

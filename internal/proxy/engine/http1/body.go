@@ -3,6 +3,7 @@ package http1
 import (
 	"math"
 
+	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
 
@@ -15,19 +16,6 @@ const (
 	LengthBody
 	ChunkedBody
 	CloseBody // ends when the peer closes; responses only
-)
-
-// Limits of the chunked coding.
-const (
-	// chunkDigitsMax keeps sizes within an int64; leading zeros count.
-	chunkDigitsMax = 15
-	// chunkExtensionBytesMax bounds one chunk's extensions.
-	chunkExtensionBytesMax = 256
-	// extensionsBytesMax bounds all extensions of a body: many small chunks
-	// with extensions make work without data.
-	extensionsBytesMax = 64 << 10
-	// trailerBytesMax bounds a trailer section.
-	trailerBytesMax = 8 << 10
 )
 
 // Body reads one message body out of a connection's bytes.
@@ -161,7 +149,7 @@ func (b *Body) step(c byte) error {
 	case chunkExtName, chunkExtValue, chunkExtQuoted, chunkExtAfter:
 		b.extension++
 		b.extensions++
-		if b.extension > chunkExtensionBytesMax || b.extensions > extensionsBytesMax {
+		if b.extension > limit.ChunkExtensionBytesMax || b.extensions > limit.ExtensionsBytesMax {
 			return ErrChunkLong
 		}
 		return b.extensionByte(c)
@@ -201,7 +189,7 @@ func (b *Body) sizeByte(c byte) error {
 	}
 	switch {
 	case digit >= 0:
-		if b.digits++; b.digits > chunkDigitsMax || b.left > math.MaxInt64>>4 {
+		if b.digits++; b.digits > limit.ChunkDigitsMax || b.left > math.MaxInt64>>4 {
 			return ErrChunkLong
 		}
 		b.left = b.left<<4 | digit
@@ -256,7 +244,7 @@ func (b *Body) extensionByte(c byte) error {
 }
 
 func (b *Body) trailerByte(c byte) error {
-	if len(b.trailers) >= trailerBytesMax {
+	if len(b.trailers) >= limit.TrailerBytesMax {
 		return ErrHeadLarge
 	}
 	b.trailers = append(b.trailers, c)

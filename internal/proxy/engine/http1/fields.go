@@ -3,6 +3,7 @@ package http1
 import (
 	"bytes"
 
+	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
@@ -18,9 +19,10 @@ type fieldParser struct {
 	count      int
 	host       []byte
 	hosts      int
-	connection [2][]byte // Connection fields; more are refused
+	connection [limit.ConnectionFieldsMax][]byte
 	nConn      int
 	upgrade    []byte
+	te         bool
 	codings    int
 	lengths    int
 	keepAlive  bool
@@ -68,7 +70,8 @@ func (p *fieldParser) field(name, value []byte) error {
 	switch len(name) {
 	case 2:
 		if string(name) == "te" {
-			p.framing.WantsTrailers = hasToken(value, "trailers")
+			p.te = true
+			p.framing.WantsTrailers = p.framing.WantsTrailers || hasToken(value, "trailers")
 			return nil
 		}
 	case 4:
@@ -87,6 +90,9 @@ func (p *fieldParser) field(name, value []byte) error {
 		}
 	case 7:
 		if string(name) == "upgrade" {
+			if p.upgrade != nil {
+				value = p.head.Keep(bytes.Join([][]byte{p.upgrade, value}, []byte(", ")))
+			}
 			p.upgrade = value
 			return nil
 		}
@@ -95,6 +101,7 @@ func (p *fieldParser) field(name, value []byte) error {
 		case "connection":
 			return p.connectionField(value)
 		case "keep-alive":
+			p.framing.KeepAlive = value
 			return nil
 		}
 	case 14:
@@ -116,7 +123,7 @@ func (p *fieldParser) field(name, value []byte) error {
 
 func (p *fieldParser) connectionField(value []byte) error {
 	if p.nConn == len(p.connection) {
-		return ErrNominated
+		return ErrFieldCount
 	}
 	p.connection[p.nConn] = value
 	p.nConn++
@@ -216,6 +223,10 @@ func (p *fieldParser) dropHopByHop() error {
 	}
 	switching := p.request || p.head.Status == 101
 	if wantsUpgrade && switching && len(p.upgrade) > 0 && p.head.Protocol == fact.HTTP11 && !equalFold(p.upgrade, "h2c") {
+		if p.request && (f.Chunked || f.Length > 0) {
+			// Where the body ends and the other protocol begins, two parsers may differ.
+			return ErrUpgradeBody
+		}
 		f.Upgrade = p.head.Keep(p.upgrade)
 		toLower(f.Upgrade)
 		p.head.Append(p.head.KeepString("connection"), p.head.KeepString("upgrade"))
@@ -259,15 +270,26 @@ func ParseTrailers(buf []byte, l Limits, h *message.Head) error {
 	if err := p.parse(buf); err != nil {
 		return err
 	}
-	if p.nConn > 0 || p.lengths > 0 || p.codings > 0 || p.upgrade != nil || f.WantsTrailers {
+	if p.nConn > 0 || p.lengths > 0 || p.codings > 0 || p.upgrade != nil || p.te {
 		return ErrTrailer
 	}
 	for _, field := range h.Fields() {
-		switch string(field.Name) {
-		case "host", "authorization", "cookie", "set-cookie", "content-type", "content-encoding", "content-range",
-			"expect", "trailer", "cache-control", "max-forwards", "range", "x-forwarded-client-cert":
+		if !trailing(field.Name) {
 			return ErrTrailer
 		}
 	}
 	return nil
+}
+
+// trailing reports whether a field may stand in trailers. Those may not that
+// frame, route, authenticate or explain the message, and those that only
+// proxies may state: recipients that merge trailers into the head would take
+// them for ours.
+func trailing(name []byte) bool {
+	switch string(name) {
+	case "host", "authorization", "proxy-authorization", "cookie", "set-cookie", "content-type", "content-encoding", "content-range",
+		"expect", "trailer", "cache-control", "max-forwards", "range", "forwarded", "x-request-id":
+		return false
+	}
+	return !bytes.HasPrefix(name, []byte("x-forwarded-")) && !bytes.HasPrefix(name, []byte("x-envoy-"))
 }

@@ -27,8 +27,8 @@ type Limits struct {
 }
 
 // leadingMax is how many bytes of empty lines before a request line are
-// skipped (RFC 9112 §2.2: at least one).
-const leadingMax = 2
+// skipped.
+const leadingMax = limit.LeadingLinesMax * len("\r\n")
 
 func (l Limits) headBytes() int {
 	if l.HeadBytesMax > 0 {
@@ -59,6 +59,9 @@ type Framing struct {
 	Expect100 bool
 	// WantsTrailers: the TE field says "trailers".
 	WantsTrailers bool
+	// KeepAlive is the value of the Keep-Alive field, or empty. It points into
+	// the head's bytes.
+	KeepAlive []byte
 }
 
 // Scan remembers how far the search for a head's end has come, so that bytes
@@ -95,7 +98,7 @@ func (s *Scan) End(buf []byte, l Limits) (int, error) {
 // large is the refusal of a head beyond the limit: of its target when not even
 // the first line has ended.
 func (s *Scan) large() error {
-	if s.line == 0 {
+	if s.line <= leadingMax {
 		return ErrTargetLong
 	}
 	return ErrHeadLarge

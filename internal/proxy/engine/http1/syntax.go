@@ -11,6 +11,7 @@ const (
 	isValue                    // allowed in a field value
 	isHost                     // allowed in a host name or address
 	isDigit
+	isHex
 )
 
 // classes and lowers are constant tables: nobody writes to them.
@@ -38,6 +39,9 @@ func buildClasses() (t [256]class) {
 		}
 		if digit {
 			t[i] |= isDigit
+		}
+		if digit || c|0x20 >= 'a' && c|0x20 <= 'f' {
+			t[i] |= isHex
 		}
 	}
 	return t
@@ -124,22 +128,17 @@ func validAuthority(b []byte, wantsPort bool) bool {
 	host, rest := b, []byte(nil)
 	if b[0] == '[' {
 		end := bytes.IndexByte(b, ']')
-		if end < 0 {
+		if end < 0 || !validLiteral(b[1:end]) {
 			return false
-		}
-		for _, c := range b[1:end] {
-			if c != ':' && classes[c]&isHost == 0 {
-				return false
-			}
 		}
 		host, rest = b[1:end], b[end+1:]
-	} else if i := bytes.IndexByte(b, ':'); i >= 0 {
-		host, rest = b[:i], b[i:]
-		if !all(host, isHost) {
+	} else {
+		if i := bytes.IndexByte(b, ':'); i >= 0 {
+			host, rest = b[:i], b[i:]
+		}
+		if !all(host, isHost) || !validEscapes(host) {
 			return false
 		}
-	} else if !all(host, isHost) {
-		return false
 	}
 	if len(host) == 0 {
 		return false
@@ -147,10 +146,47 @@ func validAuthority(b []byte, wantsPort bool) bool {
 	if len(rest) == 0 {
 		return !wantsPort
 	}
-	if rest[0] != ':' || !all(rest[1:], isDigit) || len(rest) > 6 {
+	return rest[0] == ':' && validPort(rest[1:], wantsPort)
+}
+
+// validLiteral checks an address in brackets: IPv6, by its characters
+// (RFC 3986 §3.2.2). Zones and future versions are refused.
+func validLiteral(b []byte) bool {
+	colons := 0
+	for _, c := range b {
+		switch {
+		case c == ':':
+			colons++
+		case c != '.' && classes[c]&isHex == 0:
+			return false
+		}
+	}
+	return colons >= 2
+}
+
+// validEscapes checks that each % begins an escape (RFC 3986 §2.1).
+func validEscapes(b []byte) bool {
+	for i, c := range b {
+		if c == '%' && (i+2 >= len(b) || classes[b[i+1]]&classes[b[i+2]]&isHex == 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// validPort takes 0 to 65535, and nothing where no port is wanted.
+func validPort(b []byte, wanted bool) bool {
+	if len(b) > 5 {
 		return false
 	}
-	return len(rest) > 1 || !wantsPort
+	n := 0
+	for _, c := range b {
+		if classes[c]&isDigit == 0 {
+			return false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n <= 65535 && (len(b) > 0 || !wanted)
 }
 
 // parseLength reads a Content-Length: digits only, no sign, no list.
