@@ -29,6 +29,8 @@ func meshKinds() []*Kind {
 		connectTimeout
 		protocolDetectionTimeout
 		proxyHttpPort
+		pathNormalization
+		pathNormalization.normalization = DEFAULT NONE BASE MERGE_SLASHES DECODE_AND_MERGE_SLASHES
 		defaultConfig
 		ingressControllerMode ~ ` + noIngress + `
 		ingressClass ~ ` + noIngress + `

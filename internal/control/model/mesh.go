@@ -25,6 +25,7 @@ func MeshFrom(c *meshconfig.MeshConfig) *Mesh {
 		AccessLogJSON:            c.GetAccessLogEncoding() == meshconfig.MeshConfig_JSON,
 		TrustDomainAliases:       c.GetTrustDomainAliases(),
 		HTTPProxyPort:            int(c.GetProxyHttpPort()),
+		PathNormalization:        pathNormalization(c.GetPathNormalization().GetNormalization()),
 	}
 	if v := c.GetEnableAutoMtls(); v != nil {
 		m.AutoMTLS = v.GetValue()
@@ -39,6 +40,20 @@ func MeshFrom(c *meshconfig.MeshConfig) *Mesh {
 		m.RegistryOnly = p.GetMode() == meshconfig.MeshConfig_OutboundTrafficPolicy_REGISTRY_ONLY
 	}
 	return m
+}
+
+// pathNormalization: Istio's default is BASE.
+func pathNormalization(n meshconfig.MeshConfig_ProxyPathNormalization_NormalizationType) PathNormalization {
+	switch n {
+	case meshconfig.MeshConfig_ProxyPathNormalization_NONE:
+		return PathAsIs
+	case meshconfig.MeshConfig_ProxyPathNormalization_MERGE_SLASHES:
+		return PathMergeSlashes
+	case meshconfig.MeshConfig_ProxyPathNormalization_DECODE_AND_MERGE_SLASHES:
+		return PathDecodeSlashes
+	case meshconfig.MeshConfig_ProxyPathNormalization_DEFAULT, meshconfig.MeshConfig_ProxyPathNormalization_BASE:
+	}
+	return PathBase
 }
 
 func orString(s, otherwise string) string {

@@ -28,7 +28,25 @@ type Mesh struct {
 	AccessLogJSON                                                    bool
 	TrustDomainAliases                                               []string
 	HTTPProxyPort                                                    int // proxyHttpPort
+	PathNormalization                                                PathNormalization
 }
+
+// PathNormalization is what proxies do with the paths of requests before
+// routes and policies read them (MeshConfig.pathNormalization). Each one does
+// what those before it do.
+type PathNormalization uint8
+
+// The ways of normalization.
+const (
+	// PathAsIs: the application must read paths as the policies do.
+	PathAsIs PathNormalization = iota
+	// PathBase is RFC 3986's normalization, with backslashes as slashes.
+	PathBase
+	// PathMergeSlashes makes one slash of several.
+	PathMergeSlashes
+	// PathDecodeSlashes decodes %2F and %5C first.
+	PathDecodeSlashes
+)
 
 // Rules are the rules of one VirtualService (delegates merged), HTTPRoute or
 // GRPCRoute, ready to be placed under each of Hosts.

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/tullemesh/tulle/internal/control/model"
 )
 
 const (
@@ -24,12 +26,19 @@ const (
 )
 
 // manager is an HTTP connection manager as all of ours begin: paths are
-// normalized, requests have ids, WebSockets pass, streams may idle.
+// normalized as the mesh says, requests have ids, WebSockets pass, streams may
+// idle.
 func (t *Translator) manager(stat string) *hcmv3.HttpConnectionManager {
+	slashes := hcmv3.HttpConnectionManager_KEEP_UNCHANGED
+	paths := t.snap.Mesh().PathNormalization
+	if paths >= model.PathDecodeSlashes {
+		slashes = hcmv3.HttpConnectionManager_UNESCAPE_AND_FORWARD
+	}
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix:                   stat + ";",
-		NormalizePath:                wrapperspb.Bool(true),
-		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_KEEP_UNCHANGED,
+		NormalizePath:                wrapperspb.Bool(paths >= model.PathBase),
+		MergeSlashes:                 paths >= model.PathMergeSlashes,
+		PathWithEscapedSlashesAction: slashes,
 		Proxy_100Continue:            true,
 		StreamIdleTimeout:            durationpb.New(0),
 		UseRemoteAddress:             wrapperspb.Bool(false),
