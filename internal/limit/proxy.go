@@ -30,6 +30,11 @@ const (
 	ProxyHeaderBytesMax = 8 << 10
 	// FirstSpeakersMax bounds the destinations that are remembered as ones where the server speaks first: clients choose addresses.
 	FirstSpeakersMax = 4096
+	// HandshakesMax bounds the TLS handshakes of clients that are going on at once, at some 50 KiB each. A further one ends the oldest:
+	// an honest handshake takes a round trip, one that waits for its client longest is the least likely to be honest.
+	HandshakesMax = 4096
+	// PassedChainsMax bounds the peers' certificate chains that are remembered as verified, 64 bytes each.
+	PassedChainsMax = 4096
 	// SniffLineBytesMax bounds the request line that the HTTP inspector waits for.
 	SniffLineBytesMax = 8 << 10
 	// LingerBytesMax bounds what is still read of a request that was answered early, so that the client can read the answer (RFC 9112 §9.6).

@@ -186,6 +186,9 @@ func (d *downstream) expire(slot int) {
 		return
 	case slotIdle, slotHead:
 		_ = d.sock.SetReadDeadline(past())
+		if !d.known.Load() { // in a handshake, which writes too
+			_ = d.sock.SetWriteDeadline(past())
+		}
 		return
 	case slotRequest:
 		_ = d.sock.SetReadDeadline(past())

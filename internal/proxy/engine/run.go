@@ -27,6 +27,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
+	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/tls"
 )
@@ -69,9 +70,12 @@ type Engine struct {
 	draining  atomic.Bool
 	buffers   conn.Buffers
 	exchanges sync.Pool
+	two       http2Memory
 	dates     dateCache
 	speakers  firstSpeakers
-	watches   watches
+
+	handshakes handshakes
+	watches    watches
 
 	// Guarded by mu.
 	mu        sync.Mutex
@@ -103,7 +107,8 @@ func New(o Options) *Engine {
 		opts: o, clock: conn.NewClock(), store: tls.NewStore(),
 		acceptors: map[netip.AddrPort]*acceptor{}, conns: map[*downstream]struct{}{},
 	}
-	e.live = cluster.NewLive(cluster.LiveOptions{Clock: e.clock, TLS: e.store, Resolver: o.Resolver, Log: o.Log, Registry: o.Registry})
+	e.two.Memory = http2.NewMemory()
+	e.live = cluster.NewLive(cluster.LiveOptions{Clock: e.clock, HTTP2: e.two.Memory, TLS: e.store, Resolver: o.Resolver, Log: o.Log, Registry: o.Registry})
 	e.logs = access.NewLogs(o.OpenLog, o.Registry)
 	e.telemetry = newTelemetry(&o)
 	e.config.Store(generation.NewConfig(generation.Parts{}))

@@ -304,7 +304,7 @@ func (d *downstream) stopEarly() (spoke bool) {
 	d.side.Wait()
 	d.early.Store(nil)
 	if d.sideOn.Swap(false) {
-		_ = d.sock.SetReadDeadline(time.Time{})
+		_ = d.sock.SetDeadline(time.Time{})
 		if d.guard.Expired(slotHead) { // its wake may be undone
 			d.guard.Set(slotHead, d.e.clock.Now())
 		}
@@ -332,7 +332,7 @@ func (d *downstream) sniffEnded() bool {
 	if !d.guard.Clear(slotHead) {
 		return true // the end of the client's bytes: the chain decides
 	}
-	_ = d.sock.SetReadDeadline(time.Time{})
+	_ = d.sock.SetDeadline(time.Time{})
 	return d.spec.ContinueOnTimeout
 }
 

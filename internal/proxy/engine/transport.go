@@ -1,18 +1,22 @@
 package engine
 
 import (
-	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"log/slog"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 )
+
+// errHandshakesMax: newer handshakes took the place of one that took long.
+var errHandshakesMax = errors.New("too many TLS handshakes at once")
 
 // handshake terminates TLS and learns who the client is.
 func (d *downstream) handshake(chain *listener.Chain) bool {
@@ -20,11 +24,17 @@ func (d *downstream) handshake(chain *listener.Chain) bool {
 	if timeout <= 0 {
 		timeout = transportTimeout
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
 	d.guard.Clear(slotHead)
-	_ = d.sock.SetReadDeadline(time.Time{})
-	t, err := d.e.store.Accept(ctx, d.sock, chain.TLS)
+	_ = d.sock.SetDeadline(time.Time{})
+	d.guard.Set(slotHead, d.e.clock.Now()+int64(timeout))
+	leave := d.e.handshakes.begin(d.sock)
+	t, err := d.e.store.Accept(d.sock, chain.TLS)
+	if !leave() && err == nil {
+		err = errHandshakesMax
+	}
+	if d.guard.Clear(slotHead) && err == nil {
+		err = os.ErrDeadlineExceeded // its wake came too late to end the handshake
+	}
 	if err != nil {
 		d.e.telemetry.handshakeFailed.Inc()
 		d.e.opts.Log.Debug("TLS handshake failed", slog.String("listener", d.spec.Name), slog.Any("remote", d.facts.Remote), slog.Any("error", err))

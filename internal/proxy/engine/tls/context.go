@@ -4,17 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
-	"github.com/tullemesh/tulle/internal/identity"
-	"github.com/tullemesh/tulle/internal/limit"
-	"github.com/tullemesh/tulle/internal/match"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 )
 
@@ -58,38 +55,49 @@ const (
 )
 
 // Accept does the server's side of a handshake over s. The certificates are
-// those of the moment.
-func (s *Store) Accept(ctx context.Context, sock *conn.Socket, spec *ServerSpec) (*conn.TLS, error) {
-	c := tls.Server(sock, &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			base, err := s.server(spec)
-			if err != nil {
-				return nil, err
-			}
-			return forClient(base, hello), nil
-		},
-	})
-	if err := c.HandshakeContext(ctx); err != nil {
+// those of the moment. The socket's deadlines bound it.
+func (s *Store) Accept(sock *conn.Socket, spec *ServerSpec) (*conn.TLS, error) {
+	base, err := s.server(spec)
+	if err != nil {
+		return nil, err
+	}
+	c := tls.Server(sock, base)
+	if err := handshake(c); err != nil {
 		return nil, err
 	}
 	return conn.NewTLS(c, sock), nil
 }
 
-// forClient leaves out ALPN when client and server have no protocol in common:
-// Envoy then goes on without one, crypto/tls would end the handshake.
-func forClient(base *tls.Config, hello *tls.ClientHelloInfo) *tls.Config {
-	for _, p := range hello.SupportedProtos {
-		if slices.Contains(base.NextProtos, p) {
-			return base
+// handshake runs on a goroutine of its own: it needs a deep stack, which the
+// connection's goroutine would keep for as long as the connection is idle.
+func handshake(c *tls.Conn) error {
+	done := make(chan error, 1)
+	go func() { done <- c.Handshake() }()
+	return <-done
+}
+
+// withoutALPN makes a context go on without a protocol when client and server
+// have none in common, as Envoy does; crypto/tls would end the handshake.
+func withoutALPN(c *tls.Config) {
+	if len(c.NextProtos) == 0 {
+		return
+	}
+	bare := sync.OnceValue(func() *tls.Config {
+		b := c.Clone()
+		b.NextProtos, b.GetConfigForClient = nil, nil
+		return b
+	})
+	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		for _, p := range hello.SupportedProtos {
+			if slices.Contains(c.NextProtos, p) {
+				return nil, nil // the context itself
+			}
 		}
+		if len(hello.SupportedProtos) == 0 {
+			return nil, nil
+		}
+		return bare(), nil
 	}
-	if len(hello.SupportedProtos) == 0 || len(base.NextProtos) == 0 {
-		return base
-	}
-	c := base.Clone()
-	c.NextProtos = nil
-	return c
 }
 
 // server returns the context of a spec in the current generation.
@@ -132,6 +140,7 @@ func (s *Store) server(spec *ServerSpec) (*tls.Config, error) {
 	if len(g.tickets) > 0 {
 		c.SetSessionTicketKeys(g.tickets)
 	}
+	withoutALPN(c)
 	return g.keep(spec, c), nil
 }
 
@@ -144,10 +153,27 @@ func (s *Store) Connect(ctx context.Context, sock *conn.Socket, spec *ClientSpec
 		return nil, err
 	}
 	c := tls.Client(sock, cfg)
-	if err := c.HandshakeContext(ctx); err != nil {
+	release := bind(ctx, sock)
+	err = handshake(c)
+	if end := release(); end != nil {
+		return nil, end
+	}
+	if err != nil {
 		return nil, err
 	}
 	return conn.NewTLS(c, sock), nil
+}
+
+// bind makes ctx's end the end of the socket's waits, which costs no goroutine.
+// release undoes it and reports whether ctx ended before.
+func bind(ctx context.Context, sock *conn.Socket) (release func() error) {
+	stop := context.AfterFunc(ctx, func() { _ = sock.SetDeadline(time.Unix(1, 0)) })
+	return func() error {
+		if stop() {
+			return nil
+		}
+		return context.Cause(ctx)
+	}
 }
 
 // client returns the context of a spec in the current generation.
@@ -241,149 +267,6 @@ func (g *generation) get(name string) (*material, error) {
 		return nil, fmt.Errorf("%w: %q: %w", ErrNoSecret, name, m.err)
 	}
 	return m, nil
-}
-
-// verifier judges peers' chains by one validation secret.
-type verifier struct {
-	roots *x509.CertPool
-	crl   []*x509.RevocationList
-	sans  []match.String
-	usage x509.ExtKeyUsage
-}
-
-func (g *generation) verifier(name string, sans []match.String, usage x509.ExtKeyUsage) (*verifier, error) {
-	m, err := g.get(name)
-	if err != nil {
-		return nil, err
-	}
-	if m.roots == nil {
-		return nil, fmt.Errorf("%w: %q holds no trusted roots", ErrNoSecret, name)
-	}
-	return &verifier{roots: m.roots, crl: m.crl, sans: append(slices.Clone(sans), m.sans...), usage: usage}, nil
-}
-
-// verifyClient passes clients without a certificate: whether one is required
-// is the context's ClientAuth.
-func (v *verifier) verifyClient(state tls.ConnectionState) error {
-	if len(state.PeerCertificates) == 0 {
-		return nil
-	}
-	return v.verify(state)
-}
-
-// verifyServer runs on resumed sessions too, with today's roots.
-func (v *verifier) verifyServer(state tls.ConnectionState) error { return v.verify(state) }
-
-func (v *verifier) verify(state tls.ConnectionState) error {
-	chain := state.PeerCertificates
-	if len(chain) == 0 {
-		return identity.ErrNoCertificate
-	}
-	if len(chain) > limit.ChainCertificatesMax {
-		return fmt.Errorf("%w: %d certificates in the chain", identity.ErrUntrusted, len(chain))
-	}
-	chains, err := chain[0].Verify(x509.VerifyOptions{
-		Roots:         v.roots,
-		Intermediates: identity.NewPool(chain[1:]),
-		KeyUsages:     []x509.ExtKeyUsage{v.usage},
-	})
-	if err != nil {
-		return fmt.Errorf("%w: %w", identity.ErrUntrusted, err)
-	}
-	if err := v.revoked(chains); err != nil {
-		return err
-	}
-	if len(v.sans) == 0 {
-		return nil
-	}
-	for _, name := range names(chain[0]) {
-		for i := range v.sans {
-			if v.sans[i].MatchString(name) {
-				return nil
-			}
-		}
-	}
-	return fmt.Errorf("%w: it has %s", ErrName, strings.Join(names(chain[0]), ", "))
-}
-
-// names are a certificate's subject alternative names of all kinds.
-func names(c *x509.Certificate) []string {
-	var out []string
-	for _, u := range c.URIs {
-		out = append(out, u.String())
-	}
-	out = append(out, c.DNSNames...)
-	for _, ip := range c.IPAddresses {
-		out = append(out, ip.String())
-	}
-	return out
-}
-
-// revoked looks each certificate of the verified chains up in the lists that
-// its issuer signed. Where there are lists, one that is missing or out of date
-// refuses: a peer could otherwise be accepted by keeping a list away
-// (Envoy: CertificateValidationContext.crl, every certificate of the chain).
-func (v *verifier) revoked(chains [][]*x509.Certificate) error {
-	if len(v.crl) == 0 {
-		return nil
-	}
-	now := time.Now()
-	var missing error
-	covered := false
-	for _, chain := range chains {
-		complete := true
-		for i := 0; i+1 < len(chain); i++ {
-			current, err := v.listed(chain[i], chain[i+1], now)
-			if err != nil {
-				return err
-			}
-			if !current {
-				complete = false
-				missing = fmt.Errorf("%w: no current list of %s", ErrRevoked, chain[i+1].Subject)
-			}
-		}
-		covered = covered || complete
-	}
-	if covered {
-		return nil
-	}
-	return missing
-}
-
-// listed looks a certificate up in its issuer's lists; current says that one of
-// them is in force.
-func (v *verifier) listed(c, issuer *x509.Certificate, now time.Time) (current bool, err error) {
-	for _, list := range v.crl {
-		if list.CheckSignatureFrom(issuer) != nil {
-			continue
-		}
-		current = current || list.NextUpdate.IsZero() || now.Before(list.NextUpdate)
-		for _, entry := range list.RevokedCertificateEntries {
-			if entry.SerialNumber.Cmp(c.SerialNumber) == 0 {
-				return current, fmt.Errorf("%w: serial %s", ErrRevoked, entry.SerialNumber)
-			}
-		}
-	}
-	return current, nil
-}
-
-func parseCRL(text []byte) ([]*x509.RevocationList, error) {
-	var out []*x509.RevocationList
-	for {
-		var block *pem.Block
-		if block, text = pem.Decode(text); block == nil {
-			break
-		}
-		list, err := x509.ParseRevocationList(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("revocation list: %w", err)
-		}
-		out = append(out, list)
-	}
-	if len(out) == 0 {
-		return nil, errors.New("revocation list: no PEM block")
-	}
-	return out, nil
 }
 
 // restrict applies cipher suites and groups by Envoy's (OpenSSL's) names.
