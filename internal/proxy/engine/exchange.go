@@ -30,12 +30,23 @@ import (
 //
 // It pins the chain, the route and the cluster of its request, not the Config.
 type exchange struct {
-	d       *downstream
-	manager *listener.HTTPManager
+	exchangeMemory
+	exchangeState
+}
 
+// exchangeMemory is kept from one request to the next.
+type exchangeMemory struct {
 	// The messages. Their bytes belong to the driver's buffers.
 	req, res message.Head
-	facts    fact.Request
+	scratch  []byte
+	rec      *access.Record // for header templates and logs; made when first needed
+}
+
+// exchangeState is cleared for each request, in place.
+type exchangeState struct {
+	d       *downstream
+	manager *listener.HTTPManager
+	facts   fact.Request
 
 	// Set by admit.
 	table    *router.Table
@@ -66,8 +77,6 @@ type exchange struct {
 	destination *peer
 	clientTells bool   // the client is a sidecar that said who it is
 	grpc        string // the response's grpc-status, of a closed set; empty: none
-	scratch     []byte
-	rec         *access.Record // for header templates and logs; made when first needed
 	counted     bool
 }
 
@@ -91,7 +100,8 @@ func (x *exchange) begin(d *downstream, now int64) {
 func (x *exchange) reset() {
 	x.req.Reset()
 	x.res.Reset()
-	*x = exchange{req: x.req, res: x.res, scratch: x.scratch[:0], rec: x.rec}
+	x.scratch = x.scratch[:0]
+	x.exchangeState = exchangeState{}
 }
 
 // admit decides by the generation in force what becomes of the request.
@@ -104,10 +114,9 @@ func (x *exchange) admit() action {
 	if x.location != nil {
 		return x.answer(http.StatusTemporaryRedirect, nil)
 	}
-	x.facts = fact.Request{
-		Conn: &d.facts, Protocol: x.req.Protocol, Method: x.req.Method, Scheme: x.req.Scheme,
-		Authority: x.req.Authority, Path: x.req.Path, Headers: &x.req, Remote: x.facts.Remote, Random: rand.Uint64(),
-	}
+	f := &x.facts // Remote is there
+	f.Conn, f.Headers, f.Random = &d.facts, &x.req, rand.Uint64()
+	f.Protocol, f.Method, f.Scheme, f.Authority, f.Path = x.req.Protocol, x.req.Method, x.req.Scheme, x.req.Authority, x.req.Path
 	if x.table = cfg.RouteTable(x.manager); x.table != nil {
 		called := x.req.Authority
 		if d.tunnel != nil {
@@ -122,6 +131,15 @@ func (x *exchange) admit() action {
 	if v := generation.AdmitRequest(x.manager, x.result.Host, r, x.weighted, &x.facts, nil); !v.Allowed {
 		return x.fail(Failure{Kind: Denied, Detail: v.Policy})
 	}
+	if r != nil && r.Forward != nil && !x.result.RequireTLS {
+		return x.admitForward(r.Forward)
+	}
+	return x.admitOther()
+}
+
+// admitOther answers what is not forwarded.
+func (x *exchange) admitOther() action {
+	r := x.result.Route
 	switch {
 	case x.result.Host == nil:
 		return x.fail(Failure{Kind: NoRouteFound, Detail: string(generation.NoVirtualHost)})
@@ -135,10 +153,8 @@ func (x *exchange) admit() action {
 		return x.answer(r.Redirect.Status, nil)
 	case r.Direct != nil:
 		return x.answer(r.Direct.Status, r.Direct.Body)
-	case r.Forward == nil:
-		return x.fail(Failure{Kind: NoRouteFound, Detail: "the route is for servers, not for proxies"})
 	}
-	return x.admitForward(r.Forward)
+	return x.fail(Failure{Kind: NoRouteFound, Detail: "the route is for servers, not for proxies"})
 }
 
 func (x *exchange) admitForward(f *router.Forward) action {

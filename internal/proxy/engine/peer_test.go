@@ -29,7 +29,9 @@ func TestUnprovenPeerMetadataOfAnEndpointIsDropped(t *testing.T) {
 func TestPeersAreInternedUpToTheirLimit(t *testing.T) {
 	var p peers
 	p.init(jsonPeers{})
-	proved := func(n int) *peer { return p.of(&fact.Conn{Verified: true, Peer: fmt.Sprintf("spiffe://td/ns/n%d/sa/a", n)}) }
+	proved := func(n int) *peer {
+		return p.of(&fact.Conn{Verified: true, Peer: fmt.Sprintf("spiffe://td/ns/n%d/sa/a", n)})
+	}
 	if w := proved(1); w != proved(1) || w.Namespace != "n1" || w.Principal != "spiffe://td/ns/n1/sa/a" {
 		t.Errorf("%+v, or another one the second time", w)
 	}

@@ -31,17 +31,26 @@ type http1Conn struct {
 // pooled with its memory.
 type http1Exchange struct {
 	exchange
+	http1Memory
+	http1State
+}
 
+// http1Memory is kept from one request to the next.
+type http1Memory struct {
+	reqBody, resBody http1.Body
+	trailers         message.Head // of the request
+	resTrailers      message.Head
+	out              []byte // the request as the upstream gets it
+	back             []byte // what goes to the client
+}
+
+// http1State is cleared for each request, in place.
+type http1State struct {
 	h                  *http1Conn
 	reqFrame, resFrame http1.Framing
-	reqBody, resBody   http1.Body
-	trailers           message.Head // of the request
-	resTrailers        message.Head
 	in, up             *conn.Buffer // request bytes; response bytes
 	nIn                int          // valid bytes of in
 	rest               []byte       // of in, behind the head
-	out                []byte       // the request as the upstream gets it
-	back               []byte       // what goes to the client
 	up1                *cluster.Conn
 	wrote              bool // some of the request went out
 	replayable         bool // out is the whole request
@@ -352,8 +361,5 @@ func (x *http1Exchange) release() {
 		x.back = nil
 	}
 	x.reset()
-	*x = http1Exchange{
-		exchange: x.exchange, out: x.out, back: x.back,
-		reqBody: x.reqBody, resBody: x.resBody, trailers: x.trailers, resTrailers: x.resTrailers,
-	}
+	x.http1State = http1State{}
 }

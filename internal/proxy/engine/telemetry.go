@@ -155,7 +155,7 @@ func (t *telemetry) request(x *exchange) {
 	at := x.seriesAt()
 	c := &x.d.series
 	if c.series == nil || c.at != at {
-		c.at, c.series = at, t.find(x.d.seriesKey(&at))
+		c.at, c.series = at, t.find(x.d, &at)
 	}
 	s := c.series
 	s.total.Inc()
@@ -228,13 +228,20 @@ func grpcStatus(b []byte) string {
 	return unknown
 }
 
-// find looks the key up in an immutable map and adds it to a copy if need be:
-// reading takes no lock.
-func (t *telemetry) find(key seriesKey) *requestSeries {
+// find looks the key up in an immutable map: reading takes no lock. Large values
+// stay in functions that few requests call, because each connection keeps the
+// stack that its deepest call needed.
+func (t *telemetry) find(d *downstream, at *seriesAt) *requestSeries {
+	key := d.seriesKey(at)
 	if s := (*t.series.Load())[key]; s != nil {
 		return s
 	}
-	values := t.values(&key)
+	return t.add(&key)
+}
+
+// add resolves the series and adds it to a copy of the map.
+func (t *telemetry) add(key *seriesKey) *requestSeries {
+	values := t.values(key)
 	code := strconv.Itoa(key.status)
 	protocol := "http"
 	if key.grpcReq {
@@ -252,7 +259,7 @@ func (t *telemetry) find(key seriesKey) *requestSeries {
 	for k, v := range old {
 		next[k] = v
 	}
-	next[key] = s
+	next[*key] = s
 	t.series.Store(&next)
 	return s
 }

@@ -45,7 +45,8 @@ func (h *Head) Reset() {
 	if cap(joined) > arenaBytesMax {
 		joined = nil
 	}
-	*h = Head{fields: fields, arena: arena, joined: joined}
+	*h = Head{} // in place: a literal with values is made on the stack first
+	h.fields, h.arena, h.joined = fields, arena, joined
 }
 
 // Fields returns the header fields; those with an empty name are removed ones.
