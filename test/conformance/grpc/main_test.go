@@ -25,7 +25,7 @@ import (
 const role = "GRPC_ROLE"
 
 func roles() map[string]func() error {
-	return map[string]func() error{"server": serve, "caller": call}
+	return map[string]func() error{"server": serve, "caller": call, "xds-server": proxylessServer, "xds-client": proxylessClient}
 }
 
 var (
