@@ -69,6 +69,8 @@ const (
 	RemoteReset
 	// TryTimeout: an attempt took longer than the route's retry policy allows.
 	TryTimeout
+	// CallDeadline: the deadline of a gRPC call passed (grpc-timeout).
+	CallDeadline
 	// Again: the response is one that the route's retry policy drops. Nobody is
 	// told of it: the next attempt follows.
 	Again
@@ -108,40 +110,67 @@ type Answer struct {
 	Body string
 }
 
-// answers is the one table from failures to statuses, flags and texts
-// (Envoy: "Access logging", response flags and response code details).
-func answers() [kindCount]Answer {
+// answerTo is the one table from failures to statuses, flags and texts (Envoy:
+// "Access logging", response flags and response code details). It is a switch,
+// because a table would be copied to the stack for each answer.
+func answerTo(k Kind) Answer {
 	const before = "upstream connect error or disconnect/reset before headers. "
-	return [kindCount]Answer{
-		NoFailure:       {Ours, http.StatusOK, "", "via_upstream", ""},
-		BadRequest:      {Downstream, http.StatusBadRequest, "DPE", "http1.codec_error", "Bad Request"},
-		Denied:          {Ours, http.StatusForbidden, "", "rbac_access_denied", "RBAC: access denied"},
-		NoRouteFound:    {Ours, http.StatusNotFound, "NR", "route_not_found", ""},
-		NoClusterFound:  {Ours, http.StatusServiceUnavailable, "NC", "cluster_not_found", ""},
-		NoHealthyHost:   {Upstream, http.StatusServiceUnavailable, "UH", "no_healthy_upstream", "no healthy upstream"},
-		Overflow:        {Upstream, http.StatusServiceUnavailable, "UO", "upstream_reset_before_response_started{overflow}", before + "reset reason: overflow"},
-		ConnectFailed:   {Upstream, http.StatusServiceUnavailable, "UF", "upstream_reset_before_response_started{remote_connection_failure}", before + "reset reason: remote connection failure, transport failure reason: "},
-		ConnectTimeout:  {Upstream, http.StatusServiceUnavailable, "UF", "upstream_reset_before_response_started{connection_timeout}", before + "reset reason: connection timeout"},
-		TriesSpent:      {Upstream, 0, "UF,URX", "upstream_retry_limit_exceeded", ""},
-		Reset:           {Upstream, http.StatusServiceUnavailable, "UC", "upstream_reset_before_response_started{connection_termination}", before + "reset reason: connection termination"},
-		BadResponse:     {Upstream, http.StatusBadGateway, "UPE", "upstream_reset_before_response_started{protocol_error}", before + "reset reason: protocol error"},
-		RouteTimeout:    {Upstream, http.StatusGatewayTimeout, "UT", "response_timeout", "upstream request timeout"},
-		RequestTimeout:  {Downstream, http.StatusRequestTimeout, "DT", "request_overall_timeout", "request timeout"},
-		StreamIdle:      {Upstream, http.StatusGatewayTimeout, "SI", "stream_idle_timeout", "stream timeout"},
-		DurationTimeout: {Ours, http.StatusRequestTimeout, "DT", "max_duration_timeout", "downstream duration timeout"},
-		ClientLeft:      {Downstream, 0, "DC", "downstream_remote_disconnect", ""},
-		NotSupported:    {Ours, http.StatusForbidden, "", "upgrade_failed", ""},
-		TooLarge:        {Downstream, http.StatusRequestEntityTooLarge, "", "request_payload_too_large", "Payload Too Large"},
-		RemoteReset:     {Upstream, http.StatusServiceUnavailable, "UR", "upstream_reset_before_response_started{remote_reset}", before + "reset reason: remote reset"},
-		NoChain:         {Ours, 0, "NR", "filter_chain_not_found", ""},
-		TryTimeout:      {Upstream, http.StatusGatewayTimeout, "UT", "upstream_per_try_timeout", "upstream request timeout"},
-		Again:           {Upstream, 0, "", "retried", ""},
+	switch k {
+	case NoFailure:
+		return Answer{Ours, http.StatusOK, "", "via_upstream", ""}
+	case BadRequest:
+		return Answer{Downstream, http.StatusBadRequest, "DPE", "http1.codec_error", "Bad Request"}
+	case Denied:
+		return Answer{Ours, http.StatusForbidden, "", "rbac_access_denied", "RBAC: access denied"}
+	case NoRouteFound:
+		return Answer{Ours, http.StatusNotFound, "NR", "route_not_found", ""}
+	case NoClusterFound:
+		return Answer{Ours, http.StatusServiceUnavailable, "NC", "cluster_not_found", ""}
+	case NoHealthyHost:
+		return Answer{Upstream, http.StatusServiceUnavailable, "UH", "no_healthy_upstream", "no healthy upstream"}
+	case Overflow:
+		return Answer{Upstream, http.StatusServiceUnavailable, "UO", "upstream_reset_before_response_started{overflow}", before + "reset reason: overflow"}
+	case ConnectFailed:
+		return Answer{Upstream, http.StatusServiceUnavailable, "UF", "upstream_reset_before_response_started{remote_connection_failure}", before + "reset reason: remote connection failure, transport failure reason: "}
+	case ConnectTimeout:
+		return Answer{Upstream, http.StatusServiceUnavailable, "UF", "upstream_reset_before_response_started{connection_timeout}", before + "reset reason: connection timeout"}
+	case TriesSpent:
+		return Answer{Upstream, 0, "UF,URX", "upstream_retry_limit_exceeded", ""}
+	case Reset:
+		return Answer{Upstream, http.StatusServiceUnavailable, "UC", "upstream_reset_before_response_started{connection_termination}", before + "reset reason: connection termination"}
+	case BadResponse:
+		return Answer{Upstream, http.StatusBadGateway, "UPE", "upstream_reset_before_response_started{protocol_error}", before + "reset reason: protocol error"}
+	case RouteTimeout:
+		return Answer{Upstream, http.StatusGatewayTimeout, "UT", "response_timeout", "upstream request timeout"}
+	case RequestTimeout:
+		return Answer{Downstream, http.StatusRequestTimeout, "DT", "request_overall_timeout", "request timeout"}
+	case StreamIdle:
+		return Answer{Upstream, http.StatusGatewayTimeout, "SI", "stream_idle_timeout", "stream timeout"}
+	case DurationTimeout:
+		return Answer{Ours, http.StatusRequestTimeout, "DT", "max_duration_timeout", "downstream duration timeout"}
+	case ClientLeft:
+		return Answer{Downstream, 0, "DC", "downstream_remote_disconnect", ""}
+	case NotSupported:
+		return Answer{Ours, http.StatusForbidden, "", "upgrade_failed", ""}
+	case TooLarge:
+		return Answer{Downstream, http.StatusRequestEntityTooLarge, "", "request_payload_too_large", "Payload Too Large"}
+	case RemoteReset:
+		return Answer{Upstream, http.StatusServiceUnavailable, "UR", "upstream_reset_before_response_started{remote_reset}", before + "reset reason: remote reset"}
+	case NoChain:
+		return Answer{Ours, 0, "NR", "filter_chain_not_found", ""}
+	case TryTimeout:
+		return Answer{Upstream, http.StatusGatewayTimeout, "UT", "upstream_per_try_timeout", "upstream request timeout"}
+	case CallDeadline:
+		return Answer{Upstream, http.StatusGatewayTimeout, "UT", "response_timeout", "upstream request timeout"}
+	case Again:
+		return Answer{Upstream, 0, "", "retried", ""}
 	}
+	return Answer{}
 }
 
 // Answer is the one function that turns a failure into status, flag and text.
 func (f *Failure) Answer() Answer {
-	a := answers()[f.Kind]
+	a := answerTo(f.Kind)
 	var codec *http1.Error
 	switch {
 	case f.Kind == BadRequest && errors.As(f.Cause, &codec):
