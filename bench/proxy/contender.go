@@ -191,7 +191,7 @@ func (b *bench) contender(name string, command func(config string) []string) (*c
 		return nil, err
 	}
 	c.listen, c.admin = ports[0], ports[1:]
-	configs, err := b.scenario.shape.bootstraps(c.listen, c.admin, b.backends, b.authority)
+	configs, err := b.scenario.shape.bootstraps(c.listen, c.admin, b.loop.Backends(), b.authority)
 	if err != nil {
 		return nil, err
 	}
@@ -217,7 +217,7 @@ func (b *bench) peer(name, program string) (*contender, error) {
 		return nil, err
 	}
 	c.listen = ports[0]
-	s, to := b.scenario.shape, b.backends[0]
+	s, to := b.scenario.shape, b.loop.Backends()[0]
 	add := func(listen, to netip.AddrPort, down, up bool) error {
 		n := len(c.commands)
 		text, args := s.nginxConfig(b.dir, n, listen, to, down, up, b.authority), []string{program, "-c"}

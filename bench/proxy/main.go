@@ -12,7 +12,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -36,8 +35,7 @@ type bench struct {
 	scenario  scenario
 	dir       string
 	authority *authority
-	listeners []*loop.Backend
-	backends  []netip.AddrPort
+	loop      *loop.Loop
 }
 
 func main() {
@@ -100,14 +98,10 @@ func measure(s settings, sc scenario) (*table, error) {
 	if b.authority, err = newAuthority(b.dir); err != nil {
 		return nil, err
 	}
-	for n := range sc.shape.backends() {
-		l, err := loop.Listen(n)
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		b.listeners, b.backends = append(b.listeners, l), append(b.backends, l.Addr())
+	if b.loop, err = loop.New(sc.shape.backends()); err != nil {
+		return nil, err
 	}
+	defer b.loop.Close()
 	all, err := b.contenders()
 	if err != nil {
 		return nil, err

@@ -112,8 +112,8 @@ func exchange(conn net.Conn) error {
 func waiting(b *bench, c *contender) (sample, error) {
 	const n = streamConns * streamsPerConn
 	var before, after int
-	_, err := loop.Run(loop.Load{Protocol: loop.HTTP2, Connections: streamConns, Streams: streamsPerConn, Upload: 64, Body: 64, Hold: true,
-		Target: c.listen, Backends: b.listeners, Hosts: b.scenario.shape.hosts(), For: b.length,
+	_, err := b.loop.Run(loop.Load{Protocol: loop.HTTP2, Connections: streamConns, Streams: streamsPerConn, Upload: 64, Body: 64, Hold: true,
+		Target: c.listen, Hosts: b.scenario.shape.hosts(), For: b.length,
 		Begin: func() { time.Sleep(settle); before, _ = c.memory() },
 		End:   func() { time.Sleep(settle); after, _ = c.memory() }})
 	if err != nil {

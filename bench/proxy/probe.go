@@ -61,10 +61,10 @@ func load(l loop.Load, per units) probe {
 
 func (b *bench) load(c *contender, l loop.Load, per units) (sample, error) {
 	m := &meter{contender: c}
-	l.Target, l.Backends, l.For, l.Hosts = c.listen, b.listeners, b.length, b.scenario.shape.hosts()
+	l.Target, l.For, l.Hosts = c.listen, b.length, b.scenario.shape.hosts()
 	l.Begin, l.End = m.begin, m.end
 	runtime.GC()
-	r, err := loop.Run(l)
+	r, err := b.loop.Run(l)
 	if err != nil {
 		return sample{}, err
 	}

@@ -122,7 +122,8 @@ func (f *figures) judge() {
 		}
 	}
 	ours, present := f.Medians[tulleName]
-	if !present || f.Goal == "" {
+	envoy, paired := f.Medians[envoyName]
+	if !present || f.Goal == "" || !paired && f.row.most == 0 {
 		return
 	}
 	var missed []string
@@ -131,7 +132,6 @@ func (f *figures) judge() {
 			missed = append(missed, what)
 		}
 	}
-	envoy, paired := f.Medians[envoyName]
 	if f.row.goal > 0 && paired {
 		check(f.Ratios[tulleName] <= f.row.goal, "ratio")
 	}

@@ -114,7 +114,6 @@ func (c *h1client) ready(events uint32) error {
 
 type h1server struct {
 	conn
-	answer  []byte
 	message message
 }
 
@@ -139,7 +138,7 @@ func (s *h1server) ready(events uint32) error {
 			return nil
 		}
 		s.loop.answered++
-		if err := s.write(s.answer); err != nil {
+		if err := s.write(s.loop.answer); err != nil {
 			return err
 		}
 	}

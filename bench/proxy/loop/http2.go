@@ -81,7 +81,6 @@ type h2conn struct {
 	streams map[uint32]*h2stream
 	active  []*h2stream // have messages to send
 	free    []*h2stream
-	message []byte
 	decoder *hpack.Decoder
 	encoder *hpack.Encoder
 	encoded bytes.Buffer
@@ -93,10 +92,8 @@ type h2conn struct {
 
 type h2client struct{ next uint32 }
 
-func newH2(c conn, message int, head, tail []hpack.HeaderField) *h2conn {
+func newH2(c conn, head, tail []hpack.HeaderField) *h2conn {
 	h := &h2conn{conn: c, window: defaultWindow, initial: defaultWindow, streams: map[uint32]*h2stream{}, head: headers{fields: head}, tail: headers{fields: tail}}
-	h.message = make([]byte, 5+message) // gRPC's frame: uncompressed, 4 bytes of length
-	binary.BigEndian.PutUint32(h.message[1:], uint32(message))
 	h.decoder = hpack.NewDecoder(4096, func(f hpack.HeaderField) {
 		switch f.Name {
 		case ":status":
@@ -124,8 +121,13 @@ func (h *h2conn) encode() {
 	}
 }
 
+// grpcMessage is gRPC's frame: uncompressed, 4 bytes of length, the message.
+func grpcMessage(size int) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(size)), make([]byte, size)...)
+}
+
 func newH2Client(c conn, host string) *h2conn {
-	h := newH2(c, c.loop.load.Upload, []hpack.HeaderField{
+	h := newH2(c, []hpack.HeaderField{
 		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"}, {Name: ":path", Value: "/api/v1.Echo/Get"}, {Name: ":authority", Value: host},
 		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"}, {Name: "user-agent", Value: "bench/1.0"}, {Name: "x-tenant", Value: "blue"},
 	}, nil)
@@ -136,7 +138,7 @@ func newH2Client(c conn, host string) *h2conn {
 }
 
 func newH2Server(c conn) *h2conn {
-	h := newH2(c, c.loop.load.Body, []hpack.HeaderField{{Name: ":status", Value: "200"}, {Name: "content-type", Value: "application/grpc"}},
+	h := newH2(c, []hpack.HeaderField{{Name: ":status", Value: "200"}, {Name: "content-type", Value: "application/grpc"}},
 		[]hpack.HeaderField{{Name: "grpc-status", Value: "0"}})
 	h.hello()
 	return h
@@ -229,7 +231,11 @@ func (h *h2conn) pump() error {
 
 // emit makes the frame of one message when the windows allow it.
 func (h *h2conn) emit(s *h2stream) bool {
-	n := len(h.message)
+	message := h.loop.answerPart
+	if h.client != nil {
+		message = h.loop.upMessage
+	}
+	n := len(message)
 	if s.window < n || h.window < n {
 		return false
 	}
@@ -241,7 +247,7 @@ func (h *h2conn) emit(s *h2stream) bool {
 		flags = flagEndStream
 	}
 	h.frame(frameData, flags, s.id, n)
-	h.frames = append(h.frames, h.message...)
+	h.frames = append(h.frames, message...)
 	return true
 }
 

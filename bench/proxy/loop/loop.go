@@ -34,9 +34,8 @@ const (
 // Load says what to send.
 type Load struct {
 	Protocol Protocol
-	// Target is the proxy's listener. The loop itself answers at Backends.
-	Target   netip.AddrPort
-	Backends []*Backend
+	// Target is the proxy's listener.
+	Target netip.AddrPort
 	// Connections are open at once. Streams is how many requests are in flight
 	// on each at once: 1 for HTTP/1.1.
 	Connections, Streams int
@@ -83,35 +82,73 @@ type lane struct {
 	queue []time.Time
 }
 
-type loop struct {
-	load     Load
+// Loop is the backend, which lives as long as the proxies do and keeps its
+// connections between loads, and the clients of one load.
+type Loop struct {
 	epoll    int
 	handlers []handler // by file descriptor
-	lanes    []*lane
-	dirty    []*h2conn // have something to write at the end of this turn
-	spare    []*h2conn
+	backends []netip.AddrPort
 	scratch  []byte
 	events   []unix.EpollEvent
-	bytes    int64
-	latency  []time.Duration
-	failed   int
-	answered int // requests that the backend has seen
+	dirty    []*h2conn // have something to write at the end of this turn
+	spare    []*h2conn
 
-	measuring bool
-	end       time.Time
+	// Of the load.
+	load                  Load
+	answer                []byte // HTTP/1.1
+	upMessage, answerPart []byte // HTTP/2: one message
+	lanes                 []*lane
+	bytes                 int64
+	latency               []time.Duration
+	failed                int
+	answered              int // requests that the backend has seen
+	measuring             bool
+	end                   time.Time
+}
+
+// New binds n backends, at 127.0.0.1 and the addresses that follow, at ports
+// that the kernel chooses.
+func New(n int) (*Loop, error) {
+	l := &Loop{scratch: make([]byte, 256<<10), events: make([]unix.EpollEvent, 512)}
+	var err error
+	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, err
+	}
+	for i := range n {
+		if err := l.listen(netip.AddrFrom4([4]byte{127, 0, 0, byte(1 + i)})); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+	}
+	return l, nil
+}
+
+// Backends are the addresses that the loop answers at.
+func (l *Loop) Backends() []netip.AddrPort { return l.backends }
+
+// Close ends the backend and its connections.
+func (l *Loop) Close() error {
+	for fd, h := range l.handlers {
+		if h != nil {
+			l.drop(fd)
+		}
+	}
+	return unix.Close(l.epoll)
 }
 
 // Run sends the load and returns when its time is over and what is in flight
 // has come back, at most two seconds later.
-func Run(load Load) (Result, error) {
+func (l *Loop) Run(load Load) (Result, error) {
 	load.Streams, load.Messages = max(load.Streams, 1), max(load.Messages, 1)
 	if len(load.Hosts) == 0 {
 		load.Hosts = []string{"svc.default.svc.cluster.local"}
 	}
-	l := &loop{load: load, epoll: -1, scratch: make([]byte, 256<<10), events: make([]unix.EpollEvent, 512)}
-	defer l.close()
-	if err := l.open(); err != nil {
-		return Result{}, err
+	l.load, l.answer, l.upMessage, l.answerPart = load, h1answer(load.Body), grpcMessage(load.Upload), grpcMessage(load.Body)
+	l.lanes, l.bytes, l.latency, l.failed, l.answered, l.measuring = nil, 0, nil, 0, 0, false
+	defer l.hangUp()
+	for i := range load.Connections {
+		if err := l.client(i); err != nil {
+			return Result{}, fmt.Errorf("connect %s: %w", load.Target, err)
+		}
 	}
 	if err := l.warm(); err != nil {
 		return Result{}, fmt.Errorf("warm-up: %w", err)
@@ -119,26 +156,7 @@ func Run(load Load) (Result, error) {
 	return l.measure()
 }
 
-// open binds the backends and connects the clients.
-func (l *loop) open() error {
-	var err error
-	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return err
-	}
-	for _, b := range l.load.Backends {
-		if err := l.add(b.fd, &acceptor{l, b.fd}); err != nil {
-			return err
-		}
-	}
-	for i := range l.load.Connections {
-		if err := l.client(i); err != nil {
-			return fmt.Errorf("connect %s: %w", l.load.Target, err)
-		}
-	}
-	return nil
-}
-
-func (l *loop) client(i int) error {
+func (l *Loop) client(i int) error {
 	host := l.load.Hosts[i%len(l.load.Hosts)]
 	if l.load.Protocol == Short {
 		l.lanes = append(l.lanes, &lane{via: (*dialer)(l)})
@@ -169,7 +187,7 @@ func (l *loop) client(i int) error {
 	}
 }
 
-func (l *loop) dial() (int, error) {
+func (l *Loop) dial() (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
@@ -185,7 +203,7 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 }
 
-func (l *loop) add(fd int, h handler) error {
+func (l *Loop) add(fd int, h handler) error {
 	for len(l.handlers) <= fd {
 		l.handlers = append(l.handlers, nil)
 	}
@@ -194,68 +212,36 @@ func (l *loop) add(fd int, h handler) error {
 }
 
 // drop closes a descriptor that the loop need not know any longer.
-func (l *loop) drop(fd int) {
+func (l *Loop) drop(fd int) {
 	l.handlers[fd] = nil
 	_ = unix.Close(fd)
 }
 
-// close ends the clients' connections, and the backend's when the proxy has
-// seen that they end: else it would send the next load's requests there.
-func (l *loop) close() {
-	waiting := 0
-	for fd, h := range l.handlers {
-		switch h.(type) {
-		case nil, *acceptor:
-		case *h1server, *source, *h2conn:
-			if c, ok := h.(*h2conn); ok && c.client != nil {
-				l.drop(fd)
-				continue
-			}
-			l.handlers[fd] = &ending{l, fd}
-			_ = unix.Shutdown(fd, unix.SHUT_WR)
-			waiting++
-		default:
-			l.drop(fd)
-		}
-	}
-	for deadline := time.Now().Add(time.Second); waiting > 0 && time.Now().Before(deadline); {
+// hangUp lets what is in flight come back and closes the clients' connections.
+func (l *Loop) hangUp() {
+	l.measuring = false
+	busy := func(c *lane) bool { return c.busy }
+	for deadline := time.Now().Add(time.Second); !l.load.Hold && l.load.Protocol != Bulk && slices.ContainsFunc(l.lanes, busy) && time.Now().Before(deadline); {
 		if l.turn() != nil {
 			break
 		}
-		waiting = 0
-		for _, h := range l.handlers {
-			if _, open := h.(*ending); open {
-				waiting++
+	}
+	for fd, h := range l.handlers {
+		switch h := h.(type) {
+		case *h1client, *sink, *shortClient:
+			l.drop(fd)
+		case *h2conn:
+			if h.client != nil {
+				l.drop(fd)
 			}
 		}
 	}
-	for fd, h := range l.handlers {
-		if _, open := h.(*ending); open {
-			l.drop(fd)
-		}
-	}
-	if l.epoll >= 0 {
-		_ = unix.Close(l.epoll)
-	}
-}
-
-// ending is a backend's connection that waits for the proxy's end of it.
-type ending struct {
-	loop *loop
-	fd   int
-}
-
-func (e *ending) ready(uint32) error {
-	if n, err := unix.Read(e.fd, e.loop.scratch); n <= 0 && !errors.Is(err, unix.EAGAIN) {
-		e.loop.drop(e.fd)
-	}
-	return nil
 }
 
 // warm sends one request on every lane, so that every connection on the way is
 // open and every buffer has its size; one on every connection with Hold, which
 // is about what the streams need.
-func (l *loop) warm() error {
+func (l *Loop) warm() error {
 	if l.load.Protocol == Bulk {
 		return nil
 	}
@@ -284,7 +270,7 @@ func (l *loop) warm() error {
 	return nil
 }
 
-func (l *loop) measure() (Result, error) {
+func (l *Loop) measure() (Result, error) {
 	l.latency, l.bytes, l.answered, l.measuring = make([]time.Duration, 0, 1<<20), 0, 0, true
 	if l.load.Begin != nil {
 		l.load.Begin()
@@ -307,7 +293,7 @@ func (l *loop) measure() (Result, error) {
 	return l.result(took), err
 }
 
-func (l *loop) saturate(begin time.Time) error {
+func (l *Loop) saturate(begin time.Time) error {
 	for _, c := range l.lanes {
 		if err := l.send(c, begin); err != nil {
 			return err
@@ -323,7 +309,7 @@ func (l *loop) saturate(begin time.Time) error {
 
 // pace sends each request at its intended time, on the lanes in turn, and lets
 // it wait for its lane when that is busy.
-func (l *loop) pace(begin time.Time) error {
+func (l *Loop) pace(begin time.Time) error {
 	total := int(l.load.Rate * l.load.For.Seconds())
 	for sent := 0; len(l.latency)+l.failed < total; {
 		now := time.Now()
@@ -351,7 +337,7 @@ func (l *loop) pace(begin time.Time) error {
 }
 
 // hold opens every lane's request and waits until the backend has them all.
-func (l *loop) hold() error {
+func (l *Loop) hold() error {
 	for _, c := range l.lanes {
 		if err := l.send(c, time.Now()); err != nil {
 			return err
@@ -369,7 +355,7 @@ func (l *loop) hold() error {
 }
 
 // turn handles what is ready and then writes what that asked for.
-func (l *loop) turn() error {
+func (l *Loop) turn() error {
 	n, err := unix.EpollWait(l.epoll, l.events, 0)
 	if err != nil && !errors.Is(err, unix.EINTR) {
 		return err
@@ -395,13 +381,13 @@ func (l *loop) turn() error {
 	return nil
 }
 
-func (l *loop) send(c *lane, due time.Time) error {
+func (l *Loop) send(c *lane, due time.Time) error {
 	c.start, c.busy = due, true
 	return c.via.send(c)
 }
 
 // finish records an answer and sends what waited for the lane.
-func (l *loop) finish(c *lane, ok bool) error {
+func (l *Loop) finish(c *lane, ok bool) error {
 	now := time.Now()
 	if ok {
 		l.latency = append(l.latency, now.Sub(c.start))
@@ -424,7 +410,7 @@ func (l *loop) finish(c *lane, ok bool) error {
 	return nil
 }
 
-func (l *loop) result(took time.Duration) Result {
+func (l *Loop) result(took time.Duration) Result {
 	slices.Sort(l.latency)
 	at := func(q float64) time.Duration {
 		if len(l.latency) == 0 {
@@ -438,7 +424,7 @@ func (l *loop) result(took time.Duration) Result {
 
 // conn is a socket with what the kernel has not taken yet.
 type conn struct {
-	loop    *loop
+	loop    *Loop
 	fd      int
 	out     []byte
 	blocked bool // EPOLLOUT is asked for
@@ -499,42 +485,28 @@ func (c *conn) want(writable bool) error {
 	return unix.EpollCtl(c.loop.epoll, unix.EPOLL_CTL_MOD, c.fd, &unix.EpollEvent{Events: events, Fd: int32(c.fd)})
 }
 
-// Backend is a listening socket of the backend. It stays open between loads,
-// so that nobody else gets its port.
-type Backend struct {
-	fd int
-	at netip.AddrPort
-}
-
-// Listen binds a backend at a port that the kernel chooses, of 127.0.0.1+n.
-func Listen(n int) (*Backend, error) {
+// listen binds a backend.
+func (l *Loop) listen(ip netip.Addr) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	ip := netip.AddrFrom4([4]byte{127, 0, 0, byte(1 + n)})
-	err = errors.Join(unix.Bind(fd, sockaddr(netip.AddrPortFrom(ip, 0))), unix.Listen(fd, 4096))
-	if err != nil {
+	if err := errors.Join(unix.Bind(fd, sockaddr(netip.AddrPortFrom(ip, 0))), unix.Listen(fd, 4096)); err != nil {
 		_ = unix.Close(fd)
-		return nil, fmt.Errorf("backend at %s: %w", ip, err)
+		return fmt.Errorf("backend at %s: %w", ip, err)
 	}
 	bound, err := unix.Getsockname(fd)
 	if err != nil {
 		_ = unix.Close(fd)
-		return nil, err
+		return err
 	}
-	return &Backend{fd, netip.AddrPortFrom(ip, uint16(bound.(*unix.SockaddrInet4).Port))}, nil
+	l.backends = append(l.backends, netip.AddrPortFrom(ip, uint16(bound.(*unix.SockaddrInet4).Port)))
+	return l.add(fd, &acceptor{l, fd})
 }
-
-// Addr is where the backend listens.
-func (b *Backend) Addr() netip.AddrPort { return b.at }
-
-// Close ends the backend.
-func (b *Backend) Close() error { return unix.Close(b.fd) }
 
 // acceptor takes a backend's connections.
 type acceptor struct {
-	loop *loop
+	loop *Loop
 	fd   int
 }
 
@@ -555,7 +527,7 @@ func (a *acceptor) ready(uint32) error {
 		case Bulk, Short:
 			h = &source{conn: c}
 		default:
-			h = &h1server{conn: c, answer: h1answer(a.loop.load.Body)}
+			h = &h1server{conn: c}
 		}
 		if err := a.loop.add(fd, h); err != nil {
 			return err

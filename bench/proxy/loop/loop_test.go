@@ -9,14 +9,18 @@ import (
 )
 
 // backend listens until the test ends.
-func backend(t *testing.T) *Backend {
+func backend(t *testing.T) *Loop {
 	t.Helper()
-	b, err := Listen(0)
+	l, err := New(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = b.Close() })
-	return b
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return l
 }
 
 // The loop as client speaks to itself as backend, so that both are held to one
@@ -35,10 +39,10 @@ func TestLoopAnswersItself(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			at := backend(t)
-			load.Target, load.Backends, load.For = at.Addr(), []*Backend{at}, 100*time.Millisecond
+			load.Target, load.For = at.Backends()[0], 100*time.Millisecond
 			began, ended := 0, 0
 			load.Begin, load.End = func() { began++ }, func() { ended++ }
-			got, err := Run(load)
+			got, err := at.Run(load)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -60,7 +64,7 @@ func TestLoopAnswersItself(t *testing.T) {
 
 func TestBulkIsCountedInBytes(t *testing.T) {
 	at := backend(t)
-	got, err := Run(Load{Protocol: Bulk, Target: at.Addr(), Backends: []*Backend{at}, Connections: 2, For: 100 * time.Millisecond})
+	got, err := at.Run(Load{Protocol: Bulk, Target: at.Backends()[0], Connections: 2, For: 100 * time.Millisecond})
 	if err != nil || got.Bytes < 1<<20 {
 		t.Errorf("%d bytes, %v", got.Bytes, err)
 	}
@@ -69,9 +73,9 @@ func TestBulkIsCountedInBytes(t *testing.T) {
 func TestHoldEndsWhenAllStreamsWait(t *testing.T) {
 	at := backend(t)
 	waiting := 0
-	load := Load{Protocol: HTTP2, Target: at.Addr(), Backends: []*Backend{at}, Connections: 3, Streams: 7, Hold: true, For: time.Second}
+	load := Load{Protocol: HTTP2, Target: at.Backends()[0], Connections: 3, Streams: 7, Hold: true, For: time.Second}
 	load.End = func() { waiting++ }
-	got, err := Run(load)
+	got, err := at.Run(load)
 	if err != nil || waiting != 1 || got.Done != 0 {
 		t.Errorf("%+v, %d, %v", got, waiting, err)
 	}
@@ -104,12 +108,26 @@ func TestLatencyCountsFromTheIntendedTime(t *testing.T) {
 			}
 		}
 	}()
-	got, err := Run(Load{Target: listener.Addr().(*net.TCPAddr).AddrPort(), Connections: 1, Rate: 1000, For: stall})
+	got, err := backend(t).Run(Load{Target: listener.Addr().(*net.TCPAddr).AddrPort(), Connections: 1, Rate: 1000, For: stall})
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Fifty requests were due during the stall: on average they waited half of it.
 	if got.Done != 50 || got.P50 < stall/4 {
 		t.Errorf("median %v of %d requests, want about %v", got.P50, got.Done, stall/2)
+	}
+}
+
+// The second load finds the backend's connections of the first; a client that
+// went away with requests in flight leaves nothing behind.
+func TestLoadsFollowOneAnother(t *testing.T) {
+	at := backend(t)
+	for _, streams := range []int{4, 8} {
+		for _, hold := range []bool{true, false} {
+			got, err := at.Run(Load{Protocol: HTTP2, Target: at.Backends()[0], Connections: 2, Streams: streams, Body: 10 * streams, Hold: hold, For: 20 * time.Millisecond})
+			if err != nil || !hold && got.Done < 10 {
+				t.Fatalf("%d streams, hold %v: %+v, %v", streams, hold, got, err)
+			}
+		}
 	}
 }

@@ -67,10 +67,10 @@ func (s *sink) ready(uint32) error {
 }
 
 // dialer opens a connection for every request.
-type dialer loop
+type dialer Loop
 
 func (d *dialer) send(lane *lane) error {
-	l := (*loop)(d)
+	l := (*Loop)(d)
 	fd, err := l.dial()
 	if err != nil {
 		return err
