@@ -96,21 +96,25 @@ func (p *Proxy) Clusters() []admin.Cluster {
 
 func (p *Proxy) cluster(c *cluster.Cluster) admin.Cluster {
 	spec := c.Spec()
-	out := admin.Cluster{Name: c.Name, AddedBy: "via_api", Limits: map[string]uint32{
-		"max_connections": spec.MaxConnections, "max_pending_requests": spec.MaxPending, "max_requests": spec.MaxRequests, "max_retries": spec.MaxRetries}}
+	out := admin.Cluster{Name: c.Name, AddedBy: "via_api", Limits: admin.Limits{
+		Connections: spec.MaxConnections, Pending: spec.MaxPending, Requests: spec.MaxRequests, Retries: spec.MaxRetries}}
+	if spec.Kind == cluster.EDS {
+		out.Assignment = cmp.Or(spec.EDSName, spec.Name)
+	}
 	p.mu.Lock()
 	if p.resources[wire.ClusterType][c.Name].Static {
 		out.AddedBy = "static"
 	}
 	p.mu.Unlock()
-	for _, m := range c.Hosts().Members() {
+	for _, m := range c.Members() {
 		up := m.Host.Upstream()
 		if up == nil {
 			continue
 		}
 		e := admin.Endpoint{Address: up.Pipe, Health: healthText(m.Health), Weight: m.Weight,
 			Connections: uint64(up.Counts.ConnTotal.Load()), ConnectFails: uint64(up.Counts.ConnFail.Load()), ActiveConnections: uint64(up.Counts.ConnActive.Load()),
-			Requests: uint64(up.Counts.Requests.Load()), Errors: uint64(up.Counts.RequestErrors.Load()), Successes: uint64(up.Counts.RequestOKs.Load())}
+			Requests: uint64(up.Counts.Requests.Load()), Errors: uint64(up.Counts.RequestErrors.Load()), Successes: uint64(up.Counts.RequestOKs.Load()),
+			Timeouts: uint64(up.Counts.RequestTimeouts.Load()), ActiveRequests: uint64(max(m.Host.Active.Load(), 0))}
 		if up.Pipe == "" {
 			e.Address = up.Addr.String()
 		}

@@ -98,8 +98,14 @@ type Cluster struct {
 	Name      string
 	AddedBy   string // "via_api", or "static"
 	Endpoints []Endpoint
-	Limits    map[string]uint32 // "max_connections" ...
+	// Assignment is what the endpoints are called in EDS; empty: they are not
+	// from there.
+	Assignment string
+	Limits     Limits
 }
+
+// Limits are a cluster's thresholds.
+type Limits struct{ Connections, Pending, Requests, Retries uint32 }
 
 // Endpoint is the live state of one endpoint.
 type Endpoint struct {
@@ -112,7 +118,7 @@ type Endpoint struct {
 	Connections, ConnectFails   uint64 // cx_total, cx_connect_fail
 	ActiveConnections           uint64
 	Requests, Errors, Successes uint64 // rq_total, rq_error, rq_success
-	ActiveRequests              uint64
+	ActiveRequests, Timeouts    uint64 // rq_active, rq_timeout
 }
 
 // Handler serves the admin port. version is what /server_info tells.

@@ -7,12 +7,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -151,17 +153,21 @@ func TestConfigDumpHasEnvoysShape(t *testing.T) {
 }
 
 func TestClustersInBothForms(t *testing.T) {
-	s := &stage{clusters: []admin.Cluster{{Name: "be", AddedBy: "via_api", Limits: map[string]uint32{"max_connections": 5},
-		Endpoints: []admin.Endpoint{{Address: "127.0.0.1:80", Health: "DRAINING", Weight: 1, Requests: 9, ActiveRequests: 2}}}}}
+	s := &stage{clusters: []admin.Cluster{{Name: "be", AddedBy: "via_api", Assignment: "be-eds", Limits: admin.Limits{Connections: 5, Pending: 6, Requests: 7, Retries: 8},
+		Endpoints: []admin.Endpoint{{Address: "127.0.0.1:80", Hostname: "h", Health: "DRAINING", Weight: 1, Region: "r", Zone: "z", SubZone: "s", Priority: 1,
+			Connections: 3, ConnectFails: 4, ActiveConnections: 2, Requests: 9, Errors: 5, Successes: 4, Timeouts: 1, ActiveRequests: 2}}}}}
 	text := call(s, "GET", "/clusters", "localhost").Body.String()
-	for _, want := range []string{"be::127.0.0.1:80::rq_total::9\n", "be::127.0.0.1:80::health_flags::/eds_status_draining\n", "be::default_priority::max_connections::5\n", "be::added_via_api::true\n"} {
-		if !strings.Contains(text, want) {
-			t.Errorf("no %q in\n%s", want, text)
-		}
+	if diff := cmp.Diff(clustersText, text); diff != "" {
+		t.Error(diff)
 	}
 	var got struct {
 		Statuses []struct {
+			EDS      string `json:"eds_service_name"`
+			Breakers struct {
+				Thresholds []map[string]int `json:"thresholds"`
+			} `json:"circuit_breakers"`
 			Hosts []struct {
+				Stats   []struct{ Name, Type, Value string } `json:"stats"`
 				Address struct {
 					Socket struct {
 						Port int `json:"port_value"`
@@ -178,8 +184,45 @@ func TestClustersInBothForms(t *testing.T) {
 	}
 	if h := got.Statuses[0].Hosts[0]; h.Address.Socket.Port != 80 || h.Health.EDS != "DRAINING" {
 		t.Errorf("json %+v", h)
+	} else if i := slices.IndexFunc(h.Stats, func(s struct{ Name, Type, Value string }) bool { return s.Name == "rq_timeout" }); i < 0 || h.Stats[i].Value != "1" {
+		t.Errorf("stats %+v", h.Stats)
+	}
+	if c := got.Statuses[0]; c.EDS != "be-eds" || c.Breakers.Thresholds[0]["max_pending_requests"] != 6 {
+		t.Errorf("json %+v", c)
 	}
 }
+
+// clustersText is Envoy's form, whole.
+const clustersText = `be::observability_name::be
+be::default_priority::max_connections::5
+be::default_priority::max_pending_requests::6
+be::default_priority::max_requests::7
+be::default_priority::max_retries::8
+be::high_priority::max_connections::5
+be::high_priority::max_pending_requests::6
+be::high_priority::max_requests::7
+be::high_priority::max_retries::8
+be::added_via_api::true
+be::eds_service_name::be-eds
+be::127.0.0.1:80::cx_active::2
+be::127.0.0.1:80::cx_connect_fail::4
+be::127.0.0.1:80::cx_total::3
+be::127.0.0.1:80::rq_active::2
+be::127.0.0.1:80::rq_error::5
+be::127.0.0.1:80::rq_success::4
+be::127.0.0.1:80::rq_timeout::1
+be::127.0.0.1:80::rq_total::9
+be::127.0.0.1:80::hostname::h
+be::127.0.0.1:80::health_flags::/eds_status_draining
+be::127.0.0.1:80::weight::1
+be::127.0.0.1:80::region::r
+be::127.0.0.1:80::zone::z
+be::127.0.0.1:80::sub_zone::s
+be::127.0.0.1:80::canary::false
+be::127.0.0.1:80::priority::1
+be::127.0.0.1:80::success_rate::-1
+be::127.0.0.1:80::local_origin_success_rate::-1
+`
 
 func TestCertsShowValidityWithoutKeys(t *testing.T) {
 	s := &stage{secrets: []admin.Secret{{Name: "default", Serial: "0a", URI: "spiffe://td/ns/a/sa/b", From: time.Unix(0, 0), To: time.Now().Add(49 * time.Hour)}}}

@@ -5,11 +5,12 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 // clusters answers in Envoy's text form, or as envoy.admin.v3.Clusters with
@@ -26,26 +27,28 @@ func writeClusters(w io.Writer, all []Cluster) error {
 	var b strings.Builder
 	for _, c := range all {
 		fmt.Fprintf(&b, "%s::observability_name::%s\n", c.Name, c.Name)
-		limits := make([]string, 0, len(c.Limits))
-		for name := range c.Limits {
-			limits = append(limits, name)
-		}
-		slices.Sort(limits)
-		for _, name := range limits {
-			fmt.Fprintf(&b, "%s::default_priority::%s::%d\n", c.Name, name, c.Limits[name])
+		for _, priority := range []string{"default", "high"} {
+			for _, l := range c.Limits.list() {
+				fmt.Fprintf(&b, "%s::%s_priority::%s::%d\n", c.Name, priority, l.name, l.value)
+			}
 		}
 		fmt.Fprintf(&b, "%s::added_via_api::%t\n", c.Name, c.AddedBy != "static")
+		if c.Assignment != "" {
+			fmt.Fprintf(&b, "%s::eds_service_name::%s\n", c.Name, c.Assignment)
+		}
 		for _, e := range c.Endpoints {
 			for _, s := range e.stats() {
 				fmt.Fprintf(&b, "%s::%s::%s::%d\n", c.Name, e.Address, s.name, s.value)
 			}
-			fmt.Fprintf(&b, "%s::%s::hostname::%s\n", c.Name, e.Address, e.Hostname)
-			fmt.Fprintf(&b, "%s::%s::health_flags::%s\n", c.Name, e.Address, healthFlags(e.Health))
-			fmt.Fprintf(&b, "%s::%s::weight::%d\n", c.Name, e.Address, e.Weight)
-			fmt.Fprintf(&b, "%s::%s::region::%s\n", c.Name, e.Address, e.Region)
-			fmt.Fprintf(&b, "%s::%s::zone::%s\n", c.Name, e.Address, e.Zone)
-			fmt.Fprintf(&b, "%s::%s::sub_zone::%s\n", c.Name, e.Address, e.SubZone)
-			fmt.Fprintf(&b, "%s::%s::priority::%d\n", c.Name, e.Address, e.Priority)
+			for _, f := range []struct {
+				name  string
+				value any
+			}{
+				{"hostname", e.Hostname}, {"health_flags", healthFlags(e.Health)}, {"weight", e.Weight}, {"region", e.Region}, {"zone", e.Zone}, {"sub_zone", e.SubZone},
+				{"canary", false}, {"priority", e.Priority}, {"success_rate", -1}, {"local_origin_success_rate", -1}, // none is computed
+			} {
+				fmt.Fprintf(&b, "%s::%s::%s::%v\n", c.Name, e.Address, f.name, f.value)
+			}
 		}
 	}
 	_, err := io.WriteString(w, b.String())
@@ -67,8 +70,24 @@ func (e Endpoint) stats() []stat {
 		{"rq_active", e.ActiveRequests, true},
 		{"rq_error", e.Errors, false},
 		{"rq_success", e.Successes, false},
+		{"rq_timeout", e.Timeouts, false},
 		{"rq_total", e.Requests, false},
 	}
+}
+
+// list is in Envoy's words and order.
+func (l Limits) list() []stat {
+	return []stat{
+		{"max_connections", uint64(l.Connections), true}, {"max_pending_requests", uint64(l.Pending), true},
+		{"max_requests", uint64(l.Requests), true}, {"max_retries", uint64(l.Retries), true},
+	}
+}
+
+func (l Limits) proto() *clusterv3.CircuitBreakers {
+	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+		MaxConnections: wrapperspb.UInt32(l.Connections), MaxPendingRequests: wrapperspb.UInt32(l.Pending),
+		MaxRequests: wrapperspb.UInt32(l.Requests), MaxRetries: wrapperspb.UInt32(l.Retries),
+	}}}
 }
 
 func healthFlags(health string) string {
@@ -76,7 +95,7 @@ func healthFlags(health string) string {
 	case "", "HEALTHY":
 		return "healthy"
 	case "DEGRADED":
-		return "/eds_health_degraded"
+		return "/degraded_eds_health"
 	case "DRAINING":
 		return "/eds_status_draining"
 	}
@@ -86,7 +105,8 @@ func healthFlags(health string) string {
 func clustersProto(all []Cluster) *adminv3.Clusters {
 	out := &adminv3.Clusters{}
 	for _, c := range all {
-		cs := &adminv3.ClusterStatus{Name: c.Name, AddedViaApi: c.AddedBy != "static", ObservabilityName: c.Name}
+		cs := &adminv3.ClusterStatus{Name: c.Name, AddedViaApi: c.AddedBy != "static", ObservabilityName: c.Name,
+			CircuitBreakers: c.Limits.proto(), EdsServiceName: c.Assignment}
 		for _, e := range c.Endpoints {
 			host := &adminv3.HostStatus{Address: addressProto(e.Address), Weight: e.Weight, Hostname: e.Hostname, Priority: e.Priority,
 				Locality:     &corev3.Locality{Region: e.Region, Zone: e.Zone, SubZone: e.SubZone},

@@ -349,7 +349,7 @@ func (x *http1Exchange) complete() bool {
 	requestDone := x.requestRead()
 	d.responding.Store(false)
 	expired := x.clearDeadlines()
-	x.upstream.Counts.RequestOKs.Add(1)
+	x.upstream.Answered(x.res.Status)
 	if x.up1 != nil {
 		reusable := requestDone && !expired && x.resBody.Done() && x.resBody.Kind() != http1.CloseBody && !x.resFrame.Close && !d.left.Load()
 		d.upstream.Store(nil)

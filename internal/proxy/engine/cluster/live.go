@@ -4,6 +4,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -211,7 +213,6 @@ type Cluster struct {
 	pending     atomic.Int64 // requests that wait for a connection
 	queued      atomic.Int64 // len(waiters)
 	resolving   atomic.Pointer[resolution]
-	repeats     atomic.Int64
 	retries     atomic.Int64
 
 	// Guarded by mu.
@@ -234,6 +235,20 @@ func (c *Cluster) Spec() *Spec { return c.spec.Load() }
 
 // Hosts returns the host set in force.
 func (c *Cluster) Hosts() *HostSet { return c.hosts.Load() }
+
+// Members are the endpoints as status pages show them: those of the assignment,
+// or the addresses that clients chose.
+func (c *Cluster) Members() []Member {
+	if c.spec.Load().Kind != OriginalDst {
+		return c.hosts.Load().Members()
+	}
+	var out []Member
+	for _, u := range c.all() {
+		out = append(out, Member{Host: &u.Host, Weight: 1})
+	}
+	slices.SortFunc(out, func(a, b Member) int { return strings.Compare(a.Host.Key, b.Host.Key) })
+	return out
+}
 
 // accepts reports whether the cluster can go on with a new spec; connections
 // that were made otherwise (TLS, source address) can't be used for it.

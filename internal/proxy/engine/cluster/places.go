@@ -33,8 +33,8 @@ func (c *Cluster) End() { c.requests.Add(-1) }
 // BeginRetry counts a repetition against the threshold (Envoy: max_retries); false: there are too many. EndRetry takes it off when the
 // request that is repeated has ended.
 func (c *Cluster) BeginRetry() bool {
-	if exceeds(c.repeats.Add(1), c.spec.Load().MaxRetries) {
-		c.repeats.Add(-1)
+	if exceeds(c.retries.Add(1), c.spec.Load().MaxRetries) {
+		c.retries.Add(-1)
 		c.stats.overflow(retryOverflow, c.Name)
 		return false
 	}
@@ -42,7 +42,7 @@ func (c *Cluster) BeginRetry() bool {
 }
 
 // EndRetry ends what BeginRetry began.
-func (c *Cluster) EndRetry() { c.repeats.Add(-1) }
+func (c *Cluster) EndRetry() { c.retries.Add(-1) }
 
 // exceeds compares with a threshold; 0 means none was configured, for which
 // Envoy's default of 1,024 would refuse what Istio's own default (2^32-1)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"sync"
@@ -60,13 +61,22 @@ type Upstream struct {
 type Counts struct {
 	ConnTotal, ConnActive, ConnFail      atomic.Int64
 	Requests, RequestErrors, RequestOKs  atomic.Int64
-	RequestTimeouts, BytesSent, Received atomic.Int64
+	RequestTimeouts                      atomic.Int64
 }
 
 func newUpstream(c *Cluster, key string, at netip.AddrPort, pipe string, transport *tls.ClientSpec) *Upstream {
 	u := &Upstream{Host: Host{Key: key}, Addr: at, Pipe: pipe, cluster: c, transport: transport, mux: multiplex{speaks: Auto, room: make(chan struct{}, 1)}}
 	u.Host.up = u
 	return u
+}
+
+// Answered counts an answer of the endpoint, as Envoy does: 5xx are errors.
+func (u *Upstream) Answered(status int) {
+	if status >= http.StatusInternalServerError {
+		u.Counts.RequestErrors.Add(1)
+		return
+	}
+	u.Counts.RequestOKs.Add(1)
 }
 
 // Info returns what the assignment says of the endpoint now.
