@@ -291,12 +291,7 @@ func (c *http2Call) sendBody(p []byte, end bool, trailers *message.Head) error {
 }
 
 func (c *http2Call) readHead(h *message.Head) (end bool, err error) {
-	got, end, err := c.st.ReadHead()
-	if err != nil {
-		return false, err
-	}
-	*h = *got
-	return end, nil
+	return c.st.ReadHead(h)
 }
 
 func (c *http2Call) readBody(p []byte) (int, error) { return c.st.Read(p) }

@@ -3,6 +3,7 @@ package engine
 import (
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
@@ -31,6 +32,9 @@ func (x *exchange) noteGRPC(h *message.Head) {
 func (x *exchange) localGRPC() {
 	h := &x.res
 	code := grpcCode(h.Status)
+	if x.failure.Kind == CallDeadline {
+		code = grpcDeadlineExceeded
+	}
 	h.Status = http.StatusOK
 	h.SetString("content-type", "application/grpc")
 	h.SetString("grpc-status", strconv.Itoa(code))
@@ -41,6 +45,45 @@ func (x *exchange) localGRPC() {
 	x.body = nil
 	x.responseHeaders()
 }
+
+// grpcDeadlineExceeded is gRPC's DEADLINE_EXCEEDED.
+const grpcDeadlineExceeded = 4
+
+// callTimeout is how long the caller of gRPC waits; 0: it does not say
+// (gRPC over HTTP/2: Timeout).
+func (x *exchange) callTimeout() time.Duration {
+	value, ok := x.req.Get("grpc-timeout")
+	const digitsMax = 8
+	last := len(value) - 1
+	if !ok || last < 1 || last > digitsMax || !x.isGRPC() {
+		return 0
+	}
+	n := time.Duration(0)
+	for _, c := range value[:last] {
+		if c < '0' || c > '9' {
+			return 0
+		}
+		n = n*10 + time.Duration(c-'0')
+	}
+	switch value[last] {
+	case 'H':
+		return min(n, callHoursMax) * time.Hour
+	case 'M':
+		return n * time.Minute
+	case 'S':
+		return n * time.Second
+	case 'm':
+		return n * time.Millisecond
+	case 'u':
+		return n * time.Microsecond
+	case 'n':
+		return max(n, 1)
+	}
+	return 0
+}
+
+// callHoursMax keeps a timeout within what a Duration holds.
+const callHoursMax = 1 << 20
 
 // grpcCode maps a status of HTTP (gRPC: "HTTP to gRPC Status Code Mapping").
 func grpcCode(status int) int {

@@ -12,14 +12,15 @@ import (
 )
 
 // http2Conn drives a downstream connection in HTTP/2. Its goroutine, the
-// connection's owner, parses all frames of a read and runs the request filters
-// of each new stream; what must wait for an endpoint gets a goroutine.
+// connection's owner, parses all frames of a read and then begins the exchange
+// of each new stream, request filters included.
 type http2Conn struct {
 	// Fixed at creation.
-	d    *downstream
-	conn *http2.Conn
+	d         *downstream
+	conn      *http2.Conn
+	deadlines deadlines
 
-	work sync.WaitGroup // the streams' goroutines
+	work sync.WaitGroup // the exchanges
 
 	requests uint32 // owned by the connection's goroutine
 
@@ -65,12 +66,19 @@ func (h *http1Conn) startsHTTP2() bool {
 	}
 }
 
+// http2Memory is what the engine's HTTP/2 connections share.
+type http2Memory struct {
+	*http2.Memory
+	exchanges sync.Pool
+}
+
 // serveHTTP2 serves the connection to its end. first is what was read already.
 func (d *downstream) serveHTTP2(first []byte) {
 	m := d.chain.Load().HTTP
 	h := &http2Conn{d: d}
-	h.conn = http2.NewConn(d.stream, &d.e.buffers, d.e.clock, http2.Options{
-		Role:         http2.Server,
+	h.deadlines.clock, h.deadlines.expire = d.e.clock, h.expire
+	h.conn = http2.NewConn(d.stream, d.e.clock, http2.Options{
+		Role: http2.Server, Memory: d.e.two.Memory,
 		HeadBytesMax: int(m.HeaderBytesMax), HeadFieldsMax: int(m.HeaderCountMax), StreamsMax: m.MaxConcurrentStreams,
 	}, http2.Timeouts{Idle: m.IdleTimeout, Head: m.HeadersTimeout, Write: m.StreamIdleTimeout}, nil)
 	d.two.Store(h.conn)
@@ -82,42 +90,47 @@ func (d *downstream) serveHTTP2(first []byte) {
 		d.e.opts.Log.Debug("HTTP/2 connection ended", slog.String("listener", d.spec.Name), slog.Any("remote", d.facts.Remote), slog.Any("error", err))
 	}
 	h.work.Wait()
+	h.deadlines.stop()
 }
 
 // handle begins an exchange on the owner's goroutine.
-func (h *http2Conn) handle(st *http2.Stream) {
+func (h *http2Conn) handle(t *http2.Turn, st *http2.Stream) {
 	d := h.d
 	h.requests++
-	x := &http2Exchange{h: h, st: st}
-	x.begin(d, d.e.clock.Now())
-	x.req = st.Head
-	x.guard = conn.NewGuard(d.e.clock, x.expire)
+	h.work.Add(1)
+	x, _ := d.e.two.exchanges.Get().(*http2Exchange)
+	if x == nil {
+		x = &http2Exchange{}
+	}
+	x.mu.Lock() // whoever looked at it for its last exchange is done
+	x.begin(h, st, t.Now)
+	x.mu.Unlock()
 	if limit := x.manager.MaxRequestsPerConnection; limit > 0 && h.requests >= limit || d.draining.Load() {
 		h.conn.Drain()
 	}
-	act := actAnswer
 	switch {
 	case st.TooLarge:
 		x.fail(Failure{Kind: BadRequest, Cause: &http1.Error{Status: http.StatusRequestHeaderFieldsTooLarge, Reason: "header section too large", Source: "RFC 6585 §5"}})
 	case string(x.req.Method) == http.MethodConnect:
 		x.fail(Failure{Kind: NotSupported, Detail: "CONNECT over HTTP/2"})
 	default:
-		act = x.admit()
+		x.admit()
 	}
-	if act == actAnswer {
-		x.local()
-		if len(x.body) == 0 { // it needs no window, so it can't wait
-			x.sendLocal()
-			x.end()
-			return
-		}
+	x.enter(t)
+}
+
+// let gives the memory of an exchange back that is over.
+func (h *http2Conn) let(x *http2Exchange) {
+	h.d.e.two.exchanges.Put(x)
+	h.work.Done()
+}
+
+// expire runs on the deadlines' timer.
+func (h *http2Conn) expire(due []*http2Exchange) {
+	m := h.d.e.two.Memory
+	t := m.Begin(h.d.e.clock.Now())
+	for _, x := range due {
+		x.expire(t)
 	}
-	h.work.Go(func() {
-		if act == actForward {
-			x.forward()
-		} else {
-			x.sendLocal()
-		}
-		x.end()
-	})
+	m.End(t)
 }

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
@@ -17,16 +16,20 @@ import (
 // request can be sent again.
 const replayBytesMax = 64 << 10
 
-// http2Exchange is an exchange whose client speaks HTTP/2. Its goroutine
-// receives the response; a second one sends the request's body when that was
-// not there at once.
+// http2Exchange is an exchange whose client speaks HTTP/2. It begins on the
+// goroutine that reads the client's connection and needs no other as long as
+// nothing waits: serve_http2_relay.go. What must wait has a goroutine: it dials,
+// speaks HTTP/1.1, pauses, tries again; one that receives the response, and a
+// second one that sends the request's body when that was not there at once.
 type http2Exchange struct {
 	exchange
 
-	h     *http2Conn
-	st    *http2.Stream
-	guard *conn.Guard
-	side  sync.WaitGroup // the goroutine that sends the body
+	// Fixed while the exchange lasts.
+	h  *http2Conn
+	st *http2.Stream
+
+	side sync.WaitGroup // the goroutine that sends the body
+	due  [dueCount]atomic.Int64
 
 	first       []byte // body bytes that go out with the head
 	replayable  bool   // they are the whole request
@@ -37,33 +40,49 @@ type http2Exchange struct {
 	held        *http1Call // whose buffer res may be in
 	wrote       bool       // some of the request went out
 	sawResponse bool
+	entered     bool  // the cluster counts it
+	callEnd     int64 // a gRPC call's deadline; 0: none
 
-	// Guarded by mu: what deadlines and a client that leaves may interrupt.
+	place int // guarded by h.deadlines.mu
+
+	// Guarded by mu: what deadlines and a client that leaves may interrupt. A
+	// relay has all of the exchange under mu.
 	mu       sync.Mutex
+	stage    stage
+	relay    relay
 	call     call
 	cancel   context.CancelFunc
 	cause    *Failure // why it was interrupted
 	headSent bool     // of the response
 }
 
-// expire runs on the guard's timer.
-func (x *http2Exchange) expire(slot int) {
-	switch slot {
-	case slotRoute:
-		x.interrupt(&Failure{Kind: RouteTimeout})
-	case slotStream:
-		x.interrupt(&Failure{Kind: StreamIdle})
-	case slotRequest:
-		x.interrupt(&Failure{Kind: RequestTimeout})
-	case slotDuration:
-		x.interrupt(&Failure{Kind: DurationTimeout})
+// stage says who owns an exchange.
+type stage uint8
+
+const (
+	stageNone  stage = iota // its memory waits for the next one
+	stageRelay              // whoever holds mu
+	stageGoroutine
+)
+
+// begin makes the memory a new exchange's.
+func (x *http2Exchange) begin(h *http2Conn, st *http2.Stream, now int64) {
+	x.exchange.begin(h.d, now)
+	x.h, x.st = h, st
+	x.req, st.Head = st.Head, x.req
+	for i := range x.due {
+		x.due[i].Store(0)
 	}
+	x.first, x.replayable, x.kept, x.keptEnd, x.tooMany = nil, false, nil, false, false
+	x.sentAll.Store(false)
+	x.wrote, x.sawResponse, x.entered = false, false, false
+	x.callEnd = 0
+	x.relay.begin()
+	x.call, x.cancel, x.cause, x.headSent = nil, nil, nil, false
 }
 
-// interrupt ends the waits of the exchange; the first cause counts.
-func (x *http2Exchange) interrupt(f *Failure) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+// interruptLocked ends the waits of the exchange's goroutine; the first cause counts.
+func (x *http2Exchange) interruptLocked(f *Failure) {
 	if x.cause != nil {
 		return
 	}
@@ -91,36 +110,43 @@ func (x *http2Exchange) because(f *Failure) *Failure {
 	if cause := x.interrupted(); cause != nil {
 		return cause
 	}
+	return x.inTime(f, x.d.e.clock.Now())
+}
+
+// inTime prefers the passed deadline of a call to what it led to: the service
+// has the same deadline, a moment later, and ends the stream.
+func (x *http2Exchange) inTime(f *Failure, now int64) *Failure {
+	if x.callEnd > 0 && now >= x.callEnd && (f.Kind == RemoteReset || f.Kind == RouteTimeout) {
+		return &Failure{Kind: CallDeadline, Cause: f.Cause}
+	}
 	return f
 }
 
 // touch says that something moved on the stream.
-func (x *http2Exchange) touch() {
+func (x *http2Exchange) touch(now int64) {
 	if idle := x.idleTimeout(); idle > 0 {
-		x.guard.Set(slotStream, x.d.e.clock.Now()+int64(idle))
+		x.h.deadlines.set(x, dueIdle, now+int64(idle))
 	}
 }
 
-// forward sends the request to an endpoint and the response to the client.
-func (x *http2Exchange) forward() {
-	if err := x.cluster.Begin(); err != nil {
-		x.failed(&Failure{Kind: Overflow, Cause: err})
-		return
-	}
-	defer x.cluster.End()
-	defer x.endRetries()
-	x.st.OnFailure(func() { x.interrupt(&Failure{Kind: ClientLeft}) })
-	x.setDeadlines()
-	if f := x.takeFirst(); f != nil {
-		x.failed(f)
-		return
-	}
-	for {
-		f := x.attempt()
-		if f == nil {
-			x.upstream.Counts.RequestOKs.Add(1)
+// run is the exchange's goroutine. f is why the relay could not go on; nil: there
+// was none.
+func (x *http2Exchange) run(f *Failure) {
+	x.forward(f)
+	x.end()
+}
+
+// forward sends the request to an endpoint and the response to the client,
+// after a first attempt that failed, if any.
+func (x *http2Exchange) forward(f *Failure) {
+	if f == nil {
+		if f = x.takeFirst(); f != nil {
+			x.failed(f)
 			return
 		}
+		f = x.attempt()
+	}
+	for ; f != nil; f = x.attempt() {
 		if f.Kind == RouteTimeout {
 			f = x.late()
 		}
@@ -132,6 +158,7 @@ func (x *http2Exchange) forward() {
 			return
 		}
 	}
+	x.upstream.Answered(x.res.Status)
 }
 
 // again decides whether to try again: as for HTTP/1.1, and when the endpoint
@@ -204,15 +231,19 @@ func (x *http2Exchange) keep(p []byte, end bool) {
 	}
 }
 
-func (x *http2Exchange) setDeadlines() {
+func (x *http2Exchange) setDeadlines(complete bool) {
 	m := x.manager
-	if _, complete := x.st.Complete(); m.RequestTimeout > 0 && !complete {
-		x.guard.Set(slotRequest, x.start+int64(m.RequestTimeout))
+	if m.RequestTimeout > 0 && !complete {
+		x.h.deadlines.set(x, dueRequest, x.start+int64(m.RequestTimeout))
 	}
 	if limit := x.streamMax(); limit > 0 {
-		x.guard.Set(slotDuration, x.start+int64(limit))
+		x.h.deadlines.set(x, dueLife, x.start+int64(limit))
 	}
-	x.touch()
+	if limit := x.callTimeout(); limit > 0 {
+		x.callEnd = x.start + int64(limit)
+		x.h.deadlines.set(x, dueCall, x.callEnd)
+	}
+	x.touch(x.start)
 }
 
 // takeFirst answers Expect and takes a body that is at hand as a whole.
@@ -253,7 +284,7 @@ func (x *http2Exchange) attempt() *Failure {
 	} else if x.retries.made > 0 {
 		x.countAttempt()
 	}
-	x.startRouteTimeout(false)
+	x.startRouteTimeout(x.d.e.clock.Now(), false)
 	c, f := x.open()
 	if f != nil {
 		return f
@@ -337,18 +368,18 @@ func (x *http2Exchange) over(c call) *Failure {
 		return x.because(callFailure(err))
 	}
 	if x.replayable {
-		x.startRouteTimeout(true)
+		x.startRouteTimeout(x.sent, true)
 	} else {
 		x.side.Go(func() { x.pump(c) })
 	}
-	x.touch()
+	x.touch(x.d.e.clock.Now())
 	for {
 		end, err := c.readHead(&x.res)
 		if err != nil {
 			return x.because(callFailure(err))
 		}
 		x.sawResponse = true
-		x.touch()
+		x.touch(x.d.e.clock.Now())
 		if x.res.Status < 200 {
 			if f := x.hinted(); f != nil {
 				return x.because(f)
@@ -374,7 +405,7 @@ func (x *http2Exchange) pump(c call) {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return // the client left, or the exchange ended: both are known
 		}
-		x.touch()
+		x.touch(x.d.e.clock.Now())
 		end := err != nil
 		x.bytesIn += int64(n)
 		x.keep(b.B[:n], end)
@@ -382,9 +413,9 @@ func (x *http2Exchange) pump(c call) {
 			return // the reader of the response finds out why
 		}
 		if end {
-			x.guard.Clear(slotRequest)
+			x.due[dueRequest].Store(0)
 			x.sentAll.Store(true)
-			x.startRouteTimeout(true)
+			x.startRouteTimeout(x.d.e.clock.Now(), true)
 			return
 		}
 	}
@@ -399,16 +430,16 @@ func (x *http2Exchange) trailersOf(end bool) *message.Head {
 
 // startRouteTimeout bounds the response; atUpstream: a connection has taken the
 // request.
-func (x *http2Exchange) startRouteTimeout(atUpstream bool) {
+func (x *http2Exchange) startRouteTimeout(now int64, atUpstream bool) {
 	complete := x.replayable || x.sentAll.Load()
-	if at := x.responseBound(x.d.e.clock.Now(), complete, atUpstream); at > 0 && complete {
-		x.guard.Set(slotRoute, at)
+	if at := x.responseBound(now, complete, atUpstream); at > 0 && complete {
+		x.h.deadlines.set(x, dueResponse, at)
 	}
 }
 
-// respond sends the response to the client as it comes.
-func (x *http2Exchange) respond(c call, end bool) *Failure {
-	x.headAt = x.d.e.clock.Now()
+// responseHead turns the response's head into what the client gets.
+func (x *http2Exchange) responseHead(now int64) *Failure {
+	x.headAt = now
 	if x.wantsAnother(x.canReplay()) {
 		return &Failure{Kind: Again}
 	}
@@ -416,6 +447,14 @@ func (x *http2Exchange) respond(c call, end bool) *Failure {
 		x.res.Remove("content-length") // RFC 9110 §8.6
 	}
 	x.toDownstream()
+	return nil
+}
+
+// respond sends the response to the client as it comes.
+func (x *http2Exchange) respond(c call, end bool) *Failure {
+	if f := x.responseHead(x.d.e.clock.Now()); f != nil {
+		return f
+	}
 	if end {
 		x.noteGRPC(&x.res)
 	}
@@ -440,7 +479,7 @@ func (x *http2Exchange) respond(c call, end bool) *Failure {
 		if err != nil && !end {
 			return x.because(callFailure(err))
 		}
-		x.touch()
+		x.touch(x.d.e.clock.Now())
 		x.bytesOut += int64(n)
 		var trailers *message.Head
 		if end {
@@ -469,15 +508,21 @@ func (x *http2Exchange) toClient(p []byte, end bool, trailers *message.Head) err
 	return nil
 }
 
-// failed answers for a failed attempt, if the client can still be told.
-func (x *http2Exchange) failed(f *Failure) {
+// noteFailure records how the exchange ended.
+func (x *http2Exchange) noteFailure(f *Failure) {
 	x.failure = *f
-	if (f.Kind == RouteTimeout || f.Kind == TryTimeout) && x.upstream != nil {
+	if x.upstream == nil {
+		return
+	}
+	x.upstream.Counts.RequestErrors.Add(1)
+	if f.Kind == RouteTimeout || f.Kind == TryTimeout {
 		x.upstream.Counts.RequestTimeouts.Add(1)
 	}
-	if x.upstream != nil {
-		x.upstream.Counts.RequestErrors.Add(1)
-	}
+}
+
+// failed answers for a failed attempt, if the client can still be told.
+func (x *http2Exchange) failed(f *Failure) {
+	x.noteFailure(f)
 	switch {
 	case x.headSent:
 		x.st.Reset(http2.InternalError) // it must not look complete
@@ -507,15 +552,34 @@ func (x *http2Exchange) sendLocal() {
 	}
 }
 
-// end counts, logs and lets go.
+// end counts, logs and lets go, behind the exchange's goroutine.
 func (x *http2Exchange) end() {
-	x.guard.Stop()
+	x.mu.Lock()
+	x.stage = stageNone
+	x.h.deadlines.remove(x)
+	x.leaveCluster()
 	x.wireIn, x.wireOut = x.st.Wire()
-	x.h.mu.Lock()
-	x.finish(x.d.e.clock.Now())
-	x.h.mu.Unlock()
 	x.st.Close()
+	x.count(x.d.e.clock.Now())
 	x.releaseHead()
+	x.mu.Unlock()
+	x.h.let(x)
+}
+
+// leaveCluster ends what the exchange counts for in its cluster.
+func (x *http2Exchange) leaveCluster() {
+	if x.entered {
+		x.entered = false
+		x.endRetries()
+		x.cluster.End()
+	}
+}
+
+// count counts and logs what the exchange was.
+func (x *http2Exchange) count(now int64) {
+	x.h.mu.Lock()
+	x.finish(now)
+	x.h.mu.Unlock()
 }
 
 // releaseHead gives back what an HTTP/1.1 response's head was read into.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -42,7 +43,7 @@ const waitsMax = 256
 // OpenStream begins a stream to the endpoint, on a connection that is there or
 // on a new one.
 func (u *Upstream) OpenStream(ctx context.Context, use *Use) (*http2.Stream, error) {
-	if st := u.openStream(); st != nil {
+	if st := u.TryStream(); st != nil {
 		return st, nil
 	}
 	if err := u.cluster.beginWait(); err != nil {
@@ -51,7 +52,7 @@ func (u *Upstream) OpenStream(ctx context.Context, use *Use) (*http2.Stream, err
 	defer u.cluster.endWait()
 	m := &u.mux
 	for range waitsMax {
-		if st := u.openStream(); st != nil {
+		if st := u.TryStream(); st != nil {
 			return st, nil
 		}
 		done, mine := m.dial()
@@ -94,7 +95,7 @@ func (u *Upstream) awaitRoom(ctx context.Context) (*http2.Stream, error) {
 	m := &u.mux
 	m.waiting.Add(1)
 	defer m.waiting.Add(-1)
-	if st := u.openStream(); st != nil {
+	if st := u.TryStream(); st != nil {
 		return st, nil // it became free before we counted as waiting
 	}
 	select {
@@ -123,28 +124,44 @@ func (m *multiplex) any() bool {
 	return len(m.conns) > 0
 }
 
-// openStream takes a stream of a connection that is there, or nil.
-func (u *Upstream) openStream() *http2.Stream {
+// TryStream takes a stream of a connection that is there, or nil. It does not
+// wait.
+func (u *Upstream) TryStream() *http2.Stream {
 	spec := u.cluster.spec.Load()
 	m := &u.mux
+	var spent []*sharedConn
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer func() {
+		m.mu.Unlock()
+		for _, c := range spent { // outside of the lock: it wakes streams
+			c.Drain()
+		}
+	}()
 	for i := 0; i < len(m.conns); i++ {
 		c := m.conns[i]
-		if spec.MaxRequestsPerConn > 0 && c.taken >= spec.MaxRequestsPerConn ||
-			spec.MaxConnDuration > 0 && time.Since(c.since) > spec.MaxConnDuration || c.Ended() {
-			m.conns = slices.Delete(m.conns, i, i+1)
-			i--
-			c.Drain()
-			continue
+		var st *http2.Stream
+		err := http2.ErrEnding
+		if !c.spent(spec) {
+			st, err = c.Open()
 		}
-		if st, err := c.Open(); err == nil {
+		if err == nil {
 			c.taken++
 			m.signal() // there may be more
 			return st
 		}
+		if errors.Is(err, http2.ErrEnding) {
+			m.conns = slices.Delete(m.conns, i, i+1)
+			i--
+			spent = append(spent, c)
+		}
 	}
 	return nil
+}
+
+// spent reports whether the connection did what it may.
+func (c *sharedConn) spent(spec *Spec) bool {
+	return spec.MaxRequestsPerConn > 0 && c.taken >= spec.MaxRequestsPerConn ||
+		spec.MaxConnDuration > 0 && time.Since(c.since) > spec.MaxConnDuration
 }
 
 // dial tells who dials: mine, or whose end to wait for.
@@ -203,8 +220,8 @@ func (u *Upstream) share(ctx context.Context, c *Conn) (*sharedConn, error) {
 	if streams == 0 {
 		streams = 1<<31 - 1 // the peer's own bound holds (Envoy: max_concurrent_streams)
 	}
-	s := &sharedConn{since: time.Now(), Conn: http2.NewConn(c.Stream, &live.buffers, live.opts.Clock,
-		http2.Options{Role: http2.Client, StreamsMax: streams}, http2.Timeouts{Idle: idle}, u.mux.signal)}
+	s := &sharedConn{since: time.Now(), Conn: http2.NewConn(c.Stream, live.opts.Clock,
+		http2.Options{Role: http2.Client, Memory: live.opts.HTTP2, StreamsMax: streams}, http2.Timeouts{Idle: idle}, u.mux.signal)}
 	m := &u.mux
 	live.work.Go(func() {
 		_ = s.Serve(nil, nil) // the streams' users are told why

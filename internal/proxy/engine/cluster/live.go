@@ -13,6 +13,7 @@ import (
 	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/observe"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/tls"
 )
 
@@ -28,6 +29,8 @@ var (
 
 // LiveOptions are what Live needs.
 type LiveOptions struct {
+	// HTTP2 is memory that HTTP/2 connections share; nil: Live has its own.
+	HTTP2    *http2.Memory
 	Clock    conn.Clock
 	TLS      *tls.Store
 	Resolver Resolver
@@ -48,8 +51,6 @@ type Live struct {
 	sooner chan struct{}
 	work   sync.WaitGroup
 
-	buffers conn.Buffers // of HTTP/2 connections
-
 	clusters atomic.Pointer[map[string]*Cluster]
 	names    names
 
@@ -63,6 +64,9 @@ type Live struct {
 func NewLive(o LiveOptions) *Live {
 	if o.Resolver == nil {
 		o.Resolver = SystemResolver{}
+	}
+	if o.HTTP2 == nil {
+		o.HTTP2 = http2.NewMemory()
 	}
 	l := &Live{opts: o, stats: newStats(o.Registry), ended: make(chan struct{}), sooner: make(chan struct{}, 1), leaving: map[string]*Cluster{}}
 	l.clusters.Store(&map[string]*Cluster{})

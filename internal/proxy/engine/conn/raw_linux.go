@@ -141,8 +141,8 @@ func (o *rawOps) result(err error) (int, error) {
 	return o.rn, nil
 }
 
-// Write implements io.Writer; it returns when all is in the kernel's buffer.
-func (s *Socket) Write(p []byte) (int, error) {
+// writeAll returns when all is in the kernel's buffer.
+func (s *Socket) writeAll(p []byte) (int, error) {
 	o := &s.ops
 	o.wbuf, o.werr = p, 0
 	err := s.raw.Write(o.wfn)

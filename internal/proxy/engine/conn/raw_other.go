@@ -15,8 +15,8 @@ func (*rawOps) prepare(*Socket) {}
 
 func (s *Socket) read(p []byte) (int, error) { return s.under.Read(p) }
 
-// Write implements io.Writer; it returns when all is in the kernel's buffer.
-func (s *Socket) Write(p []byte) (int, error) { return s.under.Write(p) }
+// writeAll returns when all is in the kernel's buffer.
+func (s *Socket) writeAll(p []byte) (int, error) { return s.under.Write(p) }
 
 // awaitReadable takes one byte and puts it back.
 func (s *Socket) awaitReadable() error {

@@ -41,6 +41,9 @@ type Stream interface {
 // ErrNotSocket means that a connection is not a stream socket of the kernel.
 var ErrNotSocket = errors.New("not a socket")
 
+// ErrNoPipe means that the kernel can't pass bytes on by itself.
+var ErrNoPipe = errors.New("no pipe to pass bytes through")
+
 // ErrStale means that a connection on which nothing was expected has bytes or
 // its end to read: it can't be asked anything. Nothing was written.
 var ErrStale = errors.New("unexpected bytes or end on an idle connection")
@@ -58,6 +61,8 @@ type Socket struct {
 	under kernelConn
 	raw   syscall.RawConn
 	ops   rawOps
+	// gather is a Flusher's, for TLS above; nil: none.
+	gather *gather
 
 	// Owned by the reader.
 	pending []byte // read before, to be read again
@@ -118,6 +123,14 @@ func (s *Socket) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	return s.read(p)
+}
+
+// Write implements io.Writer; it returns when all is in the kernel's buffer.
+func (s *Socket) Write(p []byte) (int, error) {
+	if s.gather != nil && s.gather.take(p) {
+		return len(p), nil
+	}
+	return s.writeAll(p)
 }
 
 // AwaitReadable implements Stream.

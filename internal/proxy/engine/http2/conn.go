@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,36 +39,37 @@ type Timeouts struct {
 	Idle, Head, Write time.Duration
 }
 
-// Conn drives a socket with a Session. Serve's goroutine owns reading; a
-// goroutine that exists while there is something to write owns writing.
+// Conn drives a socket with a Session. Serve's goroutine owns reading. Whoever
+// ends a turn writes; a goroutine exists only while the socket takes no more.
 type Conn struct {
 	// Fixed at creation.
 	stream   conn.Stream
-	buffers  *conn.Buffers
+	flusher  *conn.Flusher
 	clock    conn.Clock
 	timeouts Timeouts
 	guard    *conn.Guard
 	writers  sync.WaitGroup
 	room     func()        // there may be room for another stream
 	ready    chan struct{} // closed when the peer's settings have come, or never will
+	reading  reading
 
 	// Guarded by mu; the guard's slots are set under it too.
 	mu      sync.Mutex
 	session *Session
+	marked  bool // a turn will flush
 	writing bool
 	broken  error     // of writing
 	spare   []byte    // the buffer that is not being filled
-	blocked []*Stream // writers that wait for window or for room
+	blocked []*Stream // those that wait for window or for room
 	headOn  bool      // slotHead is set
 	readied bool      // ready is closed
 	closing bool      // nobody starts to write any more
 	leaving bool      // Serve was woken to end
 }
 
-// NewConn takes a connection over. buffers lend what reading needs. room may be
-// nil; it is told when a stream ended or the peer's limits changed, and must
-// not wait or use the connection.
-func NewConn(stream conn.Stream, buffers *conn.Buffers, clock conn.Clock, o Options, t Timeouts, room func()) *Conn {
+// NewConn takes a connection over. room may be nil; it is told when a stream
+// ended or the peer's limits changed, and must not wait or use the connection.
+func NewConn(stream conn.Stream, clock conn.Clock, o Options, t Timeouts, room func()) *Conn {
 	if room == nil {
 		room = func() {}
 	}
@@ -80,10 +82,16 @@ func NewConn(stream conn.Stream, buffers *conn.Buffers, clock conn.Clock, o Opti
 	if t.Write <= 0 {
 		t.Write = writeTimeout
 	}
-	c := &Conn{stream: stream, buffers: buffers, clock: clock, timeouts: t, session: NewSession(o), room: room, ready: make(chan struct{})}
+	c := &Conn{stream: stream, flusher: conn.NewFlusher(stream), clock: clock, timeouts: t, session: NewSession(o), room: room, ready: make(chan struct{})}
 	c.guard = conn.NewGuard(clock, c.expire)
+	c.reading.conn = c
 	return c
 }
+
+// begin begins a turn of a goroutine that uses streams by waiting calls.
+func (c *Conn) begin() *Turn { return c.session.opts.Memory.Begin(c.clock.Now()) }
+
+func (c *Conn) end(t *Turn) { c.session.opts.Memory.End(t) }
 
 func past() time.Time { return time.Unix(1, 0) }
 
@@ -96,95 +104,123 @@ func (c *Conn) expire(slot int) {
 }
 
 // Serve reads until the connection ends, and returns why; nil: it was drained
-// or idle. first is what was read already. handle gets each request when its
-// head is complete (Server); it must not wait. The socket is the caller's to
-// close.
-func (c *Conn) Serve(first []byte, handle func(*Stream)) error {
+// or idle. first is what was read already. handle gets each request when all
+// frames of a read are parsed (Server); it must not wait. The socket is the
+// caller's to close.
+func (c *Conn) Serve(first []byte, handle func(*Turn, *Stream)) error {
+	c.reading.handle = handle
+	t := c.begin()
 	c.mu.Lock()
-	c.flushLocked()
+	c.markLocked(t)
 	c.deadlinesLocked(c.clock.Now())
 	c.mu.Unlock()
-	err := c.loop(first, handle)
+	c.end(t)
+	err := c.loop(first)
 	c.finish(err)
 	c.guard.Stop()
 	return err
 }
 
-// loop reads and takes turns. held is a buffer only while bytes are in it.
-func (c *Conn) loop(first []byte, handle func(*Stream)) error {
-	held := c.buffers.Get()
-	defer func() { c.giveBack(held) }()
-	if len(first) > len(held.B) {
-		held = c.grow(held, 0, len(first))
+// reading is what Serve's goroutine owns. It implements conn.Turns.
+type reading struct {
+	conn   *Conn
+	handle func(*Turn, *Stream)
+	turn   Turn
+	buffer *readBuffer // while something is in it or about to be
+	held   []byte      // the beginning of a frame, while the connection waits
+	n      int         // valid bytes of buffer
+	err    error
+}
+
+// loop reads and takes turns until there is a reason to end; nil: it is over.
+func (c *Conn) loop(first []byte) error {
+	r := &c.reading
+	defer r.Wait()
+	for len(first) > 0 {
+		n := copy(r.Room(), first)
+		first = first[n:]
+		if !r.Took(n) {
+			return r.err
+		}
 	}
-	n := copy(held.B, first)
 	for {
-		if n > 0 {
-			used, err := c.turn(held.B[:n], handle)
-			if err != nil || used < 0 {
-				return err
-			}
-			n = copy(held.B, held.B[used:n])
+		err := conn.ReadTurns(c.stream, r)
+		if err == nil {
+			return r.err
 		}
-		if n == 0 {
-			c.giveBack(held)
-			held = nil
-			if err := c.stream.AwaitReadable(); err != nil && !c.goesOn(err) {
-				return c.reason(err)
-			}
-			held = c.buffers.Get()
-		} else if n == len(held.B) {
-			held = c.grow(held, n, frameHeadBytes+FrameBytesMax+n)
-		}
-		m, err := c.stream.Read(held.B[n:])
-		if m == 0 && err != nil && !c.goesOn(err) {
+		if !c.goesOn(err) {
 			return c.reason(err)
 		}
-		n += m
 	}
 }
 
-func (c *Conn) giveBack(b *conn.Buffer) {
-	if b != nil {
-		c.buffers.Put(b)
+// Room implements conn.Turns.
+func (r *reading) Room() []byte {
+	if r.buffer == nil {
+		r.buffer = r.conn.session.opts.Memory.buffer()
+		r.n = copy(r.buffer[:], r.held)
+		r.held = r.held[:0]
 	}
+	return r.buffer[r.n:]
 }
 
-func (c *Conn) grow(held *conn.Buffer, n, size int) *conn.Buffer {
-	next := &conn.Buffer{B: make([]byte, size)}
-	copy(next.B, held.B[:n])
-	c.buffers.Put(held)
-	return next
+// Took implements conn.Turns.
+func (r *reading) Took(n int) bool {
+	r.n += n
+	used, err := r.conn.turn(&r.turn, r.buffer[:r.n], r.handle)
+	if err != nil || used < 0 {
+		r.err = err
+		return false
+	}
+	r.n = copy(r.buffer[:], r.buffer[used:r.n]) // less than a frame, and seldom any
+	return true
 }
 
-// turn parses what was read and then acts: it wakes streams, hands out new
-// ones and flushes once. used is negative when the connection is over.
-func (c *Conn) turn(b []byte, handle func(*Stream)) (used int, err error) {
+// Wait implements conn.Turns.
+func (r *reading) Wait() {
+	if r.buffer == nil {
+		return
+	}
+	if r.held = append(r.held[:0], r.buffer[:r.n]...); len(r.held) == 0 {
+		r.held = nil
+	}
+	r.conn.session.opts.Memory.buffers.Put(r.buffer)
+	r.buffer, r.n = nil, 0
+}
+
+// turn parses what was read and then acts: it wakes those that wait, hands out
+// new streams, and flushes once. used is negative when the connection is over.
+func (c *Conn) turn(t *Turn, b []byte, handle func(*Turn, *Stream)) (used int, err error) {
 	c.mu.Lock()
 	s := c.session
-	now := c.clock.Now()
-	used, err = s.Feed(b, now)
+	t.Now = c.clock.Now()
+	used, err = s.Feed(b, t.Now)
 	for _, st := range s.opened {
 		st.adopt(c)
 	}
 	for _, st := range s.touched {
 		if st.conn != nil {
-			st.wakeLocked()
+			st.wakeLocked(t)
 		}
 	}
-	c.unblockLocked()
+	if s.moved {
+		s.moved = false
+		c.unblockLocked(t)
+	}
 	opened := s.opened
+	c.markLocked(t)
+	c.readyLocked(s.gotSettings)
+	c.deadlinesLocked(t.Now)
 	c.mu.Unlock()
 	for _, st := range opened {
-		handle(st)
+		handle(t, st)
 	}
+	t.run()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.flushLocked()
-	c.deadlinesLocked(now)
+	over := err == nil && s.over()
+	c.mu.Unlock()
 	c.room()
-	c.readyLocked(s.gotSettings)
-	if err == nil && s.over() {
+	if over {
 		return -1, nil
 	}
 	return used, err
@@ -229,7 +265,11 @@ func (c *Conn) goesOn(err error) bool {
 		return false
 	case c.guard.Clear(slotDrain):
 		c.session.finalGoAway()
-		c.flushLocked()
+		t := &c.reading.turn
+		c.flushLocked(t)
+		c.mu.Unlock()
+		t.run()
+		c.mu.Lock()
 		return !c.session.over()
 	case c.guard.Clear(slotIdle):
 		if c.session.used() > 0 {
@@ -259,6 +299,7 @@ func (c *Conn) reason(err error) error {
 
 // finish fails the streams and says goodbye.
 func (c *Conn) finish(err error) {
+	t := c.begin()
 	c.mu.Lock()
 	s := c.session
 	cause := ErrClosed
@@ -270,18 +311,19 @@ func (c *Conn) finish(err error) {
 	}
 	for _, st := range s.streams {
 		st.fail(cause)
-		st.wakeLocked()
-	}
-	for st := range s.waiting {
-		st.fail(fmt.Errorf("%w: %w", ErrNotProcessed, cause))
+		st.wakeLocked(t)
 	}
 	var codec *ConnError
 	polite := err == nil || errors.As(err, &codec)
-	if polite {
-		c.flushLocked()
+	if !polite {
+		c.closing = true
 	}
-	c.closing = true
+	c.markLocked(t)
 	c.readyLocked(true)
+	c.mu.Unlock()
+	c.end(t)
+	c.mu.Lock()
+	c.closing = true
 	c.mu.Unlock()
 	_ = c.stream.Socket().SetWriteDeadline(time.Now().Add(closeTimeout))
 	c.writers.Wait()
@@ -297,10 +339,11 @@ func (c *Conn) linger() {
 		return
 	}
 	_ = c.stream.Socket().SetReadDeadline(time.Now().Add(closeTimeout))
-	b := c.buffers.Get()
-	defer c.buffers.Put(b)
+	m := c.session.opts.Memory
+	b := m.buffer()
+	defer m.buffers.Put(b)
 	for total := 0; total < lingerBytesMax; {
-		n, err := c.stream.Read(b.B)
+		n, err := c.stream.Read(b[:])
 		if err != nil {
 			return
 		}
@@ -308,55 +351,100 @@ func (c *Conn) linger() {
 	}
 }
 
-// flushLocked makes sure that somebody writes. The goroutine runs when those
-// that have something to say pause, and so writes for all of them at once.
-func (c *Conn) flushLocked() {
-	if c.writing || c.closing || c.broken != nil || len(c.session.out) == 0 {
-		return
+// markLocked makes the turn flush the connection at its end, unless another
+// one will.
+func (c *Conn) markLocked(t *Turn) {
+	if len(c.session.out) > 0 && !c.marked && !c.writing {
+		c.marked = true
+		t.dirty = append(t.dirty, c)
 	}
-	c.writing = true
-	c.writers.Go(c.write)
 }
 
-func (c *Conn) write() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// flushLocked writes what there is without waiting. It lets go of the lock
+// meanwhile. What the socket does not take is left to a goroutine.
+func (c *Conn) flushLocked(t *Turn) {
 	s := c.session
-	for len(s.out) > 0 && c.broken == nil {
-		b := s.out
-		s.out = c.spare[:0]
-		c.unblockLocked() // there is room again
-		c.guard.Set(slotWrite, c.clock.Now()+int64(c.timeouts.Write))
+	for !c.writing && !c.closing && c.broken == nil && len(s.out) > 0 {
+		b := c.takeOut()
 		c.mu.Unlock()
-		_, err := c.stream.Write(b)
+		full, err := c.flusher.Flush(b)
 		c.mu.Lock()
-		c.guard.Clear(slotWrite)
-		if c.spare = b[:0]; cap(b) > 4*outBytesMax {
-			c.spare = nil
+		if full && err == nil {
+			c.guard.Set(slotWrite, c.clock.Now()+int64(c.timeouts.Write))
+			c.writers.Go(func() { c.write(b) })
+			return
 		}
-		if err != nil {
-			c.broken = err
-			_ = c.stream.Socket().SetReadDeadline(past())
-		}
-	}
-	c.writing = false
-	if s.used() == 0 && len(s.out) == 0 { // an idle connection holds no buffers
-		c.spare, s.out = nil, nil
+		c.wroteLocked(t, b, err)
 	}
 }
 
-// unblockLocked lets writers look for window and room again.
-func (c *Conn) unblockLocked() {
+// takeOut takes what must be written: the caller is the writer now.
+func (c *Conn) takeOut() []byte {
+	c.writing = true
+	b := c.session.out
+	c.session.out, c.spare = c.spare[:0], nil
+	return b
+}
+
+// wroteLocked ends a write.
+func (c *Conn) wroteLocked(t *Turn, b []byte, err error) {
+	s := c.session
+	c.writing = false
+	if c.spare = b[:0]; cap(b) > 4*outBytesMax {
+		c.spare = nil
+	}
+	if err != nil {
+		c.broken = err
+		_ = c.stream.Socket().SetReadDeadline(past())
+	}
+	if s.used() == 0 && len(s.out) == 0 && cap(b) > idleBytesKept { // an idle connection holds little
+		c.spare, s.out = nil, nil
+		c.flusher.Release()
+	}
+	c.unblockLocked(t) // there is room again
+}
+
+// idleBytesKept is the largest buffer that a connection without streams keeps.
+const idleBytesKept = 4 << 10
+
+// write waits until the socket has taken what a flush left, and what came
+// meanwhile.
+func (c *Conn) write(b []byte) {
+	t := c.begin()
+	err := c.flusher.Rest()
+	c.mu.Lock()
+	c.guard.Clear(slotWrite)
+	c.wroteLocked(t, b, err)
+	c.markLocked(t)
+	c.mu.Unlock()
+	c.end(t)
+}
+
+// unblockLocked lets those that wait for window or room look again.
+func (c *Conn) unblockLocked(t *Turn) {
 	for i, st := range c.blocked {
-		st.cond.Broadcast()
+		st.waits = false
+		st.wakeLocked(t)
 		c.blocked[i] = nil
 	}
 	c.blocked = c.blocked[:0]
 }
 
+// closeLocked ends the use of a stream.
+func (c *Conn) closeLocked(t *Turn, st *Stream) {
+	c.session.close(st)
+	st.watcher = nil
+	st.cond.Broadcast()
+	if st.waits {
+		st.waits = false
+		c.blocked = slices.DeleteFunc(c.blocked, func(o *Stream) bool { return o == st })
+	}
+	c.leftLocked(t)
+}
+
 // leftLocked follows the end of a stream.
-func (c *Conn) leftLocked() {
-	c.flushLocked()
+func (c *Conn) leftLocked(t *Turn) {
+	c.markLocked(t)
 	c.room()
 	if c.session.used() > 0 || c.closing {
 		return
@@ -392,6 +480,9 @@ func (c *Conn) Ready(ctx context.Context) error {
 func (c *Conn) Open() (*Stream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.session.ended() {
+		return nil, ErrEnding
+	}
 	st := c.session.open()
 	if st == nil {
 		return nil, ErrUnavailable
@@ -411,13 +502,15 @@ func (c *Conn) Ended() bool {
 // Drain ends the connection when the streams in progress have ended; new ones
 // are no longer taken. It does not wait.
 func (c *Conn) Drain() {
+	t := c.begin()
+	defer c.end(t)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.session.draining || c.closing {
 		return
 	}
 	c.session.drain()
-	c.flushLocked()
+	c.markLocked(t)
 	if c.session.over() {
 		c.leaving = true
 		_ = c.stream.Socket().SetReadDeadline(past())

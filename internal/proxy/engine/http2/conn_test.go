@@ -52,11 +52,11 @@ func pair(t testing.TB) (a, b *conn.Socket) {
 // serving runs a connection; its end is sent to the channel.
 func serving(t testing.TB, s *conn.Socket, o Options, timeouts Timeouts, handle func(*Stream)) (*Conn, <-chan error) {
 	t.Helper()
-	c := NewConn(s, &conn.Buffers{}, conn.NewClock(), o, timeouts, nil)
+	c := NewConn(s, conn.NewClock(), o, timeouts, nil)
 	done := make(chan error, 1)
 	var work sync.WaitGroup
 	work.Go(func() {
-		done <- c.Serve(nil, func(st *Stream) {
+		done <- c.Serve(nil, func(_ *Turn, st *Stream) {
 			work.Go(func() { handle(st) })
 		})
 		s.Close()
@@ -143,8 +143,9 @@ func TestBigBodiesPassThroughTinyWindows(t *testing.T) {
 				tr.SetString("sum", "7")
 				_ = st.WriteTrailers(&tr)
 			})
-			if h, _, err := st.ReadHead(); err != nil || h.Status != 200 {
-				t.Error(h, err)
+			var h message.Head
+			if _, err := st.ReadHead(&h); err != nil || h.Status != 200 {
+				t.Error(h.Status, err)
 				return
 			}
 			got, err := io.ReadAll(st)
@@ -192,12 +193,23 @@ func TestAReaderThatWaitsHoldsTheWriterBackAndNobodyElse(t *testing.T) {
 	fast.Close()
 }
 
+// told is a watcher that passes on why a stream failed.
+type told chan error
+
+func (c told) StreamReady(_ *Turn, st *Stream) {
+	if err := st.Err(); err != nil {
+		c <- err
+	}
+}
+
 func TestResetWakesWhoeverWaits(t *testing.T) {
 	a, b := pair(t)
 	got := make(chan error, 1)
 	ended := make(chan error, 1)
 	serving(t, a, Options{}, Timeouts{}, func(st *Stream) {
-		st.OnFailure(func() { ended <- nil })
+		if err := st.Watch(told(ended)); err != nil {
+			ended <- err
+		}
 		_, err := st.Read(make([]byte, 10))
 		got <- err
 		st.Close()
@@ -238,7 +250,8 @@ func TestDrainedConnectionsEndAfterTheirStreams(t *testing.T) {
 		t.Errorf("a new stream: %v", err)
 	}
 	close(release)
-	if h, _, err := st.ReadHead(); err != nil || h.Status != 204 {
+	var h message.Head
+	if _, err := st.ReadHead(&h); err != nil || h.Status != 204 {
 		t.Errorf("the stream in progress: %v", err)
 	}
 	st.Close()

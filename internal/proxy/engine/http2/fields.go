@@ -2,11 +2,9 @@ package http2
 
 import (
 	"bytes"
-	"strconv"
-
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/http2/hpack"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
 
@@ -50,8 +48,11 @@ type fieldReader struct {
 	expect       bool  // expect: 100-continue
 }
 
-// emit takes one field from the HPACK decoder.
-func (r *fieldReader) emit(f hpack.HeaderField) {
+// checked marks an entry of the HPACK table whose bytes are allowed.
+const checked = 1
+
+// Field implements hpack.Sink.
+func (r *fieldReader) Field(f *hpack.Field) {
 	if r.malformed != "" || r.large {
 		return
 	}
@@ -61,24 +62,39 @@ func (r *fieldReader) emit(f hpack.HeaderField) {
 		r.large = true
 		return
 	}
-	if !validValue(f.Value) {
-		r.malformed = "field value with a forbidden byte or surrounding space"
-		return
+	pseudo := len(f.Name) > 0 && f.Name[0] == ':'
+	if !f.Static && (f.Mark == nil || *f.Mark&checked == 0) {
+		if !validValue(f.Value) {
+			r.malformed = "field value with a forbidden byte or surrounding space"
+			return
+		}
+		if !pseudo && !validName(f.Name) {
+			r.malformed = "field name with a forbidden byte"
+			return
+		}
+		if f.Mark != nil {
+			*f.Mark |= checked
+		}
 	}
-	if f.Name != "" && f.Name[0] == ':' {
-		r.malformed = r.pseudoField(f.Name, f.Value)
+	if pseudo {
+		r.malformed = r.pseudoField(f)
 		return
 	}
 	r.regular = true
-	if !validName(f.Name) {
-		r.malformed = "field name with a forbidden byte"
-		return
+	r.malformed = r.field(f)
+}
+
+// keep returns bytes that live as long as the head.
+func (r *fieldReader) keep(b []byte, lives bool) []byte {
+	if lives {
+		return b
 	}
-	r.malformed = r.field(f.Name, f.Value)
+	return r.head.Keep(b)
 }
 
 // pseudoField takes a pseudo-header field (RFC 9113 §8.3).
-func (r *fieldReader) pseudoField(name, value string) (malformed string) {
+func (r *fieldReader) pseudoField(f *hpack.Field) (malformed string) {
+	name := string(f.Name)
 	if r.regular || r.section == trailerSection {
 		return "pseudo-header field after a regular one or in trailers"
 	}
@@ -87,25 +103,25 @@ func (r *fieldReader) pseudoField(name, value string) (malformed string) {
 	switch {
 	case name == ":status" && r.section == responseSection:
 		bit = gotStatus
-		n, err := strconv.Atoi(value)
-		if err != nil || len(value) != 3 || n < 100 || n == 101 {
+		n, ok := parseLength(f.Value)
+		if !ok || len(f.Value) != 3 || n < 100 || n == 101 {
 			return ":status is not a status of HTTP/2"
 		}
-		h.Status = n
+		h.Status = int(n)
 	case r.section != requestSection:
 		return "unknown pseudo-header field"
 	case name == ":method":
 		bit = gotMethod
-		h.Method = h.KeepString(value)
+		h.Method = r.keep(f.Value, f.ValueLives)
 	case name == ":scheme":
 		bit = gotScheme
-		h.Scheme = h.KeepString(value)
+		h.Scheme = r.keep(f.Value, f.ValueLives)
 	case name == ":path":
 		bit = gotPath
-		h.Path = h.KeepString(value)
+		h.Path = r.keep(f.Value, f.ValueLives)
 	case name == ":authority":
 		bit = gotAuthority
-		h.Authority = h.KeepString(value)
+		h.Authority = r.keep(f.Value, f.ValueLives)
 	default:
 		return "unknown pseudo-header field"
 	}
@@ -117,19 +133,19 @@ func (r *fieldReader) pseudoField(name, value string) (malformed string) {
 }
 
 // field takes a regular field.
-func (r *fieldReader) field(name, value string) (malformed string) {
+func (r *fieldReader) field(f *hpack.Field) (malformed string) {
 	h := r.head
-	switch name {
+	switch string(f.Name) {
 	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
 		return "connection-specific field" // RFC 9113 §8.2.2
 	case "te":
-		if value != "trailers" {
+		if string(f.Value) != "trailers" {
 			return "te other than trailers"
 		}
 		r.trailers = true
 		return ""
 	case "content-length":
-		n, ok := parseLength(value)
+		n, ok := parseLength(f.Value)
 		if r.section == trailerSection || !ok || r.length >= 0 {
 			return "content-length that is repeated, misplaced or no number"
 		}
@@ -137,21 +153,21 @@ func (r *fieldReader) field(name, value string) (malformed string) {
 	case "host":
 		if r.section == requestSection {
 			r.hosts++
-			r.host = h.KeepString(value)
+			r.host = r.keep(f.Value, f.ValueLives)
 			return ""
 		}
 	case "cookie":
 		r.cookies++
 	case "expect":
-		if r.section == requestSection && value == "100-continue" {
+		if r.section == requestSection && string(f.Value) == "100-continue" {
 			r.expect = true
 			return ""
 		}
 	}
-	if r.section == trailerSection && !allowedTrailer(name) {
+	if r.section == trailerSection && !allowedTrailer(string(f.Name)) {
 		return "field that is not allowed in trailers"
 	}
-	h.Append(h.KeepString(name), h.KeepString(value))
+	h.Append(r.keep(f.Name, f.NameLives), r.keep(f.Value, f.ValueLives))
 	return ""
 }
 
@@ -192,7 +208,7 @@ func (r *fieldReader) finishRequest() (malformed string) {
 	}
 	connect := string(h.Method) == "CONNECT"
 	switch {
-	case !validName(string(bytes.ToLower(h.Method))):
+	case !validMethod(h.Method):
 		return ":method is missing or no token"
 	case connect && (r.pseudo&(gotScheme|gotPath) != 0 || r.pseudo&gotAuthority == 0):
 		return "CONNECT with :scheme or :path, or without :authority" // RFC 9113 §8.5
@@ -212,7 +228,7 @@ func (r *fieldReader) finishRequest() (malformed string) {
 
 // validValue is RFC 9113 §8.2.1, and HTTP/1.1's rule for control characters:
 // what passes here may be written in HTTP/1.1.
-func validValue(v string) bool {
+func validValue(v []byte) bool {
 	if len(v) == 0 {
 		return true
 	}
@@ -228,14 +244,23 @@ func validValue(v string) bool {
 }
 
 // validName is a token in lower case (RFC 9113 §8.2).
-func validName(n string) bool {
-	for i := range len(n) {
-		c := n[i]
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && !bytes.ContainsRune([]byte("!#$%&'*+-.^_`|~"), rune(c)) {
+func validName(n []byte) bool {
+	for _, c := range n {
+		if (c < 'a' || c > 'z') && c != '-' && (c < '0' || c > '9') && bytes.IndexByte([]byte("!#$%&'*+.^_`|~"), c) < 0 {
 			return false
 		}
 	}
 	return len(n) > 0
+}
+
+// validMethod is a token (RFC 9110 §9.1).
+func validMethod(m []byte) bool {
+	for _, c := range m {
+		if letter := c|0x20 >= 'a' && c|0x20 <= 'z'; !letter && !validName([]byte{c}) {
+			return false
+		}
+	}
+	return len(m) > 0
 }
 
 func validScheme(s []byte) bool {
@@ -273,7 +298,7 @@ func validHost(h []byte) bool {
 	return len(h) > 0
 }
 
-func parseLength(s string) (int64, bool) {
+func parseLength(s []byte) (int64, bool) {
 	if len(s) == 0 || len(s) > 18 {
 		return 0, false
 	}

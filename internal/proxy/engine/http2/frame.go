@@ -115,6 +115,8 @@ var (
 	ErrInterrupted = errors.New("interrupted")
 	// ErrUnavailable: the connection takes no more streams.
 	ErrUnavailable = errors.New("the HTTP/2 connection takes no more streams")
+	// ErrEnding is ErrUnavailable for good.
+	ErrEnding = fmt.Errorf("%w: it ends", ErrUnavailable)
 )
 
 // ConnError is a rule broken that ends the connection (RFC 9113 §5.4.1).
@@ -199,6 +201,12 @@ func unpad(f *frame) error {
 func appendFrameHead(dst []byte, length int, kind frameKind, flags uint8, stream uint32) []byte {
 	dst = append(dst, byte(length>>16), byte(length>>8), byte(length), byte(kind), flags)
 	return binary.BigEndian.AppendUint32(dst, stream)
+}
+
+// putFrameHead writes over the frame head at the beginning of b.
+func putFrameHead(b []byte, length int, kind frameKind, flags uint8, stream uint32) {
+	b[0], b[1], b[2], b[3], b[4] = byte(length>>16), byte(length>>8), byte(length), byte(kind), flags
+	binary.BigEndian.PutUint32(b[5:], stream)
 }
 
 func appendReset(dst []byte, stream uint32, code Code) []byte {

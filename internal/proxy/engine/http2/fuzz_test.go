@@ -56,8 +56,8 @@ func bounded(t *testing.T, s *Session) {
 		t.Fatalf("%d streams", len(s.streams))
 	}
 	for id, st := range s.streams {
-		if len(st.body) > 4000 || st.Head.Len() > 20 || len(st.heads) > informationalMax+1 {
-			t.Fatalf("stream %d holds %d body bytes, %d fields, %d heads", id, len(st.body), st.Head.Len(), len(st.heads))
+		if len(st.body) > 4000 || st.Head.Len() > 20 || len(st.more) > informationalMax {
+			t.Fatalf("stream %d holds %d body bytes, %d fields, %d heads", id, len(st.body), st.Head.Len(), len(st.more))
 		}
 	}
 	if len(s.block.buf) > 2000+blockBytesSlack {

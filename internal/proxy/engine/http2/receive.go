@@ -141,12 +141,9 @@ func (s *Session) fragment(f *frame) error {
 // decode decompresses a whole block into a head. It must run for every block,
 // wanted or not, because the table is the connection's.
 func (s *Session) decode(payload []byte, h *message.Head, what section) (*fieldReader, error) {
-	r := &fieldReader{head: h, section: what, bytesMax: s.opts.HeadBytesMax, countMax: s.opts.HeadFieldsMax, length: -1}
-	s.dec.SetEmitFunc(r.emit)
-	if _, err := s.dec.Write(payload); err != nil {
-		return nil, connError(CompressionError, err.Error())
-	}
-	if err := s.dec.Close(); err != nil {
+	r := &s.fields
+	*r = fieldReader{head: h, section: what, bytesMax: s.opts.HeadBytesMax, countMax: s.opts.HeadFieldsMax, length: -1}
+	if err := s.dec.Decode(payload, r); err != nil {
 		return nil, connError(CompressionError, err.Error())
 	}
 	r.finish()
@@ -158,7 +155,16 @@ func (s *Session) requestBlock(id uint32, payload []byte) error {
 	if st := s.streams[id]; st != nil {
 		return s.trailerBlock(st, payload)
 	}
-	st := newStream(s, id)
+	st := s.opts.Memory.stream(s, id)
+	err := s.request(st, id, payload)
+	if s.streams[id] != st {
+		s.opts.Memory.streams.Put(st)
+	}
+	return err
+}
+
+// request takes a request's head into st, and st among the streams.
+func (s *Session) request(st *Stream, id uint32, payload []byte) error {
 	r, err := s.decode(payload, &st.Head, requestSection)
 	if err != nil {
 		return err
@@ -195,8 +201,12 @@ func (s *Session) requestBlock(id uint32, payload []byte) error {
 
 // trailerBlock takes what follows a body.
 func (s *Session) trailerBlock(st *Stream, payload []byte) error {
-	trailers := &message.Head{}
-	r, err := s.decode(payload, trailers, trailerSection)
+	into := &st.trail
+	if st.remoteEnd { // they may be in use
+		s.late.Reset()
+		into = &s.late
+	}
+	r, err := s.decode(payload, into, trailerSection)
 	switch {
 	case err != nil:
 		return err
@@ -210,7 +220,7 @@ func (s *Session) trailerBlock(st *Stream, payload []byte) error {
 		return &StreamError{st.ID, EnhanceYourCalm, "trailers too large"}
 	}
 	st.wireIn += int64(len(payload)) + frameHeadBytes
-	st.trailers = trailers
+	st.hasTrail = into.Len() > 0
 	return s.remoteEnd(st)
 }
 
@@ -222,14 +232,20 @@ func (s *Session) responseBlock(id uint32, payload []byte) error {
 		if s.isIdle(id) {
 			return connError(ProtocolError, "HEADERS on an idle stream")
 		}
-		if _, err := s.decode(payload, &message.Head{}, responseSection); err != nil {
+		s.late.Reset()
+		if _, err := s.decode(payload, &s.late, responseSection); err != nil {
 			return err
 		}
 		return s.idle()
 	case st.gotFinal:
 		return s.trailerBlock(st, payload)
 	}
-	h := &message.Head{}
+	h := &st.Head
+	if st.hasHead {
+		h = &message.Head{}
+	} else {
+		h.Reset()
+	}
 	r, err := s.decode(payload, h, responseSection)
 	switch {
 	case err != nil:
@@ -240,11 +256,14 @@ func (s *Session) responseBlock(id uint32, payload []byte) error {
 		return &StreamError{id, EnhanceYourCalm, "response head too large"}
 	case h.Status < 200 && s.block.end:
 		return &StreamError{id, ProtocolError, "informational response with END_STREAM"}
-	case h.Status < 200 && len(st.heads) >= informationalMax:
+	case h.Status < 200 && len(st.more) >= informationalMax-1:
 		return &StreamError{id, EnhanceYourCalm, "too many informational responses"}
 	}
 	st.wireIn += int64(len(payload)) + frameHeadBytes
-	st.heads = append(st.heads, h)
+	if st.hasHead {
+		st.more = append(st.more, h)
+	}
+	st.hasHead = true
 	s.touch(st)
 	if h.Status < 200 {
 		return nil
@@ -295,8 +314,8 @@ func (s *Session) forget(st *Stream, local bool) {
 	}
 	delete(s.streams, st.ID)
 	s.remember(st.ID, local)
-	if n := len(st.body) - st.read; n > 0 {
-		s.credit(int64(n))
+	if n := int64(len(st.body)-st.read) + st.taken; n > 0 {
+		s.credit(n)
 	}
 	st.gone = true
 }

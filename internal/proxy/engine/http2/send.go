@@ -1,9 +1,8 @@
 package http2
 
 import (
+	"bytes"
 	"strconv"
-
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
@@ -12,17 +11,16 @@ import (
 // no more. The stream gets its id with its head, because ids must go out in
 // order (RFC 9113 §5.1.1).
 func (s *Session) open() *Stream {
-	if s.ended() || uint32(len(s.streams)+len(s.waiting)) >= min(s.peerMax, s.opts.StreamsMax) {
+	if s.ended() || uint32(s.used()) >= min(s.peerMax, s.opts.StreamsMax) {
 		return nil
 	}
-	st := newStream(s, 0)
-	s.waiting[st] = struct{}{}
-	return st
+	s.waiting++
+	return s.opts.Memory.stream(s, 0)
 }
 
 // begin gives a stream its id.
 func (s *Session) begin(st *Stream) {
-	delete(s.waiting, st)
+	s.waiting--
 	st.ID = s.nextID
 	st.sendWindow = s.peerWindow
 	s.nextID += 2
@@ -30,7 +28,7 @@ func (s *Session) begin(st *Stream) {
 }
 
 // used is how many streams there are.
-func (s *Session) used() int { return len(s.streams) + len(s.waiting) }
+func (s *Session) used() int { return len(s.streams) + s.waiting }
 
 // ended reports whether no stream will ever begin again.
 func (s *Session) ended() bool {
@@ -41,71 +39,87 @@ func (s *Session) ended() bool {
 func (s *Session) sendRequest(st *Stream, h *message.Head, wantsTrailers, end bool) {
 	s.begin(st)
 	st.isHead = string(h.Method) == "HEAD"
-	s.field(":method", h.Method)
+	from := s.beginBlock()
+	e := s.enc
+	s.out = e.Append(s.out, []byte(":method"), h.Method)
 	if string(h.Method) != "CONNECT" {
-		s.field(":scheme", h.Scheme)
-		s.field(":path", h.Path)
+		s.out = e.Append(s.out, []byte(":scheme"), h.Scheme)
+		s.out = e.Append(s.out, []byte(":path"), h.Path)
 	}
-	s.field(":authority", h.Authority)
+	s.out = e.Append(s.out, []byte(":authority"), h.Authority)
 	if wantsTrailers {
-		s.fieldString("te", "trailers")
+		s.out = e.Append(s.out, []byte("te"), []byte("trailers"))
 	}
-	s.sendFields(st, h, end)
+	s.endBlock(st, from, h, end)
 }
 
 // sendResponse sends a response's head.
 func (s *Session) sendResponse(st *Stream, h *message.Head, end bool) {
-	if h.Status == 200 {
-		s.fieldString(":status", "200")
-	} else {
-		s.fieldString(":status", strconv.Itoa(h.Status))
-	}
-	s.sendFields(st, h, end)
+	from := s.beginBlock()
+	var digits [20]byte
+	s.out = s.enc.Append(s.out, []byte(":status"), strconv.AppendInt(digits[:0], int64(h.Status), 10))
+	s.endBlock(st, from, h, end)
 }
 
-func (s *Session) field(name string, value []byte) { s.fieldString(name, string(value)) }
-
-func (s *Session) fieldString(name, value string) {
-	// Writing into a bytes.Buffer can't fail.
-	_ = s.enc.WriteField(hpack.HeaderField{Name: name, Value: value, Sensitive: sensitive(name, value)})
-}
-
-// sensitive keeps secrets out of the compression table (RFC 7541 §7.1).
-func sensitive(name, value string) bool {
-	return name == "authorization" || name == "proxy-authorization" || (name == "cookie" || name == "set-cookie") && len(value) < 20
-}
-
-// sendFields sends the fields of a head or of trailers, and the block.
+// sendFields sends trailers.
 func (s *Session) sendFields(st *Stream, h *message.Head, end bool) {
+	s.endBlock(st, s.beginBlock(), h, end)
+}
+
+// beginBlock leaves room for a frame's head and begins a block behind it.
+func (s *Session) beginBlock() (from int) {
+	from = len(s.out)
+	s.out = appendFrameHead(s.out, 0, kindHeaders, 0, 0)
+	s.out = s.enc.Begin(s.out)
+	return from
+}
+
+// endBlock adds the fields of a head to the block that began at from, and puts
+// it into frames.
+func (s *Session) endBlock(st *Stream, from int, h *message.Head, end bool) {
 	fields := h.Fields()
 	for i := range fields {
-		switch name := string(fields[i].Name); name {
+		name, value := fields[i].Name, fields[i].Value
+		switch string(name) {
 		case "", "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade":
+		case "authorization", "proxy-authorization":
+			s.out = s.enc.AppendNever(s.out, name, value)
+		case "cookie", "set-cookie":
+			if len(value) < secretBytesMin { // RFC 7541 §7.1: short enough to be guessed
+				s.out = s.enc.AppendNever(s.out, name, value)
+				continue
+			}
+			s.out = s.enc.Append(s.out, name, value)
 		default:
-			s.field(name, fields[i].Value)
+			s.out = s.enc.Append(s.out, name, value)
 		}
 	}
-	b := s.encoded.Bytes()
-	before := len(s.out)
-	for first := true; first || len(b) > 0; first = false {
-		part := b[:min(len(b), s.peerFrame)]
-		b = b[len(part):]
-		kind, flags := kindContinuation, uint8(0)
-		if first {
-			kind = kindHeaders
-			if end {
-				flags |= flagEndStream
-			}
-		}
-		if len(b) == 0 {
+	flags := uint8(0)
+	if end {
+		flags = flagEndStream
+		st.localEnd = true
+	}
+	if length := len(s.out) - from - frameHeadBytes; length <= s.peerFrame {
+		putFrameHead(s.out[from:], length, kindHeaders, flags|flagEndHeaders, st.ID)
+	} else {
+		s.splitBlock(st, from, flags)
+	}
+	st.wireOut += int64(len(s.out) - from)
+}
+
+// secretBytesMin is how long a cookie must be to enter a compression table.
+const secretBytesMin = 20
+
+// splitBlock puts a long block into several frames (RFC 9113 §6.10).
+func (s *Session) splitBlock(st *Stream, from int, flags uint8) {
+	block := bytes.Clone(s.out[from+frameHeadBytes:])
+	s.out = s.out[:from]
+	for kind := kindHeaders; len(block) > 0; kind, flags = kindContinuation, 0 {
+		part := block[:min(len(block), s.peerFrame)]
+		if block = block[len(part):]; len(block) == 0 {
 			flags |= flagEndHeaders
 		}
 		s.out = append(appendFrameHead(s.out, len(part), kind, flags, st.ID), part...)
-	}
-	s.encoded.Reset()
-	st.wireOut += int64(len(s.out) - before)
-	if end {
-		s.localEnd(st)
 	}
 }
 
@@ -130,14 +144,12 @@ func (s *Session) sendData(st *Stream, p []byte, end bool) (n int) {
 		st.wireOut += int64(len(part)) + frameHeadBytes
 		if len(p) == 0 {
 			if end {
-				s.localEnd(st)
+				st.localEnd = true
 			}
 			return n
 		}
 	}
 }
-
-func (s *Session) localEnd(st *Stream) { st.localEnd = true }
 
 // reset ends a stream at once.
 func (s *Session) reset(st *Stream, code Code) {
@@ -154,7 +166,7 @@ func (s *Session) close(st *Stream) {
 	switch {
 	case st.gone:
 	case st.ID == 0: // its head never went out
-		delete(s.waiting, st)
+		s.waiting--
 		st.gone = true
 	case st.localEnd && st.remoteEnd:
 		s.forget(st, false)

@@ -1,11 +1,11 @@
 package http2
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 
-	"golang.org/x/net/http2/hpack"
+	"github.com/tullemesh/tulle/internal/proxy/engine/http2/hpack"
+	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
 
 // Role is which side of a connection a Session is.
@@ -28,6 +28,8 @@ type Options struct {
 	StreamsMax uint32
 	// StreamWindow and ConnWindow are how many bytes may wait to be read.
 	StreamWindow, ConnWindow int64
+	// Memory is shared by connections; nil: the connection has its own.
+	Memory *Memory
 }
 
 func (o *Options) defaults() {
@@ -46,6 +48,9 @@ func (o *Options) defaults() {
 	if o.ConnWindow < windowDefault {
 		o.ConnWindow = ConnWindow
 	}
+	if o.Memory == nil {
+		o.Memory = NewMemory()
+	}
 }
 
 // Session is the protocol state of one connection. It is owned by whoever
@@ -59,7 +64,9 @@ type Session struct {
 	gotSettings bool
 	block       block
 	dec         *hpack.Decoder
-	lastPeer    uint32 // the peer's highest stream
+	fields      fieldReader
+	late        message.Head // of blocks that nobody wants
+	lastPeer    uint32       // the peer's highest stream
 	recvWindow  int64
 	recvUnacked int64 // bytes read by streams and not given back yet
 	closed      [closedMax]closedStream
@@ -68,7 +75,7 @@ type Session struct {
 	// Sending.
 	out        []byte // what must be written
 	enc        *hpack.Encoder
-	encoded    bytes.Buffer
+	moved      bool // a window grew
 	sendWindow int64
 	peerFrame  int
 	peerWindow int64
@@ -76,9 +83,9 @@ type Session struct {
 	nextID     uint32 // of ours (Client)
 
 	streams map[uint32]*Stream
-	waiting map[*Stream]struct{} // ours that have no id yet (Client)
-	opened  []*Stream            // requests that began in this Feed (Server)
-	touched []*Stream            // streams that something happened to in this Feed
+	waiting int       // ours that have no id yet (Client)
+	opened  []*Stream // requests that began in this Feed (Server)
+	touched []*Stream // streams that something happened to in this Feed
 
 	// Ending.
 	failed    error // a ConnError: nothing goes on
@@ -114,11 +121,10 @@ func NewSession(o Options) *Session {
 	o.defaults()
 	s := &Session{
 		opts: o, recvWindow: o.ConnWindow, sendWindow: windowDefault, peerFrame: frameBytesMin, peerWindow: windowDefault,
-		peerMax: 100, nextID: 1, streams: map[uint32]*Stream{}, waiting: map[*Stream]struct{}{}, lastTaken: streamIDMax,
+		peerMax: 100, nextID: 1, streams: map[uint32]*Stream{}, lastTaken: streamIDMax,
 	}
-	s.enc = hpack.NewEncoder(&s.encoded)
-	s.dec = hpack.NewDecoder(tableDefault, nil)
-	s.dec.SetMaxStringLength(o.HeadBytesMax)
+	s.enc = hpack.NewEncoder(tableDefault)
+	s.dec = hpack.NewDecoder(o.Memory.tables, tableDefault)
 	settings := appendSetting(nil, settingWindow, uint32(o.StreamWindow))
 	settings = appendSetting(settings, settingHeadSize, uint32(o.HeadBytesMax))
 	if o.Role == Server {
@@ -284,7 +290,7 @@ func (s *Session) settings(f *frame) error {
 func (s *Session) setting(id uint16, value uint32) error {
 	switch id {
 	case settingTableSize:
-		s.enc.SetMaxDynamicTableSize(min(value, tableBytesMax))
+		s.enc.SetLimit(int(min(value, tableBytesMax)))
 	case settingPush:
 		if value > 1 || value == 1 && s.opts.Role == Client {
 			return connError(ProtocolError, "SETTINGS_ENABLE_PUSH out of range")
@@ -295,13 +301,13 @@ func (s *Session) setting(id uint16, value uint32) error {
 		if value > windowMax {
 			return connError(FlowControlError, "SETTINGS_INITIAL_WINDOW_SIZE out of range")
 		}
+		s.moved = true
 		delta := int64(value) - s.peerWindow
 		s.peerWindow = int64(value)
 		for _, st := range s.streams {
 			if st.sendWindow += delta; st.sendWindow > windowMax {
 				return connError(FlowControlError, "a window grew beyond 2^31-1")
 			}
-			s.touch(st)
 		}
 	case settingFrameSize:
 		if value < frameBytesMin || value > 1<<24-1 {
@@ -366,6 +372,7 @@ func (s *Session) windowUpdate(f *frame) error {
 		return connError(EnhanceYourCalm, "too many WINDOW_UPDATEs")
 	}
 	n := int64(binary.BigEndian.Uint32(f.payload) & windowMax)
+	s.moved = true
 	if f.stream == 0 {
 		if n == 0 {
 			return connError(ProtocolError, "WINDOW_UPDATE by nothing")
@@ -387,7 +394,6 @@ func (s *Session) windowUpdate(f *frame) error {
 	if st.sendWindow += n; st.sendWindow > windowMax {
 		return &StreamError{f.stream, FlowControlError, "a window grew beyond 2^31-1"}
 	}
-	s.touch(st)
 	return nil
 }
 

@@ -7,10 +7,13 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
 
-// Stream is one request and its response. Reads and writes block, one reader
-// and one writer goroutine at a time; Interrupt may come from anywhere.
+// Stream is one request and its response. It is used in one of two ways: by
+// goroutines, one that reads and one that writes, whose calls wait; or by a
+// Watcher, whose calls (put.go) never wait and take the turn that they are part
+// of. It is its user's until Close; then its memory is another stream's.
 type Stream struct {
-	// Fixed when the stream is handed out. Head is a request's (Server).
+	// Fixed when the stream is handed out. Head is a request's (Server); its
+	// user may swap it away.
 	ID       uint32
 	Head     message.Head
 	TooLarge bool // the head is beyond its limit: it is incomplete
@@ -19,13 +22,15 @@ type Stream struct {
 
 	session *Session
 	conn    *Conn // nil in a Session without I/O
+	watcher Watcher
 
 	// Guarded by conn.mu.
 	cond       sync.Cond
-	heads      []*message.Head // of the response, informational ones first (Client)
+	more       []*message.Head // of the response, behind Head (Client)
+	trail      message.Head
 	body       []byte
-	read       int // bytes of body that were read
-	trailers   *message.Head
+	read       int   // bytes of body that were read
+	taken      int64 // bytes that TakeBody took and that have not left
 	recvWindow int64
 	unacked    int64
 	sendWindow int64
@@ -34,18 +39,32 @@ type Stream struct {
 	wireIn     int64
 	wireOut    int64
 	err        error
-	onEnd      func()
+	hasHead    bool // Head is a response's that nobody took (Client)
+	hasTrail   bool
 	isHead     bool
 	gotFinal   bool
 	remoteEnd  bool
 	localEnd   bool
 	gone       bool
 	touched    bool
+	waits      bool // it is among conn.blocked
 	unread     bool // StopReading: nobody wants the body any more
 }
 
-func newStream(s *Session, id uint32) *Stream {
-	return &Stream{ID: id, session: s, recvWindow: s.opts.StreamWindow, sendWindow: s.peerWindow, declared: -1}
+// begin makes the memory a new stream's.
+func (st *Stream) begin(s *Session, id uint32) {
+	st.ID, st.session, st.conn, st.watcher = id, s, nil, nil
+	st.Head.Reset()
+	st.trail.Reset()
+	st.TooLarge, st.WantsTrailers, st.Expect100 = false, false, false
+	if st.body = st.body[:0]; cap(st.body) > bodyBytesKept {
+		st.body = nil
+	}
+	st.more, st.read, st.taken = nil, 0, 0
+	st.recvWindow, st.unacked, st.sendWindow = s.opts.StreamWindow, 0, s.peerWindow
+	st.declared, st.received, st.wireIn, st.wireOut, st.err = -1, 0, 0, 0, nil
+	st.hasHead, st.hasTrail, st.isHead, st.gotFinal, st.remoteEnd = false, false, false, false, false
+	st.localEnd, st.gone, st.touched, st.waits, st.unread = false, false, false, false, false
 }
 
 // fail notes the first error.
@@ -55,39 +74,30 @@ func (st *Stream) fail(err error) {
 	}
 }
 
-// wakeLocked makes whoever waits look again, and tells the owner of an end.
-func (st *Stream) wakeLocked() {
+// wakeLocked makes whoever waits look again.
+func (st *Stream) wakeLocked(t *Turn) {
 	st.touched = false
 	st.cond.Broadcast()
-	if st.err != nil && st.onEnd != nil {
-		f := st.onEnd
-		st.onEnd = nil
-		f()
+	if st.watcher != nil {
+		t.ready = append(t.ready, readied{st.watcher, st})
 	}
 }
 
-// OnFailure makes f run when the peer resets the stream or the connection
-// ends; at once when that has happened. f must not block and must not use the
-// stream.
-func (st *Stream) OnFailure(f func()) {
-	c := st.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if st.err != nil {
-		f()
-		return
-	}
-	st.onEnd = f
+// Watch makes w the stream's watcher. It returns why the stream has failed
+// already, if it has: that is not told again.
+func (st *Stream) Watch(w Watcher) error {
+	st.conn.mu.Lock()
+	defer st.conn.mu.Unlock()
+	st.watcher = w
+	return st.err
 }
 
 // Interrupt ends all waits on the stream with an error, and those to come.
 func (st *Stream) Interrupt() {
-	c := st.conn
-	c.mu.Lock()
+	st.conn.mu.Lock()
 	st.fail(ErrInterrupted)
-	st.onEnd = nil
-	st.wakeLocked()
-	c.mu.Unlock()
+	st.cond.Broadcast()
+	st.conn.mu.Unlock()
 }
 
 // StopReading ends waits for the peer's body, now and to come; writing goes on.
@@ -128,34 +138,42 @@ func (st *Stream) Wire() (in, out int64) {
 	return st.wireIn, st.wireOut
 }
 
-// ReadHead waits for the response's next head (Client): informational ones
-// first. end says that nothing follows.
-func (st *Stream) ReadHead() (h *message.Head, end bool, err error) {
+// ReadHead waits for the response's next head (Client), informational ones
+// first, and swaps it with h. end says that nothing follows.
+func (st *Stream) ReadHead(h *message.Head) (end bool, err error) {
 	c := st.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(st.heads) == 0 {
+	for !st.hasHead {
 		if st.err != nil {
-			return nil, false, st.err
+			return false, st.err
 		}
 		st.cond.Wait()
 	}
-	h = st.heads[0]
-	st.heads = st.heads[1:]
-	return h, h.Status >= 200 && st.endedLocked(), nil
+	st.nextHead(h)
+	return h.Status >= 200 && st.endedLocked(), nil
+}
+
+// nextHead swaps the next head with h.
+func (st *Stream) nextHead(h *message.Head) {
+	*h, st.Head = st.Head, *h
+	if st.hasHead = len(st.more) > 0; st.hasHead {
+		st.Head = *st.more[0]
+		st.more = st.more[1:]
+	}
 }
 
 // endedLocked: no body byte and no trailer is left.
 func (st *Stream) endedLocked() bool {
-	return st.remoteEnd && st.read == len(st.body) && st.trailers == nil
+	return st.remoteEnd && st.read == len(st.body) && !st.hasTrail
 }
 
 // Read waits for body bytes. It returns io.EOF with the last ones when that is
 // known; Trailers tells what follows.
 func (st *Stream) Read(p []byte) (n int, err error) {
 	c := st.conn
+	t := c.begin()
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	for {
 		if left := st.body[st.read:]; len(left) > 0 && st.err == nil {
 			n = copy(p, left)
@@ -167,121 +185,104 @@ func (st *Stream) Read(p []byte) (n int, err error) {
 			if st.remoteEnd && len(st.body) == 0 {
 				err = io.EOF
 			}
-			c.flushLocked()
-			return n, err
+			c.markLocked(t)
+			break
 		}
 		switch {
 		case st.err != nil:
-			return 0, st.err
+			err = st.err
 		case st.remoteEnd:
-			return 0, io.EOF
+			err = io.EOF
 		case st.gone:
-			return 0, ErrClosed
+			err = ErrClosed
 		case st.unread:
-			return 0, ErrInterrupted
+			err = ErrInterrupted
+		}
+		if err != nil {
+			break
 		}
 		st.cond.Wait()
 	}
+	c.mu.Unlock()
+	c.end(t)
+	return n, err
 }
 
 // Trailers are those that came behind the body, or nil. They are complete when
-// Read has returned io.EOF.
+// Read has returned io.EOF, and live as long as the stream.
 func (st *Stream) Trailers() *message.Head {
 	st.conn.mu.Lock()
 	defer st.conn.mu.Unlock()
-	return st.trailers
+	if !st.hasTrail {
+		return nil
+	}
+	return &st.trail
 }
 
 // WriteRequest sends a request's head (Client); end: it has no body.
 func (st *Stream) WriteRequest(h *message.Head, wantsTrailers, end bool) error {
-	return st.send(func(s *Session) {
-		s.sendRequest(st, h, wantsTrailers, end)
-	})
+	return st.write(&Part{Head: h, WantsTrailers: wantsTrailers, End: end})
 }
 
 // WriteResponse sends a response's head (Server); end: it has no body.
 func (st *Stream) WriteResponse(h *message.Head, end bool) error {
-	return st.send(func(s *Session) { s.sendResponse(st, h, end) })
+	return st.write(&Part{Head: h, End: end})
 }
 
 // WriteTrailers ends our direction with trailers; without any it just ends.
 func (st *Stream) WriteTrailers(h *message.Head) error {
-	if h == nil || h.Len() == 0 {
-		_, err := st.Write(nil, true)
-		return err
-	}
-	return st.send(func(s *Session) { s.sendFields(st, h, true) })
-}
-
-func (st *Stream) send(f func(*Session)) error {
-	c := st.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if st.err != nil {
-		return st.err
-	}
-	s := st.session
-	switch {
-	case st.answeredLocked():
-		return nil
-	case st.gone:
-		return ErrClosed
-	case st.ID == 0 && (s.away || s.failed != nil || s.nextID > streamIDMax-2):
-		return ErrNotProcessed
-	}
-	f(s)
-	c.flushLocked()
-	return nil
-}
-
-// answeredLocked: the server's whole response is here and it wants no more of
-// the request; the rest is dropped (RFC 9113 §8.1).
-func (st *Stream) answeredLocked() bool {
-	return st.gone && st.remoteEnd && st.session.opts.Role == Client
+	return st.write(&Part{Trailers: h, End: true})
 }
 
 // Write sends body bytes and waits for window and for the connection to take
 // them; end ends our direction behind them.
 func (st *Stream) Write(p []byte, end bool) (n int, err error) {
+	part := Part{Body: p, End: end}
+	err = st.write(&part)
+	return len(p) - len(part.Body), err
+}
+
+// write waits until all of a part is on its way.
+func (st *Stream) write(p *Part) error {
 	c := st.conn
+	t := c.begin()
+	defer c.end(t)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for {
-		switch {
-		case st.err != nil:
-			return n, st.err
-		case st.answeredLocked():
-			return len(p), nil
-		case st.gone:
-			return n, ErrClosed
+		done, err := st.putLocked(t, p)
+		if done || err != nil {
+			return err
 		}
-		n += st.session.sendData(st, p[n:], end)
-		c.flushLocked()
-		if n == len(p) {
-			return n, nil
+		if !c.writing && len(c.session.out) > 0 {
+			c.flushLocked(t) // there may be room behind it
+			if len(t.ready) == 0 {
+				continue
+			}
 		}
-		c.blocked = append(c.blocked, st)
+		if len(t.ready) > 0 || len(t.dirty) > 0 {
+			c.mu.Unlock() // nothing is left undone before a wait
+			t.run()
+			c.mu.Lock()
+			continue
+		}
 		st.cond.Wait()
 	}
 }
 
 // Reset ends the stream at once with a code of our choice.
 func (st *Stream) Reset(code Code) {
-	c := st.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	st.session.reset(st, code)
-	st.cond.Broadcast()
-	c.leftLocked()
+	t := st.conn.begin()
+	st.ResetIn(t, code)
+	st.conn.end(t)
 }
 
 // Close ends the use of the stream; what is not complete is reset.
 func (st *Stream) Close() {
 	c := st.conn
+	t := c.begin()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	st.onEnd = nil
-	st.session.close(st)
-	st.cond.Broadcast()
-	c.leftLocked()
+	c.closeLocked(t, st)
+	c.mu.Unlock()
+	c.end(t)
 }
