@@ -43,6 +43,8 @@ const (
 	LabelSetsMax = 8192
 	// PeersMax bounds the peers whose metadata is kept decoded; beyond, all are forgotten, and those in use are decoded again.
 	PeersMax = 1024
+	// WideBuffersMax bounds the buffers of 64 KiB in use, so that many slow bodies hold small ones: 64 MiB in all.
+	WideBuffersMax = 1024
 	// AccessLogBytesMax bounds the lines that wait for one access log's sink; further ones are dropped and counted.
 	AccessLogBytesMax = 1 << 20
 )

@@ -16,10 +16,12 @@ const lastChunkRoom = 16
 // goes on as the one who watches for the client's leave.
 func (x *http1Exchange) pump() {
 	d, up := x.d, x.up1
-	b := d.e.buffers.Get()
+	b := d.e.buffers.GetFor(x.reqFrame.Length - x.bytesIn)
 	chunked := x.reqBody.Kind() == http1.ChunkedBody
-	for !x.reqBody.Done() {
-		n, err := d.stream.Read(b.B[http1.ChunkRoom : len(b.B)-lastChunkRoom])
+	for n := 0; !x.reqBody.Done(); {
+		b = x.widen(b, n)
+		var err error
+		n, err = d.stream.Read(b.B[http1.ChunkRoom : len(b.B)-lastChunkRoom])
 		if n == 0 && err != nil {
 			d.e.buffers.Put(b)
 			if !conn.IsTimeout(err) { // a timeout: stopped, or late and told so
@@ -51,6 +53,17 @@ func (x *http1Exchange) pump() {
 	}
 	x.startRouteTimeout(true)
 	d.watch()
+}
+
+// widen changes a buffer that the last read of a body has filled for a wider
+// one: more is likely to be there.
+func (x *http1Exchange) widen(b *conn.Buffer, n int) *conn.Buffer {
+	if n < len(b.B)-http1.ChunkRoom-lastChunkRoom || len(b.B) != conn.BufferBytes {
+		return b
+	}
+	buffers := &x.d.e.buffers
+	buffers.Put(b)
+	return buffers.GetFor(conn.WideBytes)
 }
 
 // pumped notes that the request has been read when its body is done, before its
@@ -122,7 +135,9 @@ func compact(body *http1.Body, buf []byte, n int) (w, used int, err error) {
 		if err != nil {
 			return w, used, err
 		}
-		copy(in[w:], data)
+		if len(data) > 0 && &in[w] != &data[0] {
+			copy(in[w:], data)
+		}
 		w += len(data)
 		used += k
 	}
@@ -274,10 +289,12 @@ func (x *http1Exchange) informational() *Failure {
 // stream sends the rest of the response's body as it comes.
 func (x *http1Exchange) stream(chunked bool) *Failure {
 	d := x.d
-	b := d.e.buffers.Get()
-	defer d.e.buffers.Put(b)
-	for !x.resBody.Done() {
-		n, err := x.up1.Read(b.B[http1.ChunkRoom : len(b.B)-lastChunkRoom])
+	b := d.e.buffers.GetFor(x.resFrame.Length - x.bytesOut)
+	defer func() { d.e.buffers.Put(b) }()
+	for n := 0; !x.resBody.Done(); {
+		b = x.widen(b, n)
+		var err error
+		n, err = x.up1.Read(b.B[http1.ChunkRoom : len(b.B)-lastChunkRoom])
 		if n == 0 && err != nil {
 			if !conn.IsEnd(err) || !x.resBody.Close() {
 				return x.upstreamFailure(err)

@@ -7,6 +7,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/tullemesh/tulle/internal/limit"
 )
 
 func TestReadFirstTakesABufferOnlyWithBytes(t *testing.T) {
@@ -140,5 +142,31 @@ func TestRoundTripEndsAtItsDeadline(t *testing.T) {
 	}
 	if r := <-done; r.wrote != len("question") || r.n != 0 || !errors.Is(r.err, os.ErrDeadlineExceeded) {
 		t.Errorf("%+v", r)
+	}
+}
+
+func TestWideBuffersAreBounded(t *testing.T) {
+	var p Buffers
+	if b := p.GetFor(BufferBytes); len(b.B) != BufferBytes {
+		t.Errorf("%d bytes for what fits into a small buffer", len(b.B))
+	}
+	var out []*Buffer
+	for n := range limit.WideBuffersMax + 1 {
+		b := p.GetFor(BufferBytes + 1)
+		if want := n < limit.WideBuffersMax; (len(b.B) == WideBytes) != want {
+			t.Fatalf("buffer %d has %d bytes", n+1, len(b.B))
+		}
+		out = append(out, b)
+	}
+	for _, b := range out {
+		p.Put(b)
+	}
+	if b := p.GetFor(1 << 30); len(b.B) != WideBytes {
+		t.Errorf("%d bytes after all were given back", len(b.B))
+	}
+	grown := &Buffer{B: make([]byte, 3*BufferBytes)}
+	p.Put(grown)
+	if b := p.Get(); b == grown || len(b.B) != BufferBytes {
+		t.Errorf("a grown buffer came back with %d bytes", len(b.B))
 	}
 }
