@@ -3,11 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os/exec"
 	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -103,6 +106,57 @@ func dumped(l loop.Load) probe {
 		wait.Wait()
 		return s, errors.Join(err, failed)
 	}
+}
+
+// errUnmeasured is of a contender that has no such figure.
+var errUnmeasured = errors.New("not measured")
+
+// allocated is how many objects our runtime allocates for a request; others
+// don't say.
+func allocated(l loop.Load) probe {
+	return func(b *bench, c *contender) (sample, error) {
+		if c.name != tulleName {
+			return sample{}, errUnmeasured
+		}
+		var before, after float64
+		var failed error
+		read := func(into *float64) func() {
+			return func() {
+				var err error
+				if *into, err = mallocs(c); err != nil {
+					failed = err
+				}
+			}
+		}
+		l := l
+		l.Target, l.For, l.Begin, l.End = c.listen, b.length, read(&before), read(&after)
+		r, err := b.loop.Run(l)
+		if err = errors.Join(err, failed); err != nil {
+			return sample{}, err
+		}
+		return sample{Cost: (after - before) / float64(r.Done), Rate: r.Rate()}, nil
+	}
+}
+
+// mallocs reads the counter of allocated objects.
+func mallocs(c *contender) (float64, error) {
+	client := http.Client{Timeout: startPatience, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get("http://" + c.admin[0].String() + "/stats/prometheus")
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	const name = "\ngo_memstats_mallocs_total "
+	_, rest, found := strings.Cut(string(text), name)
+	if !found {
+		return 0, errors.New("the admin port has no" + strings.TrimRight(name, " "))
+	}
+	value, _, _ := strings.Cut(rest, "\n")
+	return strconv.ParseFloat(value, 64)
 }
 
 // collection is a line of GODEBUG=gctrace=1: the first and the third clock

@@ -32,6 +32,9 @@ func (b *bench) profiles(all []*contender) error {
 			return err
 		}
 		for _, r := range b.scenario.rows {
+			if r.unit == allocations {
+				continue
+			}
 			text, err := b.profileOf(c, r)
 			if err != nil {
 				return fmt.Errorf("%s, %s: %w", c.name, r.name, err)

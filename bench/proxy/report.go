@@ -216,6 +216,8 @@ func number(v float64) string {
 	switch a := math.Abs(v); {
 	case v == 0:
 		return ""
+	case a < 0.1:
+		return fmt.Sprintf("%.3f", v)
 	case a < 10:
 		return fmt.Sprintf("%.2f", v)
 	case a < 100:

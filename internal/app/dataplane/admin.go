@@ -3,6 +3,7 @@ package dataplane
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"maps"
@@ -13,6 +14,7 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
+	"github.com/tullemesh/tulle/internal/observe"
 	"github.com/tullemesh/tulle/internal/proxy/admin"
 	"github.com/tullemesh/tulle/internal/proxy/engine/access"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
@@ -187,7 +189,9 @@ func (p *Proxy) Secrets() []admin.Secret {
 }
 
 // WriteMetrics implements admin.Proxy.
-func (p *Proxy) WriteMetrics(w io.Writer) error { return p.metrics.WritePrometheus(w) }
+func (p *Proxy) WriteMetrics(w io.Writer) error {
+	return errors.Join(p.metrics.WritePrometheus(w), observe.WriteRuntime(w))
+}
 
 // Drain implements admin.Proxy: the proxy drains and ends, as Envoy's
 // /drain_listeners does with its listeners.
