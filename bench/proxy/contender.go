@@ -47,7 +47,7 @@ func (c *contender) start(dir string) error {
 		}
 		cmd := exec.Command(args[0], args[1:]...)
 		cmd.Stdout, cmd.Stderr = log, log
-		cmd.Env = append(os.Environ(), c.environ...)
+		cmd.Env = append(cmd.Environ(), c.environ...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		err = cmd.Start()
 		_ = log.Close() // the child has it
@@ -65,7 +65,7 @@ func (c *contender) start(dir string) error {
 		if time.Now().After(deadline) || c.dead() {
 			return fmt.Errorf("%s does not listen at %s: %w\n%s", c.name, c.listen, err, c.logged())
 		}
-		time.Sleep(20 * time.Millisecond)
+		<-time.After(20 * time.Millisecond)
 	}
 }
 

@@ -25,12 +25,10 @@ const (
 	ticksPerSecond = 100
 )
 
-const pinnedVariable = "TULLE_BENCH_PINNED"
-
 // pin runs this process again on the load's processor only, all its threads:
 // only what a process inherits holds for the threads that its runtime makes.
 func pin() error {
-	if runtime.NumCPU() < 2 && os.Getenv(pinnedVariable) == "" || os.Getenv(pinnedVariable) != "" {
+	if runtime.NumCPU() == 1 { // of those that we may use: pinned, or there is no other
 		debug.SetGCPercent(400)
 		return nil
 	}
@@ -45,13 +43,13 @@ func pin() error {
 	if err != nil {
 		return err
 	}
-	return syscall.Exec(self, os.Args, append(os.Environ(), pinnedVariable+"=1"))
+	return syscall.Exec(self, os.Args, os.Environ())
 }
 
 // onProxyCPU is the command pinned to the proxies' processor.
 func onProxyCPU(command []string) []string {
 	path, err := exec.LookPath("taskset")
-	if err != nil || os.Getenv(pinnedVariable) == "" {
+	if err != nil || countProcessors() == 1 {
 		return command
 	}
 	return append([]string{path, "-c", strconv.Itoa(proxyCPU)}, command...)

@@ -12,7 +12,7 @@ import (
 )
 
 func memoryAtStart(_ *bench, c *contender) (sample, error) {
-	time.Sleep(settle)
+	<-time.After(settle)
 	return inMB(c), nil
 }
 
@@ -25,7 +25,7 @@ func memoryAfterLoad(b *bench, c *contender) (sample, error) {
 	if _, err := b.load(c, http1(0), requests); err != nil {
 		return sample{}, err
 	}
-	time.Sleep(settle)
+	<-time.After(settle)
 	return inMB(c), nil
 }
 
@@ -62,7 +62,7 @@ func idle(secure, used bool) probe {
 		if err := grow(first); err != nil {
 			return sample{}, err
 		}
-		time.Sleep(settle)
+		<-time.After(settle)
 		before, _ := c.memory()
 		n := b.connections
 		if c.name == haproxyName {
@@ -71,7 +71,7 @@ func idle(secure, used bool) probe {
 		if err := grow(n); err != nil {
 			return sample{}, err
 		}
-		time.Sleep(settle)
+		<-time.After(settle)
 		after, _ := c.memory()
 		return sample{Cost: float64(after-before) / float64(n), Note: fmt.Sprintf("%d connections, %.1f → %.1f MB", n, float64(before)/1e6, float64(after)/1e6)}, nil
 	}
@@ -114,8 +114,8 @@ func waiting(b *bench, c *contender) (sample, error) {
 	var before, after int
 	_, err := b.loop.Run(loop.Load{Protocol: loop.HTTP2, Connections: streamConns, Streams: streamsPerConn, Upload: 64, Body: 64, Hold: true,
 		Target: c.listen, Hosts: b.scenario.shape.hosts(), For: b.length,
-		Begin: func() { time.Sleep(settle); before, _ = c.memory() },
-		End:   func() { time.Sleep(settle); after, _ = c.memory() }})
+		Begin: func() { <-time.After(settle); before, _ = c.memory() },
+		End:   func() { <-time.After(settle); after, _ = c.memory() }})
 	if err != nil {
 		return sample{}, err
 	}

@@ -96,7 +96,7 @@ func dumped(l loop.Load) probe {
 		var failed error
 		wait.Go(func() {
 			for range 2 {
-				time.Sleep(b.length / 3)
+				<-time.After(b.length / 3)
 				if err := exec.Command("nice", "-n", "29", "curl", "-sSf", "-o", "/dev/null", "http://"+c.admin[0].String()+"/config_dump?include_eds").Run(); err != nil {
 					failed = fmt.Errorf("read the configuration: %w", err)
 				}

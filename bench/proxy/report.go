@@ -173,28 +173,25 @@ func median(all []sample) sample {
 	return m
 }
 
-// markdown is the table as the documentation has it.
+// markdown is the table as the documentation has it: a line for each row.
 func (t *table) markdown() string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "### %s\n\n%s. Median of %d × %s; load average before %s.\n\n", t.Scenario, t.About, t.rounds, t.length, t.Load)
-	out.WriteString("| work | unit | proxy | cost | × Envoy | goal | | a second | p50 µs | p99 µs | p99.9 µs | others' share |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+	out.WriteString("| work | unit | Envoy | tulle | tulle ÷ Envoy | goal | | nginx | haproxy | a second, Envoy / tulle | p50, p99, p99.9 µs of Envoy | of tulle | others' share |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
 	notes := t.Notes
 	for _, f := range t.Rows {
 		f.judge()
+		envoy, tulle := f.Medians[envoyName], f.Medians[tulleName]
+		cost := func(name string) string {
+			if m, ok := f.Medians[name]; ok {
+				return number(m.Cost)
+			}
+			return ""
+		}
+		foreign := 0.0
 		for _, name := range []string{envoyName, tulleName, nginxName, haproxyName} {
-			m, ok := f.Medians[name]
-			if !ok {
-				continue
-			}
-			ratio, goal, verdict := "", "", ""
-			if r, ok := f.Ratios[name]; ok && !math.IsNaN(r) {
-				ratio = fmt.Sprintf("%.2f", r)
-			}
-			if name == tulleName {
-				goal, verdict = f.Goal, f.Verdict
-			}
-			fmt.Fprintf(&out, "| %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %.0f %% |\n", f.Name, f.Unit, name, number(m.Cost), ratio, goal, verdict,
-				number(m.Rate), number(m.P50), number(m.P99), number(m.P999), m.Foreign*100)
+			m := f.Medians[name]
+			foreign = max(foreign, m.Foreign)
 			if m.Note != "" {
 				notes = append(notes, fmt.Sprintf("%s, %s: %s", f.Name, name, m.Note))
 			}
@@ -202,12 +199,29 @@ func (t *table) markdown() string {
 				notes = append(notes, fmt.Sprintf("%s, %s: %d requests failed", f.Name, name, m.Failed))
 			}
 		}
+		fmt.Fprintf(&out, "| %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %.0f %% |\n", f.Name, f.Unit, cost(envoyName), cost(tulleName), number(f.Ratios[tulleName]),
+			f.Goal, f.Verdict, cost(nginxName), cost(haproxyName), pair(number(envoy.Rate), number(tulle.Rate)), envoy.percentiles(), tulle.percentiles(), foreign*100)
 	}
 	out.WriteString("\n")
 	for _, n := range notes {
 		fmt.Fprintf(&out, "- %s\n", n)
 	}
 	return out.String()
+}
+
+func (s sample) percentiles() string {
+	if s.P50 == 0 {
+		return ""
+	}
+	return number(s.P50) + ", " + number(s.P99) + ", " + number(s.P999)
+}
+
+// pair writes two figures of which both may be missing.
+func pair(a, b string) string {
+	if a == "" && b == "" {
+		return ""
+	}
+	return a + " / " + b
 }
 
 // number writes a figure with three significant digits or all before the

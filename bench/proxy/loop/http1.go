@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,12 +62,12 @@ func (m *message) take(data []byte, start func(head []byte) error) (rest []byte,
 	return data[n:], n, true, nil
 }
 
-var lengthField = []byte("\r\ncontent-length:")
+const lengthField = "\r\ncontent-length:"
 
 // contentLength is the head's Content-Length; 0 without one.
 func contentLength(head []byte) (int, error) {
 	for i := 0; i+len(lengthField) < len(head); i++ {
-		if head[i] == '\r' && bytes.EqualFold(head[i:i+len(lengthField)], lengthField) {
+		if head[i] == '\r' && strings.EqualFold(string(head[i:i+len(lengthField)]), lengthField) {
 			value, _, _ := bytes.Cut(head[i+len(lengthField):], []byte("\r\n"))
 			return strconv.Atoi(string(bytes.TrimSpace(value)))
 		}
