@@ -68,6 +68,9 @@ func (c *Cluster) beginWait() error {
 	return nil
 }
 
+// Waiting is how many requests wait for a connection.
+func (c *Cluster) Waiting() int64 { return c.pending.Load() }
+
 func (c *Cluster) endWait() { c.pending.Add(-1) }
 
 // waiter is a request that waits for a place among the cluster's connections.
