@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
@@ -9,7 +10,8 @@ import (
 
 // normalizePath does what the connection manager says with the path, so that
 // routes and policies read what the application will read (Envoy:
-// normalize_path, merge_slashes, path_with_escaped_slashes_action).
+// normalize_path, merge_slashes, path_with_escaped_slashes_action, in its
+// order: unescape, normalize, merge).
 func (x *exchange) normalizePath() *Failure {
 	h, m := &x.req, x.manager
 	if len(h.Path) == 0 || h.Path[0] != '/' {
@@ -23,26 +25,32 @@ func (x *exchange) normalizePath() *Failure {
 	if plain(path) {
 		return nil
 	}
-	out := append(x.scratch[:0], path...)
-	if m.EscapedSlashes != listener.KeepUnchanged && escapedSlash(out) {
+	buf := append(x.scratch[:0], path...)
+	redirect := false
+	if m.EscapedSlashes != listener.KeepUnchanged && escapedSlash(buf) {
 		if m.EscapedSlashes == listener.RejectRequest {
 			return &Failure{Kind: BadRequest, Cause: http1.ErrTarget, Detail: "escaped slash"}
 		}
-		out = unescapeSlashes(out)
-		if m.EscapedSlashes == listener.UnescapeAndRedirect {
-			x.location = append(bytes.Clone(out), rest...)
-			return nil
+		buf = unescapeSlashes(buf)
+		redirect = m.EscapedSlashes == listener.UnescapeAndRedirect
+	}
+	from := 0
+	if m.NormalizePath {
+		from = len(buf) // escapes may make it longer, so it is written behind
+		var ok bool
+		if buf, ok = appendCanonical(buf, buf); !ok {
+			return &Failure{Kind: BadRequest, Cause: http1.ErrTarget, Detail: "escaped NUL"}
 		}
 	}
-	if m.NormalizePath {
-		out = canonical(out)
-	}
 	if m.MergeSlashes {
-		out = mergeSlashes(out)
+		buf = buf[:from+len(mergeSlashes(buf[from:]))]
 	}
-	out = append(out, rest...)
-	x.scratch = out
-	if !bytes.Equal(out, h.Path) {
+	x.scratch = append(buf, rest...)
+	out := x.scratch[from:]
+	switch {
+	case redirect:
+		x.location = bytes.Clone(out)
+	case !bytes.Equal(out, h.Path):
 		h.Set(":path", out)
 	}
 	return nil
@@ -51,8 +59,13 @@ func (x *exchange) normalizePath() *Failure {
 // plain reports whether no rule could change the path.
 func plain(path []byte) bool {
 	for i, c := range path {
-		if c == '%' || c == '\\' || c == '/' && i+1 < len(path) && (path[i+1] == '/' || path[i+1] == '.') {
+		switch c {
+		case '%', '\\', '"', '<', '>', '^', '`', '{', '|', '}':
 			return false
+		case '/':
+			if i+1 < len(path) && (path[i+1] == '/' || path[i+1] == '.') {
+				return false
+			}
 		}
 	}
 	return true
@@ -93,26 +106,58 @@ func unescapeSlashes(path []byte) []byte {
 	return out
 }
 
-// canonical works in place: escaped unreserved characters become plain
-// (RFC 3986 §6.2.2.2), backslashes become slashes, dot segments are removed
-// (§5.2.4), as the URL library does that Envoy uses.
-func canonical(path []byte) []byte {
-	out := path[:0]
-	for i := 0; i < len(path); i++ {
-		c := path[i]
-		if c == '%' && i+2 < len(path) {
-			if v, ok := unhex(path[i+1], path[i+2]); ok && unreserved(v) {
-				out = append(out, v)
-				i += 2
-				continue
-			}
-		}
-		if c == '\\' {
-			c = '/'
-		}
-		out = append(out, c)
+// makesEscape reports whether v, which was escaped, would make an escape of the
+// lone % in out, with the digit between them or with the one that comes next.
+func makesEscape(out []byte, lone int, v byte, next []byte) bool {
+	_, digit := hexDigit(v)
+	switch {
+	case lone < 0 || !digit:
+	case lone == len(out)-2:
+		_, digit = hexDigit(out[lone+1])
+		return digit
+	case lone == len(out)-1 && len(next) > 0:
+		_, digit = hexDigit(next[0])
+		return digit
 	}
-	return removeDots(out)
+	return false
+}
+
+// appendCanonical appends the normal form of a path, as the URL library has it
+// that Envoy uses: escaped unreserved characters become plain (RFC 3986
+// §6.2.2.2), those that may not stand in a URI become escaped, backslashes
+// become slashes, dot segments are removed (§5.2.4). An escaped NUL has none:
+// applications end strings there. path may be dst itself.
+func appendCanonical(dst, path []byte) ([]byte, bool) {
+	from, lone := len(dst), -1 // lone is the last % that begins no escape
+	for i := 0; i < len(path); i++ {
+		switch c := path[i]; c {
+		case '%':
+			v, ok := byte(0), false
+			if i+2 < len(path) {
+				v, ok = unhex(path[i+1], path[i+2])
+			}
+			switch {
+			case !ok:
+				lone = len(dst)
+			case v == 0:
+				return dst, false
+			case unreserved(v):
+				c = v
+				i += 2
+				if makesEscape(dst, lone, v, path[i+1:]) {
+					dst = slices.Insert(dst, lone+1, '2', '5')
+				}
+			}
+			dst = append(dst, c)
+		case '\\':
+			dst = append(dst, '/')
+		case '"', '<', '>', '^', '`', '{', '|', '}':
+			dst = append(dst, '%', "0123456789ABCDEF"[c>>4], "0123456789ABCDEF"[c&15])
+		default:
+			dst = append(dst, c)
+		}
+	}
+	return dst[:from+len(removeDots(dst[from:]))], true
 }
 
 func unhex(hi, lo byte) (byte, bool) {
@@ -135,6 +180,17 @@ func unreserved(c byte) bool {
 	return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' || c == '-' || c == '.' || c == '_' || c == '~'
 }
 
+// withoutParameters is a dot segment without its parameters (RFC 3986 §3.3),
+// which applications take for one; other segments are left alone.
+func withoutParameters(segment []byte) []byte {
+	for _, dots := range [...]string{".;", "..;"} {
+		if bytes.HasPrefix(segment, []byte(dots)) {
+			return segment[:len(dots)-1]
+		}
+	}
+	return segment
+}
+
 // removeDots works in place on a path that begins with a slash.
 func removeDots(path []byte) []byte {
 	out := path[:0]
@@ -144,7 +200,7 @@ func removeDots(path []byte) []byte {
 		for end < len(path) && path[end] != '/' {
 			end++
 		}
-		switch segment := path[i+1 : end]; {
+		switch segment := withoutParameters(path[i+1 : end]); {
 		case string(segment) == ".":
 			if end == len(path) {
 				out = append(out, '/')
