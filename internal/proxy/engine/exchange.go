@@ -3,6 +3,7 @@ package engine
 import (
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -60,6 +61,7 @@ type exchangeState struct {
 	// Set by choose.
 	upstream *cluster.Upstream
 	attempts int
+	tried    [triedMax]*cluster.Upstream
 	retries  retries
 	hints    int // informational responses of the upstream
 
@@ -239,12 +241,37 @@ func (x *exchange) choose() *Failure {
 			return f
 		}
 	}
-	u, err := x.cluster.Pick(random, to)
-	if err != nil {
-		return connectFailure(err)
+	for range picksMax {
+		u, err := x.cluster.Pick(random, to)
+		if err != nil {
+			return connectFailure(err)
+		}
+		x.upstream = u
+		if !x.avoids(u) {
+			break
+		}
+		random = rand.Uint64()
 	}
-	x.upstream = u
+	x.tried[(x.attempts-1)%triedMax] = x.upstream
 	return nil
+}
+
+const (
+	// triedMax endpoints are remembered, the last ones.
+	triedMax = 4
+	// picksMax bounds the search for one that was not tried: of two equal ones
+	// the same comes so often in a row in one of 65,536 cases. (Istio stops at
+	// 5, host_selection_retry_max_attempts.)
+	picksMax = 16
+)
+
+// avoids reports whether an endpoint was tried before, and another one is to be
+// found (Envoy: previous_hosts). A policy may ask for the contrary.
+func (x *exchange) avoids(u *cluster.Upstream) bool {
+	if p := x.policy(); p != nil && !p.AvoidTried {
+		return false
+	}
+	return slices.Contains(x.tried[:min(x.attempts-1, triedMax)], u)
 }
 
 // routeTimeout is how long the response may take; 0: no bound.
