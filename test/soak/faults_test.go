@@ -226,6 +226,7 @@ func faultMatrix(t *testing.T, s *seen) []*cause {
 			return say(c, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
 		}), act: proxyrun.Object{"retry_policy": proxyrun.Object{"retry_on": "5xx", "num_retries": 2}}, may: []string{"503 URX"}},
 		{name: "leaves", to: silent, ask: (*asker).leave, may: []string{"0 DC"}, pause: 200 * time.Millisecond},
+		{name: "stalls", to: silent, ask: (*asker).stalls, may: []string{"408 DT"}, act: proxyrun.Object{"timeout": "0s"}},
 		{name: "malformed", to: plain, ask: (*asker).malformed, may: []string{"400 DPE"}},
 	}
 }
@@ -286,7 +287,7 @@ func matrixProxy(t *testing.T, causes []*cause) *proxyrun.Proxy {
 		clusters = append(clusters, proxyrun.Cluster{Name: c.name, To: c.to, More: more})
 		routes = append(routes, proxyrun.Forward("/"+c.name+"/", c.name, c.act))
 	}
-	return proxyrun.Start(t, filepath.Clean(binary), proxyrun.Bootstrap([]proxyrun.Listener{{Name: "in", Routes: routes}}, clusters))
+	return proxyrun.Start(t, filepath.Clean(binary), proxyrun.Bootstrap([]proxyrun.Listener{{Name: "in", Routes: routes, Manager: proxyrun.Object{"request_timeout": "1s"}}}, clusters))
 }
 
 // tally counts outcomes by "status flags".
