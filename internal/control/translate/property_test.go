@@ -67,6 +67,8 @@ var parts = map[string][]string{
 		destination("payment", "shop", `host: payment, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}, trafficPolicy: {loadBalancer: {simple: RANDOM}}}]`),
 		destination("payment", "shop", `host: "*.shop.svc.cluster.local", trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}, subsets: [{name: v1, labels: {version: v1}}]`),
 		destination("payment", "shop", `host: payment, workloadSelector: {matchLabels: {app: web}}, subsets: [{name: v3, labels: {version: v3}}]`),
+		destination("ledger", "shop", `host: ledger, trafficPolicy: {connectionPool: {tcp: {idleTimeout: 7s, maxConnections: 3}}}`),
+		destination("payment", "shop", `host: payment, trafficPolicy: {portLevelSettings: [{port: {number: 8080}, connectionPool: {tcp: {maxConnectionDuration: 9s}, http: {h2UpgradePolicy: UPGRADE, maxRequestsPerConnection: 5}}}]}`),
 		destination("payment", "other", `host: payment.shop.svc.cluster.local, exportTo: ["."], trafficPolicy: {loadBalancer: {simple: PASSTHROUGH}}`),
 	},
 	"gw": {
