@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/tullemesh/tulle/internal/limit"
+	"github.com/tullemesh/tulle/internal/testkit/rawhttp"
 )
 
 // Each limit of internal/limit that a client of HTTP/1.1 can reach, below it, at
@@ -60,8 +61,8 @@ func TestLimitsOfRequestsAreExact(t *testing.T) {
 				for how, size := range pieces {
 					b, _ := newStrict(t).(*strict)
 					p := startProxy(t, asIstio(), b.addr())
-					r := request{raw: c.raw(n)}
-					got, end := send(t, p, &r, size(r.raw))
+					r := rawhttp.Request{Raw: c.raw(n)}
+					got, end := send(t, p, &r, size(r.Raw))
 					p.stop()
 					saw := b.seen()
 					if n <= c.limit {
@@ -78,6 +79,14 @@ func TestLimitsOfRequestsAreExact(t *testing.T) {
 }
 
 // fill0 is a number with leading zeros in n digits.
+const (
+	getA    = "GET / HTTP/1.1\r\nHost: a\r\n"
+	postA   = "POST /p HTTP/1.1\r\nHost: a\r\n"
+	chunked = "Transfer-Encoding: chunked\r\n"
+	ok      = "HTTP/1.1 200 OK\r\n"
+	abc     = "Content-Length: 3\r\n\r\nabc"
+)
+
 func fill0(digit string, n int) string { return strings.Repeat("0", n-1) + digit }
 
 func statuses(got []answer) (out []int) {
@@ -97,7 +106,7 @@ func TestLongTargetsAreToldFromLargeHeads(t *testing.T) {
 			line += strings.Repeat("a", limit.HeadBytesMax+extra-len(line)-len(" HTTP/1.1\r\n")) + " HTTP/1.1\r\n"
 			b, _ := newStrict(t).(*strict)
 			p := startProxy(t, asIstio(), b.addr())
-			r := request{raw: line + "Host: a\r\n\r\n"}
+			r := rawhttp.Request{Raw: line + "Host: a\r\n\r\n"}
 			got, end := send(t, p, &r, 4000)
 			p.stop()
 			if end != nil || len(got) != 1 || got[0].status != want || len(b.seen()) != 0 {
@@ -114,8 +123,8 @@ func TestPipelinesHaveNoDepth(t *testing.T) {
 	const n = 3000
 	b, _ := newStrict(t).(*strict)
 	p := startProxy(t, asIstio(), b.addr())
-	r := request{raw: strings.Repeat(getA+"\r\n", n)}
-	got, end := send(t, p, &r, len(r.raw))
+	r := rawhttp.Request{Raw: strings.Repeat(getA+"\r\n", n)}
+	got, end := send(t, p, &r, len(r.Raw))
 	p.stop()
 	if saw := b.seen(); end != nil || len(got) != n+1 || len(saw) != n+1 {
 		t.Errorf("%d answers, %v; the backend saw %d messages; want %d", len(got), end, len(saw), n+1)
@@ -147,8 +156,8 @@ func TestLimitsOfResponsesAreExact(t *testing.T) {
 		for _, n := range []int{c.limit - 1, c.limit, c.limit + 1} {
 			t.Run(fmt.Sprintf("%s is %d: %d", c.name, c.limit, n), func(t *testing.T) {
 				for how, size := range pieces {
-					r := response{name: c.name, raw: c.raw(n)}
-					got := strictly(ask(t, &r, size(r.raw)), "GET")
+					r := rawhttp.Response{Name: c.name, Raw: c.raw(n)}
+					got := strictly(ask(t, &r, size(r.Raw)), "GET")
 					whole := len(got) >= 2 && strings.HasPrefix(got[len(got)-2], "200 ") && got[len(got)-1] == `200 "marker"`
 					broken := len(got) == 1 && strings.HasPrefix(got[0], "broken")
 					refused := len(got) == 2 && got[0] == "502" && got[1] == `200 "marker"`

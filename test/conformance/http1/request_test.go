@@ -11,39 +11,20 @@ import (
 	"testing"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
+	"github.com/tullemesh/tulle/internal/testkit/rawhttp"
 )
 
-// request is a case of a client's bytes.
-type request struct {
-	name string // the situation
-	rfc  string // the rule's place
-	raw  string // what the client sends; the marker request follows
-	// status refuses: this answer comes last, the connection ends, and no
-	// backend sees a complete message behind those of saw. 0: all is forwarded.
-	status int
-	// saw are the messages that a backend sees, without the marker, in the form
-	// of seen.String.
-	saw []string
-	// ends: the proxy closes the connection after the last message of saw, and
-	// the marker is nobody's.
-	ends bool
-	// alone: no marker follows, the client closes its half.
-	alone bool
-	// as changes the connection manager.
-	as func(*listener.HTTPManager)
-}
-
-// requests are all tables of requests by theme.
-func requests() map[string][]request {
-	return map[string][]request{
-		"framing":   framingRequests(),
-		"chunks":    chunkRequests(),
-		"lines":     lineRequests(),
-		"fields":    fieldRequests(),
-		"targets":   targetRequests(),
-		"hops":      hopRequests(),
-		"smuggling": smugglingRequests(),
-		"pipelines": pipelineRequests(),
+// settings are the managers of cases.
+func settings() map[rawhttp.Setting]func(*listener.HTTPManager) {
+	return map[rawhttp.Setting]func(*listener.HTTPManager){
+		rawhttp.Sidecar:       func(*listener.HTTPManager) {},
+		rawhttp.HTTP10:        func(m *listener.HTTPManager) { m.AcceptHTTP10 = true },
+		rawhttp.HTTP1Only:     func(m *listener.HTTPManager) { m.Codec = listener.CodecHTTP1 },
+		rawhttp.PathAsIs:      func(m *listener.HTTPManager) { m.NormalizePath = false },
+		rawhttp.AnswersExpect: func(m *listener.HTTPManager) { m.Proxy100Continue = false },
+		rawhttp.Gateway: func(m *listener.HTTPManager) {
+			m.UseRemoteAddress, m.ForwardClientCert.Mode = true, listener.XFCCSanitizeSet
+		},
 	}
 }
 
@@ -65,7 +46,7 @@ var pieces = map[string]func(raw string) int{
 
 func TestRequestsMeanTheSameToProxyAndBackend(t *testing.T) {
 	total := 0
-	for theme, cases := range requests() {
+	for theme, cases := range rawhttp.Requests() {
 		total += len(cases)
 		t.Run(theme, func(t *testing.T) {
 			for backends, start := range map[string]func(testing.TB) backend{"strict": newStrict, "net-http": newGopher} {
@@ -81,25 +62,23 @@ func TestRequestsMeanTheSameToProxyAndBackend(t *testing.T) {
 		if n == nil {
 			t.Skip("Node.js is not installed")
 		}
-		for theme, cases := range requests() {
+		for theme, cases := range rawhttp.Requests() {
 			t.Run(theme, func(t *testing.T) { runRequests(t, cases, func(testing.TB) backend { return n }) })
 		}
 	})
 	t.Logf("%d cases of requests", total)
 }
 
-func runRequests(t *testing.T, cases []request, start func(testing.TB) backend) {
+func runRequests(t *testing.T, cases []rawhttp.Request, start func(testing.TB) backend) {
 	for i := range cases {
 		c := &cases[i]
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(c.Name, func(t *testing.T) {
 			for how, size := range pieces {
 				b := start(t)
 				m := asIstio()
-				if c.as != nil {
-					c.as(m)
-				}
+				settings()[c.As](m)
 				p := startProxy(t, m, b.addr())
-				got, end := send(t, p, c, size(c.raw))
+				got, end := send(t, p, c, size(c.Raw))
 				p.stop()
 				judge(t, how, c, got, end, b.seen())
 			}
@@ -109,15 +88,15 @@ func runRequests(t *testing.T, cases []request, start func(testing.TB) backend) 
 
 // send sends a case in pieces of n bytes and reads all answers. end is how the
 // connection ended: nil in an orderly way.
-func send(t *testing.T, p *proxy, c *request, n int) (got []answer, end error) {
+func send(t *testing.T, p *proxy, c *rawhttp.Request, n int) (got []answer, end error) {
 	conn := dial(t, p.at)
 	defer conn.Close()
 	sent := make(chan struct{})
 	defer func() { <-sent }()
 	go func() {
 		defer close(sent)
-		raw := c.raw
-		if !c.alone {
+		raw := c.Raw
+		if !c.Alone {
 			raw += marker
 		}
 		for len(raw) > 0 {
@@ -127,7 +106,7 @@ func send(t *testing.T, p *proxy, c *request, n int) (got []answer, end error) {
 			}
 			raw = raw[k:]
 		}
-		if c.alone {
+		if c.Alone {
 			_ = conn.CloseWrite()
 		}
 	}()
@@ -135,8 +114,8 @@ func send(t *testing.T, p *proxy, c *request, n int) (got []answer, end error) {
 	r := reader{bufio.NewReader(conn)}
 	for i := 0; ; i++ {
 		method := http.MethodGet
-		if i < len(c.saw) {
-			method, _, _ = strings.Cut(c.saw[i], " ")
+		if i < len(c.Saw) {
+			method, _, _ = strings.Cut(c.Saw[i], " ")
 		}
 		a, err := r.response(method)
 		for err == nil && a.status < 200 {
@@ -153,10 +132,10 @@ func send(t *testing.T, p *proxy, c *request, n int) (got []answer, end error) {
 }
 
 // judge compares what client and backend saw with what the case says.
-func judge(t *testing.T, how string, c *request, got []answer, end error, saw []string) {
+func judge(t *testing.T, how string, c *rawhttp.Request, got []answer, end error, saw []string) {
 	t.Helper()
-	want := slices.Clone(c.saw)
-	if c.status == 0 && !c.ends && !c.alone {
+	want := slices.Clone(c.Saw)
+	if c.Status == 0 && !c.Ends && !c.Alone {
 		want = append(want, markerSeen)
 	}
 	var statuses, wanted []int
@@ -166,24 +145,24 @@ func judge(t *testing.T, how string, c *request, got []answer, end error, saw []
 	for range want {
 		wanted = append(wanted, http.StatusOK)
 	}
-	if c.status != 0 {
-		wanted = append(wanted, c.status)
+	if c.Status != 0 {
+		wanted = append(wanted, c.Status)
 	}
 	for i, m := range saw {
 		if strings.HasPrefix(m, markerSeen+" ") {
 			saw[i] = markerSeen // with what the manager adds
 		}
 	}
-	if errors.Is(end, syscall.ECONNRESET) && c.ends {
+	if errors.Is(end, syscall.ECONNRESET) && c.Ends {
 		end = nil // the client said that it closes, and sent more (RFC 9112 §9.6)
 	}
 	if !slices.Equal(saw, want) {
-		t.Errorf("%s (%s):\n%q\nthe backend saw\n  %s\nwant\n  %s", how, c.rfc, clip(c.raw), strings.Join(saw, "\n  "), strings.Join(want, "\n  "))
+		t.Errorf("%s (%s):\n%q\nthe backend saw\n  %s\nwant\n  %s", how, c.RFC, clip(c.Raw), strings.Join(saw, "\n  "), strings.Join(want, "\n  "))
 	}
 	if !slices.Equal(statuses, wanted) || end != nil {
-		t.Errorf("%s (%s):\n%q\nthe client saw %v, %v; want %v", how, c.rfc, clip(c.raw), statuses, end, wanted)
+		t.Errorf("%s (%s):\n%q\nthe client saw %v, %v; want %v", how, c.RFC, clip(c.Raw), statuses, end, wanted)
 	}
-	if c.status != 0 && len(got) > 0 && got[len(got)-1].field("connection") != "close" {
+	if c.Status != 0 && len(got) > 0 && got[len(got)-1].field("connection") != "close" {
 		t.Errorf("%s: the refusal does not announce the end: %q", how, got[len(got)-1].fields)
 	}
 }

@@ -13,35 +13,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/tullemesh/tulle/internal/testkit/rawhttp"
 )
-
-// response is a case of a server's bytes.
-type response struct {
-	name, rfc string
-	raw       string // what the server answers
-	method    string // of the request; empty: GET
-	fields    string // of the request
-	// saw are the messages that the client sees, informational ones included,
-	// in the form of answer.String; the marker's answer comes after them.
-	saw []string
-	// closes: the server closes its connection after raw.
-	closes bool
-	// broken: the client either gets 502, or a message that does not end.
-	broken bool
-	// atOnce: the bytes come in one piece only, because what comes later may
-	// come after the next request, and then nobody can know whose it is.
-	atOnce bool
-}
-
-// responses are all tables of responses by theme.
-func responses() map[string][]response {
-	return map[string][]response{
-		"framing":       framingResponses(),
-		"heads":         headResponses(),
-		"informational": informationalResponses(),
-		"desync":        desyncResponses(),
-	}
-}
 
 // String is the form in which tables say what a client saw. What the proxy adds
 // to every response is left out, and so is the length that the body has.
@@ -76,18 +50,18 @@ func (a answer) String() string {
 
 func TestResponsesMeanTheSameToClientAndServer(t *testing.T) {
 	total := 0
-	for theme, cases := range responses() {
+	for theme, cases := range rawhttp.Responses() {
 		total += len(cases)
 		t.Run(theme, func(t *testing.T) {
 			t.Parallel()
 			for i := range cases {
 				c := &cases[i]
-				t.Run(c.name, func(t *testing.T) {
+				t.Run(c.Name, func(t *testing.T) {
 					for how, size := range pieces {
-						if n := size(c.raw); n < len(c.raw) && c.atOnce {
+						if n := size(c.Raw); n < len(c.Raw) && c.AtOnce {
 							continue
 						}
-						judgeResponse(t, how, c, ask(t, c, size(c.raw)))
+						judgeResponse(t, how, c, ask(t, c, size(c.Raw)))
 					}
 				})
 			}
@@ -98,7 +72,7 @@ func TestResponsesMeanTheSameToClientAndServer(t *testing.T) {
 
 // saying is a server that answers a case's request with its bytes in pieces of
 // n, and the marker with its name.
-func saying(t *testing.T, c *response, n int) *server {
+func saying(t *testing.T, c *rawhttp.Response, n int) *server {
 	return serve(t, func(conn *net.TCPConn) {
 		r := reader{bufio.NewReader(conn)}
 		for {
@@ -112,14 +86,14 @@ func saying(t *testing.T, c *response, n int) *server {
 				}
 				continue
 			}
-			for raw := c.raw; len(raw) > 0; {
+			for raw := c.Raw; len(raw) > 0; {
 				k := min(n, len(raw))
 				if _, err := io.WriteString(conn, raw[:k]); err != nil {
 					return
 				}
 				raw = raw[k:]
 			}
-			if c.closes {
+			if c.Closes {
 				return
 			}
 		}
@@ -127,7 +101,7 @@ func saying(t *testing.T, c *response, n int) *server {
 }
 
 // ask sends the case's request and the marker, and returns all that comes.
-func ask(t *testing.T, c *response, n int) []byte {
+func ask(t *testing.T, c *rawhttp.Response, n int) []byte {
 	t.Helper()
 	s := saying(t, c, n)
 	p := startProxy(t, asIstio(), s.at)
@@ -135,17 +109,17 @@ func ask(t *testing.T, c *response, n int) []byte {
 	defer p.stop()
 	conn := dial(t, p.at)
 	defer conn.Close()
-	method := c.method
+	method := c.Method
 	if method == "" {
 		method = http.MethodGet
 	}
-	if _, err := io.WriteString(conn, method+" /case HTTP/1.1\r\nHost: a\r\n"+c.fields+"\r\n"+marker); err != nil {
+	if _, err := io.WriteString(conn, method+" /case HTTP/1.1\r\nHost: a\r\n"+c.Fields+"\r\n"+marker); err != nil {
 		t.Fatal(err)
 	}
 	all, err := io.ReadAll(conn)
 	var late net.Error
 	if errors.As(err, &late) && late.Timeout() {
-		t.Errorf("%s: nothing more after %q", c.name, clip(string(all)))
+		t.Errorf("%s: nothing more after %q", c.Name, clip(string(all)))
 	}
 	if err != nil {
 		all = append(all, 0) // no parser takes this for an orderly end
@@ -201,16 +175,16 @@ func loosely(all []byte, method string) (out []string) {
 	}
 }
 
-func judgeResponse(t *testing.T, how string, c *response, all []byte) {
+func judgeResponse(t *testing.T, how string, c *rawhttp.Response, all []byte) {
 	t.Helper()
-	want := append(slices.Clone(c.saw), `200 "marker"`)
+	want := append(slices.Clone(c.Saw), `200 "marker"`)
 	for parser, read := range map[string]func([]byte, string) []string{"strict": strictly, "net/http": loosely} {
-		got := read(all, c.method)
-		if c.broken && (len(got) == 1 && strings.HasPrefix(got[0], "broken") || slices.Equal(got, []string{"502", `200 "marker"`})) {
+		got := read(all, c.Method)
+		if c.Broken && (len(got) == 1 && strings.HasPrefix(got[0], "broken") || slices.Equal(got, []string{"502", `200 "marker"`})) {
 			continue
 		}
-		if c.broken || !slices.Equal(got, want) {
-			t.Errorf("%s (%s), %s client:\n%q\nthe client saw\n  %s\nwant\n  %s\nin\n%q", how, c.rfc, parser, clip(c.raw), strings.Join(got, "\n  "), strings.Join(want, "\n  "), clip(string(all)))
+		if c.Broken || !slices.Equal(got, want) {
+			t.Errorf("%s (%s), %s client:\n%q\nthe client saw\n  %s\nwant\n  %s\nin\n%q", how, c.RFC, parser, clip(c.Raw), strings.Join(got, "\n  "), strings.Join(want, "\n  "), clip(string(all)))
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package http1_test
+package rawhttp
 
 import (
 	"fmt"
@@ -10,14 +10,14 @@ import (
 func quoted(v string) string { return strings.ReplaceAll(strconv.QuoteToASCII(v), "/", "slash") }
 
 // chunkRequests: the grammar of the chunked coding (RFC 9112 §7.1).
-func chunkRequests() []request {
+func chunkRequests() []Request {
 	const (
 		rule    = "RFC 9112 §7.1"
 		ext     = "RFC 9112 §7.1.1"
 		trailer = "RFC 9112 §7.1.2"
 		merge   = "RFC 9110 §6.5.1"
 	)
-	var out []request
+	var out []Request
 	yes := func(name, rfc, body, saw string) {
 		out = append(out, good(name, rfc, postA+chunked+"\r\n"+body, strings.TrimSpace("POST /p a chunked "+saw)))
 	}

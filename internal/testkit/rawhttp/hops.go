@@ -1,14 +1,8 @@
-package http1_test
-
-import "github.com/tullemesh/tulle/internal/proxy/engine/listener"
-
-func asGateway(m *listener.HTTPManager) {
-	m.UseRemoteAddress, m.ForwardClientCert.Mode = true, listener.XFCCSanitizeSet
-}
+package rawhttp
 
 // hopRequests: fields of one hop, persistence, expectations and what proxies
 // say of a request (RFC 9110 §7.6, §10.1; RFC 9112 §9).
-func hopRequests() []request {
+func hopRequests() []Request {
 	const (
 		hop     = "RFC 9110 §7.6.1"
 		persist = "RFC 9112 §9.3"
@@ -18,7 +12,7 @@ func hopRequests() []request {
 		edge    = "Envoy: use_remote_address"
 	)
 	body5 := "Content-Length: 5\r\n\r\nhello"
-	out := []request{
+	out := []Request{
 		last("close", persist, getA+"Connection: close\r\n\r\n", "GET / a"),
 		last("close in other letters", persist, getA+"connection: CLOSE\r\n\r\n", "GET / a"),
 		last("close in a list", persist, getA+"Connection: x-a, close\r\nX-A: 1\r\n\r\n", "GET / a"),
@@ -53,7 +47,7 @@ func hopRequests() []request {
 		good("100-continue without content is dropped", expect, getA+"Expect: 100-continue\r\n\r\n", "GET / a"),
 		good("100-continue with length zero is dropped", expect, postA+"Expect: 100-continue\r\nContent-Length: 0\r\n\r\n", "POST /p a (content-length: 0)"),
 		good("100-continue is answered here where that is said", expect, postA+"Expect: 100-continue\r\n"+body5, `POST /p a "hello"`).
-			with(func(m *listener.HTTPManager) { m.Proxy100Continue = false }),
+			with(AnswersExpect),
 		good("Upgrade that Connection does not name is dropped", upgrade, getA+"Upgrade: websocket\r\n\r\n", "GET / a"),
 		good("Connection: upgrade without Upgrade", upgrade, getA+"Connection: upgrade\r\n\r\n", "GET / a"),
 		good("Upgrade to HTTP/2 in the clear is ignored", "RFC 9113 §3.1", getA+"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n", "GET / a"),
@@ -64,16 +58,16 @@ func hopRequests() []request {
 		good("Max-Forwards is left alone", "RFC 9110 §7.6.2", getA+"Max-Forwards: 0\r\n\r\n", "GET / a (max-forwards: 0)"),
 		good("Via is left alone", "RFC 9110 §7.6.3", getA+"Via: 1.0 b\r\n\r\n", "GET / a (via: 1.0 b)"),
 		good("a request id of a neighbour stays", "Envoy: x-request-id", getA+"x-request-id: mine\r\n\r\n", "GET / a (x-request-id: mine)"),
-		good("a request id from outside is replaced", edge, getA+"x-request-id: theirs\r\n\r\n", "GET / a"+outside("")).with(asGateway),
+		good("a request id from outside is replaced", edge, getA+"x-request-id: theirs\r\n\r\n", "GET / a"+outside("")).with(Gateway),
 		good("x-forwarded-for of a neighbour stays", "Envoy: x-forwarded-for", getA+"X-Forwarded-For: 1.2.3.4, 5.6.7.8\r\n\r\n", "GET / a (x-forwarded-for: 1.2.3.4, 5.6.7.8)"),
-		good("x-forwarded-for from outside gets the client's address", edge, getA+"X-Forwarded-For: 1.2.3.4\r\n\r\n", "GET / a"+outside("1.2.3.4,")).with(asGateway),
-		good("several x-forwarded-for from outside", edge, getA+"X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: 5.6.7.8\r\n\r\n", "GET / a"+outside("1.2.3.4,5.6.7.8,")).with(asGateway),
+		good("x-forwarded-for from outside gets the client's address", edge, getA+"X-Forwarded-For: 1.2.3.4\r\n\r\n", "GET / a"+outside("1.2.3.4,")).with(Gateway),
+		good("several x-forwarded-for from outside", edge, getA+"X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: 5.6.7.8\r\n\r\n", "GET / a"+outside("1.2.3.4,5.6.7.8,")).with(Gateway),
 		good("x-forwarded-proto of a neighbour stays", "Envoy: x-forwarded-proto", getA+"X-Forwarded-Proto: https\r\n\r\n", "GET / a (x-forwarded-proto: https)"),
 		good("x-forwarded-proto that is none is replaced", "Envoy: x-forwarded-proto", getA+"X-Forwarded-Proto: gopher\r\n\r\n", "GET / a"),
-		good("x-forwarded-proto from outside is replaced", edge, getA+"X-Forwarded-Proto: https\r\n\r\n", "GET / a"+outside("")).with(asGateway),
-		good("x-envoy-external-address from outside is replaced", "Envoy: x-envoy-external-address", getA+"X-Envoy-External-Address: 9.9.9.9\r\n\r\n", "GET / a"+outside("")).with(asGateway),
+		good("x-forwarded-proto from outside is replaced", edge, getA+"X-Forwarded-Proto: https\r\n\r\n", "GET / a"+outside("")).with(Gateway),
+		good("x-envoy-external-address from outside is replaced", "Envoy: x-envoy-external-address", getA+"X-Envoy-External-Address: 9.9.9.9\r\n\r\n", "GET / a"+outside("")).with(Gateway),
 		good("x-envoy-external-address of a neighbour stays", "Envoy: x-envoy-external-address", getA+"X-Envoy-External-Address: 9.9.9.9\r\n\r\n", "GET / a (x-envoy-external-address: 9.9.9.9)"),
-		good("a client certificate that is claimed is dropped", "Envoy: SANITIZE_SET", getA+"X-Forwarded-Client-Cert: By=x;URI=spiffe://x\r\n\r\n", "GET / a"+outside("")).with(asGateway),
+		good("a client certificate that is claimed is dropped", "Envoy: SANITIZE_SET", getA+"X-Forwarded-Client-Cert: By=x;URI=spiffe://x\r\n\r\n", "GET / a"+outside("")).with(Gateway),
 		good("headers that steer Envoy's router are dropped", "Envoy: x-envoy-*", getA+"x-envoy-retry-on: 5xx\r\nx-envoy-max-retries: 9\r\nx-envoy-upstream-rq-timeout-ms: 1\r\nx-envoy-original-path: /x\r\nx-envoy-internal: true\r\nx-envoy-decorator-operation: x\r\n\r\n", "GET / a"),
 		good("peer metadata that is claimed is dropped", "Istio: peer metadata", getA+"x-envoy-peer-metadata: x\r\nx-envoy-peer-metadata-id: y\r\n\r\n", "GET / a"),
 	}

@@ -1,4 +1,4 @@
-package http1_test
+package rawhttp
 
 import (
 	"fmt"
@@ -6,7 +6,7 @@ import (
 )
 
 // pipelineRequests: several messages on a connection (RFC 9112 §9.3.2).
-func pipelineRequests() []request {
+func pipelineRequests() []Request {
 	const rule = "RFC 9112 §9.3.2"
 	var many strings.Builder
 	var saw []string
@@ -16,10 +16,10 @@ func pipelineRequests() []request {
 	}
 	get := func(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: a\r\n\r\n" }
 	long := strings.Repeat("z", 40_000)
-	return []request{
+	return []Request{
 		good("two requests", rule, get("/1")+get("/2"), "GET /1 a", "GET /2 a"),
 		good("an empty line between requests", "RFC 9112 §2.2", get("/1")+"\r\n"+get("/2"), "GET /1 a", "GET /2 a"),
-		{name: "two empty lines between requests", rfc: "RFC 9112 §2.2", raw: get("/1") + "\r\n\r\n" + get("/2"), saw: []string{"GET /1 a"}, status: 400},
+		{Name: "two empty lines between requests", RFC: "RFC 9112 §2.2", Raw: get("/1") + "\r\n\r\n" + get("/2"), Saw: []string{"GET /1 a"}, Status: 400},
 		good("an empty line behind a body, as old clients send", "RFC 9112 §2.2", postA+"Content-Length: 5\r\n\r\nhello\r\n"+get("/2"), `POST /p a "hello"`, "GET /2 a"),
 		good("a body, then a request", rule, postA+"Content-Length: 5\r\n\r\nhello"+get("/2"), `POST /p a "hello"`, "GET /2 a"),
 		good("chunks, then a request", rule, postA+chunked+"\r\n"+hello+get("/2"), `POST /p a chunked "hello"`, "GET /2 a"),
@@ -30,9 +30,9 @@ func pipelineRequests() []request {
 		good("a large body, then a request", rule, postA+"Content-Length: 40000\r\n\r\n"+long+get("/2"), `POST /p a "zzzzzzzzzz"... 40000 bytes`, "GET /2 a"),
 		good("a large chunk, then a request", rule, postA+chunked+"\r\n9c40\r\n"+long+"\r\n0\r\n\r\n"+get("/2"), `POST /p a chunked "zzzzzzzzzz"... 40000 bytes`, "GET /2 a"),
 		last("a request behind close is nobody's", "RFC 9112 §9.6", get("/1")+getA+"Connection: close\r\n\r\n"+get("/3"), "GET /1 a", "GET / a"),
-		{name: "a refused one behind a good one", rfc: rule, raw: get("/1") + "GET / HTTP/1.1\r\n\r\n" + get("/3"), saw: []string{"GET /1 a"}, status: 400},
-		{name: "bad chunks behind a good request", rfc: rule, raw: get("/1") + postA + chunked + "\r\nx\r\n" + get("/3"), saw: []string{"GET /1 a"}, status: 400},
-		{name: "a bad length behind a body", rfc: rule, raw: postA + "Content-Length: 5\r\n\r\nhello" + postA + "Content-Length: x\r\n\r\n" + get("/3"), saw: []string{`POST /p a "hello"`}, status: 400},
+		{Name: "a refused one behind a good one", RFC: rule, Raw: get("/1") + "GET / HTTP/1.1\r\n\r\n" + get("/3"), Saw: []string{"GET /1 a"}, Status: 400},
+		{Name: "bad chunks behind a good request", RFC: rule, Raw: get("/1") + postA + chunked + "\r\nx\r\n" + get("/3"), Saw: []string{"GET /1 a"}, Status: 400},
+		{Name: "a bad length behind a body", RFC: rule, Raw: postA + "Content-Length: 5\r\n\r\nhello" + postA + "Content-Length: x\r\n\r\n" + get("/3"), Saw: []string{`POST /p a "hello"`}, Status: 400},
 		cut("half a head", "RFC 9112 §8", "GET / HTTP/1.1\r\nHost: a\r\n"),
 		cut("half a request line", "RFC 9112 §8", "GET /"),
 		cut("half an empty line", "RFC 9112 §8", "\r"),

@@ -1,4 +1,4 @@
-package http1_test
+package rawhttp
 
 import (
 	"fmt"
@@ -6,7 +6,7 @@ import (
 )
 
 // fieldRequests: field lines (RFC 9112 §5, RFC 9110 §5).
-func fieldRequests() []request {
+func fieldRequests() []Request {
 	const (
 		line  = "RFC 9112 §5"
 		name  = "RFC 9110 §5.1"
@@ -14,7 +14,7 @@ func fieldRequests() []request {
 		space = "RFC 9112 §5.1"
 		fold  = "RFC 9112 §5.2"
 	)
-	out := []request{
+	out := []Request{
 		good("a field", line, getA+"X: y\r\n\r\n", "GET / a (x: y)"),
 		good("a field without a space", line, getA+"X:y\r\n\r\n", "GET / a (x: y)"),
 		good("a field in optional whitespace", line, getA+"X: \t y \t \r\n\r\n", "GET / a (x: y)"),

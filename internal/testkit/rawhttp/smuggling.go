@@ -1,10 +1,10 @@
-package http1_test
+package rawhttp
 
 import "strings"
 
 // smugglingRequests: published techniques by their names. Each carries a
 // request for /smuggled in a place where two parsers may differ.
-func smugglingRequests() []request {
+func smugglingRequests() []Request {
 	const (
 		linhart  = "Linhart et al., HTTP Request Smuggling (2005)"
 		kettle   = "Kettle, HTTP Desync Attacks (2019)"
@@ -17,7 +17,7 @@ func smugglingRequests() []request {
 		size     = "23" // of smuggled, in hexadecimal
 	)
 	post := func(fields, body string) string { return postA + fields + "\r\n" + body }
-	out := []request{
+	out := []Request{
 		bad("CL.CL", linhart, 400, post("Content-Length: 0\r\nContent-Length: 35\r\n", smuggled)),
 		bad("CL.CL the other way round", linhart, 400, post("Content-Length: 35\r\nContent-Length: 0\r\n", smuggled)),
 		bad("CL.TE", kettle, 400, post("Content-Length: 40\r\n"+chunked, "0\r\n\r\n"+smuggled)),
@@ -69,13 +69,13 @@ func smugglingRequests() []request {
 		good("a request in a body that a POST without length does not have", browser, "POST / HTTP/1.1\r\nHost: a\r\n\r\n"+smuggled, "POST / a", "GET /smuggled a"),
 		bad("Connection drops a length", "RFC 9110 §7.6.1", 400, post("Content-Length: 35\r\nConnection: Content-Length\r\n", smuggled)),
 		bad("Connection drops a coding", "RFC 9110 §7.6.1", 400, post(chunked+"Connection: Transfer-Encoding\r\n", "0\r\n\r\n"+smuggled)),
-		bad("HTTP/1.0 with a coding", "RFC 9112 §6.1", 400, "POST / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nContent-Length: 40\r\n"+chunked+"\r\n0\r\n\r\n"+smuggled).with(http10),
+		bad("HTTP/1.0 with a coding", "RFC 9112 §6.1", 400, "POST / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nContent-Length: 40\r\n"+chunked+"\r\n0\r\n\r\n"+smuggled).with(HTTP10),
 		bad("a request line in a request line", "RFC 9112 §3", 400, "GET /?x= HTTP/1.1\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"),
 		good("a request in a query", "RFC 9112 §3", "GET /?x=%20HTTP/1.1%0d%0aHost:%20a%0d%0a%0d%0aGET%20/smuggled HTTP/1.1\r\nHost: a\r\n\r\n", "GET /?x=%20HTTP/1.1%0d%0aHost:%20a%0d%0a%0d%0aGET%20/smuggled a"),
 		bad("a request in a Host", "RFC 9110 §7.2", 400, "GET / HTTP/1.1\r\nHost: a/ HTTP/1.1\r\n\r\n"),
 		bad("an upgrade that nobody does", "RFC 9110 §7.8", 403, getA+"Connection: upgrade\r\nUpgrade: x\r\n\r\n"+smuggled),
-		{name: "an upgrade that the backend does not do", rfc: "RFC 9110 §7.8", raw: getA + "Connection: upgrade\r\nUpgrade: websocket\r\n\r\n" + smuggled,
-			saw: []string{"GET / a (connection: upgrade; upgrade: websocket)", "GET /smuggled a"}},
+		{Name: "an upgrade that the backend does not do", RFC: "RFC 9110 §7.8", Raw: getA + "Connection: upgrade\r\nUpgrade: websocket\r\n\r\n" + smuggled,
+			Saw: []string{"GET / a (connection: upgrade; upgrade: websocket)", "GET /smuggled a"}},
 	}
 	// A name that hides a coding, of the list of HTTP Request Smuggler.
 	for _, hidden := range []string{"Transfer-Encoding:\n chunked", "Transfer-Encoding\n: chunked", "Transfer\r-Encoding: chunked", "Transfer-Encoding\x00: chunked", "Transfer-Encoding\xa0: chunked", "\x00Transfer-Encoding: chunked", "Transfer-Encoding: \x01chunked",

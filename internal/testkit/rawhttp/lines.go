@@ -1,21 +1,11 @@
-package http1_test
+package rawhttp
 
 import (
 	"strings"
-
-	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 )
 
-func http10(m *listener.HTTPManager) { m.AcceptHTTP10 = true }
-
-// as changes the manager of a case.
-func (r request) with(f func(*listener.HTTPManager)) request {
-	r.as = f
-	return r
-}
-
 // lineRequests: the request line and the protocol's version (RFC 9112 §2, §3).
-func lineRequests() []request {
+func lineRequests() []Request {
 	const (
 		line    = "RFC 9112 §3"
 		version = "RFC 9112 §2.3"
@@ -23,7 +13,7 @@ func lineRequests() []request {
 		method  = "RFC 9110 §9.1"
 		hostA   = "Host: a\r\n\r\n"
 	)
-	out := []request{
+	out := []Request{
 		good("an empty line before the request", parsing, "\r\n"+getA+"\r\n", "GET / a"),
 		bad("two empty lines before the request", parsing, 400, "\r\n\r\n"+getA+"\r\n"),
 		bad("a bare LF before the request", parsing, 400, "\n"+getA+"\r\n"),
@@ -58,7 +48,7 @@ func lineRequests() []request {
 		bad("a status line", line, 400, "HTTP/1.1 200 OK\r\n"+hostA),
 		bad("TLS to a plaintext port", line, 400, "\x16\x03\x01\x00\x05hello\r\n\r\n"),
 		bad("another protocol's first line", line, 400, "EHLO a\r\n\r\n"),
-		bad("the HTTP/2 preface, cut", version, 505, "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n").with(func(m *listener.HTTPManager) { m.Codec = listener.CodecHTTP1 }),
+		bad("the HTTP/2 preface, cut", version, 505, "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n").with(HTTP1Only),
 		bad("NUL in the request line", line, 400, "GET /\x00 HTTP/1.1\r\n"+hostA),
 		bad("NUL before the method", method, 400, "\x00GET / HTTP/1.1\r\n"+hostA),
 		bad("a method in quotes", method, 400, "\"GET\" / HTTP/1.1\r\n"+hostA),
@@ -73,18 +63,18 @@ func lineRequests() []request {
 		bad("a very long method", line, 501, strings.Repeat("M", 8000)+" / HTTP/1.1\r\n"+hostA),
 		bad("HTTP/0.9 in its form", version, 400, "GET /\r\n\r\n"),
 		bad("HTTP/1.0 where it is not accepted", "Envoy: accept_http_10", 426, "GET / HTTP/1.0\r\n"+hostA),
-		last("HTTP/1.0", version, "GET / HTTP/1.0\r\n"+hostA, "GET / a").with(http10),
-		good("HTTP/1.0 that keeps alive", "RFC 9112 §9.3", "GET / HTTP/1.0\r\nConnection: keep-alive\r\n"+hostA, "GET / a").with(http10),
-		good("HTTP/1.0 that keeps alive in other letters", "RFC 9112 §9.3", "GET / HTTP/1.0\r\nconnection: Keep-Alive\r\n"+hostA, "GET / a").with(http10),
-		last("HTTP/1.0 that says close and keep-alive", "RFC 9112 §9.3", "GET / HTTP/1.0\r\nConnection: close, keep-alive\r\n"+hostA, "GET / a").with(http10),
-		good("HTTP/1.0 with a length", rule10, "POST /p HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 5\r\n"+hostA+"hello", `POST /p a "hello"`).with(http10),
-		bad("HTTP/1.0 without Host", "RFC 9112 §3.2", 400, "GET / HTTP/1.0\r\n\r\n").with(http10),
-		last("HTTP/1.0 with a whole target needs no Host", "RFC 9112 §3.2.2", "GET http://a/ HTTP/1.0\r\n\r\n", "GET / a").with(http10),
-		bad("HTTP/1.0 with two Hosts", "RFC 9112 §3.2", 400, "GET / HTTP/1.0\r\nHost: a\r\n"+hostA).with(http10),
-		bad("HTTP/1.0 with chunks", "RFC 9112 §6.1", 400, "POST / HTTP/1.0\r\nConnection: keep-alive\r\n"+chunked+hostA+hello).with(http10),
-		bad("HTTP/1.0 with chunks and a length", "RFC 9112 §6.3", 400, "POST / HTTP/1.0\r\nContent-Length: 5\r\n"+chunked+hostA+hello).with(http10),
-		last("HTTP/1.0 has no expectations", "RFC 9110 §10.1.1", "POST /p HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n"+hostA+"hello", `POST /p a "hello"`).with(http10),
-		last("HTTP/1.0 has no upgrades", "RFC 9110 §7.8", "GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"+hostA, "GET / a").with(http10),
+		last("HTTP/1.0", version, "GET / HTTP/1.0\r\n"+hostA, "GET / a").with(HTTP10),
+		good("HTTP/1.0 that keeps alive", "RFC 9112 §9.3", "GET / HTTP/1.0\r\nConnection: keep-alive\r\n"+hostA, "GET / a").with(HTTP10),
+		good("HTTP/1.0 that keeps alive in other letters", "RFC 9112 §9.3", "GET / HTTP/1.0\r\nconnection: Keep-Alive\r\n"+hostA, "GET / a").with(HTTP10),
+		last("HTTP/1.0 that says close and keep-alive", "RFC 9112 §9.3", "GET / HTTP/1.0\r\nConnection: close, keep-alive\r\n"+hostA, "GET / a").with(HTTP10),
+		good("HTTP/1.0 with a length", rule10, "POST /p HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 5\r\n"+hostA+"hello", `POST /p a "hello"`).with(HTTP10),
+		bad("HTTP/1.0 without Host", "RFC 9112 §3.2", 400, "GET / HTTP/1.0\r\n\r\n").with(HTTP10),
+		last("HTTP/1.0 with a whole target needs no Host", "RFC 9112 §3.2.2", "GET http://a/ HTTP/1.0\r\n\r\n", "GET / a").with(HTTP10),
+		bad("HTTP/1.0 with two Hosts", "RFC 9112 §3.2", 400, "GET / HTTP/1.0\r\nHost: a\r\n"+hostA).with(HTTP10),
+		bad("HTTP/1.0 with chunks", "RFC 9112 §6.1", 400, "POST / HTTP/1.0\r\nConnection: keep-alive\r\n"+chunked+hostA+hello).with(HTTP10),
+		bad("HTTP/1.0 with chunks and a length", "RFC 9112 §6.3", 400, "POST / HTTP/1.0\r\nContent-Length: 5\r\n"+chunked+hostA+hello).with(HTTP10),
+		last("HTTP/1.0 has no expectations", "RFC 9110 §10.1.1", "POST /p HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n"+hostA+"hello", `POST /p a "hello"`).with(HTTP10),
+		last("HTTP/1.0 has no upgrades", "RFC 9110 §7.8", "GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"+hostA, "GET / a").with(HTTP10),
 	}
 	for v, status := range map[string]int{
 		"HTTP/0.9": 505, "HTTP/1.2": 505, "HTTP/1.9": 505, "HTTP/2.0": 505, "HTTP/3.0": 505, "HTTP/9.9": 505, "HTTP/0.0": 505,

@@ -1,9 +1,7 @@
-package http1_test
-
-import "github.com/tullemesh/tulle/internal/proxy/engine/listener"
+package rawhttp
 
 // targetRequests: the request target and Host (RFC 9112 §3.2, RFC 9110 §7.2).
-func targetRequests() []request {
+func targetRequests() []Request {
 	const (
 		target   = "RFC 9112 §3.2"
 		origin   = "RFC 9112 §3.2.1"
@@ -14,15 +12,14 @@ func targetRequests() []request {
 	)
 	to := func(target string) string { return "GET " + target + " HTTP/1.1\r\nHost: a\r\n\r\n" }
 	at := func(host string) string { return "GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n" }
-	asIs := func(m *listener.HTTPManager) { m.NormalizePath = false }
-	out := []request{
+	out := []Request{
 		good("a path with a query", origin, to("/a/b?c=d&e"), "GET /a/b?c=d&e a"),
 		good("an empty query", origin, to("/a?"), "GET /a? a"),
 		good("a query with question marks and slashes", origin, to("/a?b?c/../d//e"), "GET /a?b?c/../d//e a"),
 		good("escapes stay", origin, to("/a%20b%2Fc%3f"), "GET /a%20b%2Fc%3f a"),
 		good("an escaped line end stays escaped", origin, to("/a%0d%0aX:%20y"), "GET /a%0d%0aX:%20y a"),
-		good("a path that looks like an authority", origin, to("//b/c"), "GET //b/c a").with(asIs),
-		good("a path that looks like a URI", origin, to("/http://b/c"), "GET /http://b/c a").with(asIs),
+		good("a path that looks like an authority", origin, to("//b/c"), "GET //b/c a").with(PathAsIs),
+		good("a path that looks like a URI", origin, to("/http://b/c"), "GET /http://b/c a").with(PathAsIs),
 		good("sub-delimiters", origin, to("/a;b=c,d:e@f!$&'()*+"), "GET /a;b=c,d:e@f!$&'()*+ a"),
 		good("absolute form", absolute, to("http://a/b?c"), "GET /b?c a"),
 		good("absolute form in https", absolute, to("https://a/b"), "GET /b a"),

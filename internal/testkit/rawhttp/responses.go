@@ -1,37 +1,10 @@
-package http1_test
+package rawhttp
 
 import (
 	"fmt"
 	"net/http"
 	"strings"
 )
-
-// gives is a response that goes on as these messages.
-func gives(name, rfc, raw string, saw ...string) response {
-	return response{name: name, rfc: rfc, raw: raw, saw: saw}
-}
-
-// refused is a response that is answered 502.
-func refused(name, rfc, raw string) response {
-	return response{name: name, rfc: rfc, raw: raw, saw: []string{"502"}}
-}
-
-// breaks is a response that is refused when its head may have gone on.
-func breaks(name, rfc, raw string) response {
-	return response{name: name, rfc: rfc, raw: raw, broken: true}
-}
-
-// to makes the request's method another.
-func (r response) to(method string) response {
-	r.method = method
-	return r
-}
-
-// closing makes the server close behind its bytes.
-func (r response) closing() response {
-	r.closes = true
-	return r
-}
 
 const (
 	ok     = "HTTP/1.1 200 OK\r\n"
@@ -40,12 +13,12 @@ const (
 )
 
 // framingResponses: where a response ends (RFC 9112 §6.3).
-func framingResponses() []response {
+func framingResponses() []Response {
 	const (
 		rule  = "RFC 9112 §6.3"
 		chunk = "RFC 9112 §7.1"
 	)
-	out := []response{
+	out := []Response{
 		gives("length", rule, ok+abc, `200 "abc"`),
 		gives("length zero", rule, ok+length+"0\r\n\r\n", "200 (content-length: 0)"),
 		gives("length in tabs", rule, ok+"Content-Length:\t3\t\r\n\r\nabc", `200 "abc"`),
@@ -116,9 +89,9 @@ func framingResponses() []response {
 }
 
 // headResponses: status lines and fields (RFC 9112 §4, §5).
-func headResponses() []response {
+func headResponses() []Response {
 	const rule, field = "RFC 9112 §4", "RFC 9112 §5"
-	out := []response{
+	out := []Response{
 		gives("no reason", rule, "HTTP/1.1 200\r\n"+abc, `200 "abc"`),
 		gives("an empty reason", rule, "HTTP/1.1 200 \r\n"+abc, `200 "abc"`),
 		gives("a reason of several words", rule, "HTTP/1.1 200 All is well\r\n"+abc, `200 "abc"`),
@@ -155,8 +128,8 @@ func headResponses() []response {
 		refused("a request in place of a response", rule, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
 		refused("more fields than we take", "limit.HeadFieldsMax", ok+strings.Repeat("X: y\r\n", 101)+abc),
 		refused("a head larger than we take", "limit.HeadBytesMax", ok+"X: "+strings.Repeat("y", 61<<10)+"\r\n"+abc),
-		{name: "the head breaks off", rfc: "RFC 9112 §8", raw: ok + "Content-Le", closes: true, saw: []string{`503 (content-type: text/plain) "upstream c"... 95 bytes`}},
-		{name: "nothing comes", rfc: "RFC 9112 §8", raw: "", closes: true, saw: []string{`503 (content-type: text/plain) "upstream c"... 95 bytes`}},
+		{Name: "the head breaks off", RFC: "RFC 9112 §8", Raw: ok + "Content-Le", Closes: true, Saw: []string{`503 (content-type: text/plain) "upstream c"... 95 bytes`}},
+		{Name: "nothing comes", RFC: "RFC 9112 §8", Raw: "", Closes: true, Saw: []string{`503 (content-type: text/plain) "upstream c"... 95 bytes`}},
 	}
 	for _, line := range []string{"HTTP/1.1", "HTTP/1.1 ", "HTTP/1.1 20 OK", "HTTP/1.1 2000 OK", "HTTP/1.1 099 X", "HTTP/1.1 000 X", "HTTP/1.1 600 X", "HTTP/1.1 999 X", "HTTP/1.1 +20 OK", "HTTP/1.1 -20 OK", "HTTP/1.1 2x0 OK", "HTTP/1.1  200 OK", "HTTP/1.1\t200 OK", "HTTP/1.1 200\tOK",
 		"HTTP/1.1200 OK", "HTTP/2.0 200 OK", "HTTP/1.2 200 OK", "HTTP/0.9 200 OK", "HTTP/2 200 OK", "HTTP/1.10 200 OK", "http/1.1 200 OK", " HTTP/1.1 200 OK", "ICY 200 OK", "200 OK", "HTTP/1.1 OK", "HTTP/1.1 2 00 OK", "\ufeffHTTP/1.1 200 OK", "\x00HTTP/1.1 200 OK"} {
@@ -166,7 +139,7 @@ func headResponses() []response {
 }
 
 // informationalResponses: 1xx (RFC 9110 §15.2).
-func informationalResponses() []response {
+func informationalResponses() []Response {
 	const rule = "RFC 9110 §15.2"
 	hints := "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
 	many := func(n int) (string, []string) {
@@ -180,7 +153,7 @@ func informationalResponses() []response {
 	below, sawBelow := many(31)
 	above, sawAbove := many(33)
 	sawAbove = append(sawAbove[:32], "502")
-	return []response{
+	return []Response{
 		gives("early hints", rule, hints+ok+abc, "103 (link: </a>)", `200 "abc"`),
 		gives("early hints twice", rule, hints+hints+ok+abc, "103 (link: </a>)", "103 (link: </a>)", `200 "abc"`),
 		gives("early hints before HEAD's answer", rule, hints+ok+length+"9\r\n\r\n", "103 (link: </a>)", "200 (content-length: 9)").to("HEAD"),
@@ -207,17 +180,11 @@ func informationalResponses() []response {
 	}
 }
 
-// offering makes the request offer an upgrade to WebSocket.
-func (r response) offering() response {
-	r.fields = "Connection: upgrade\r\nUpgrade: websocket\r\n"
-	return r
-}
-
 // desyncResponses: what a server sends behind its answer is nobody's.
-func desyncResponses() []response {
+func desyncResponses() []Response {
 	const rule = "RFC 9112 §6.3"
 	poison := "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
-	var out []response
+	var out []Response
 	for name, raw := range map[string]string{
 		"a length": ok + abc, "length zero": ok + length + "0\r\n\r\n", "chunks": ok + chunked + "\r\n3\r\nabc\r\n0\r\n\r\n",
 		"204": "HTTP/1.1 204 No Content\r\n\r\n", "304": "HTTP/1.1 304 Not Modified\r\n\r\n", "404": "HTTP/1.1 404 Not Found\r\n" + abc,
@@ -231,7 +198,7 @@ func desyncResponses() []response {
 		out = append(out, gives(behind+" behind HEAD's answer", rule, ok+length+"3\r\n\r\n"+more, "200 (content-length: 3)").to(http.MethodHead))
 	}
 	for i := range out {
-		out[i].atOnce = true
+		out[i].AtOnce = true
 	}
 	return out
 }

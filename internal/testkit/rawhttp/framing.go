@@ -1,24 +1,6 @@
-package http1_test
+package rawhttp
 
 import "strings"
-
-// bad is a request that must be refused with a status.
-func bad(name, rfc string, status int, raw string) request {
-	return request{name: name, rfc: rfc, status: status, raw: raw}
-}
-
-// good is what must be forwarded as these messages.
-func good(name, rfc, raw string, saw ...string) request {
-	return request{name: name, rfc: rfc, raw: raw, saw: saw}
-}
-
-// last is what must be forwarded, and the connection ends after it.
-func last(name, rfc, raw string, saw ...string) request {
-	return request{name: name, rfc: rfc, raw: raw, saw: saw, ends: true}
-}
-
-// cut is a message that breaks off because the client ends its direction.
-func cut(name, rfc, raw string) request { return request{name: name, rfc: rfc, raw: raw, alone: true} }
 
 const (
 	getA    = "GET / HTTP/1.1\r\nHost: a\r\n"
@@ -28,14 +10,14 @@ const (
 )
 
 // framingRequests: where a message ends (RFC 9112 §6).
-func framingRequests() []request {
+func framingRequests() []Request {
 	const (
 		rule    = "RFC 9112 §6.3"
 		length  = "RFC 9110 §8.6"
 		coding  = "RFC 9112 §6.1"
 		coding7 = "RFC 9112 §7"
 	)
-	out := []request{
+	out := []Request{
 		good("no framing field is no body", rule, getA+"\r\n", "GET / a"),
 		good("POST without a framing field has no body", rule, postA+"\r\n", "POST /p a"),
 		good("length zero", length, postA+"Content-Length: 0\r\n\r\n", "POST /p a (content-length: 0)"),
@@ -55,7 +37,7 @@ func framingRequests() []request {
 		good("a body of 100 kB", rule, postA+"Content-Length: 100000\r\n\r\n"+strings.Repeat("x", 100_000), `POST /p a "xxxxxxxxxx"... 100000 bytes`),
 		cut("a body shorter than its length", "RFC 9112 §8", postA+"Content-Length: 6\r\n\r\nhello"),
 		good("a body longer than its length is the next request", rule, postA+"Content-Length: 5\r\n\r\nhelloGET /n HTTP/1.1\r\nHost: b\r\n\r\n", `POST /p a "hello"`, "GET /n b"),
-		{name: "a body longer than its length is no request", rfc: rule, raw: postA + "Content-Length: 5\r\n\r\nhello there\r\n\r\n", saw: []string{`POST /p a "hello"`}, status: 400},
+		{Name: "a body longer than its length is no request", RFC: rule, Raw: postA + "Content-Length: 5\r\n\r\nhello there\r\n\r\n", Saw: []string{`POST /p a "hello"`}, Status: 400},
 		bad("two lengths that differ", rule, 400, postA+"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello"),
 		bad("two lengths that are equal", rule, 400, postA+"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello"),
 		bad("two lengths with fields between", rule, 400, postA+"Content-Length: 5\r\nX: y\r\nContent-length: 0\r\n\r\nhello"),
