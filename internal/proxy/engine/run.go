@@ -69,6 +69,7 @@ type Engine struct {
 	config    atomic.Pointer[generation.Config]
 	draining  atomic.Bool
 	buffers   conn.Buffers
+	pipes     conn.Pipes
 	exchanges sync.Pool
 	two       http2Memory
 	dates     dateCache
@@ -274,6 +275,7 @@ func (e *Engine) close() {
 	}
 	e.live.Close()
 	e.logs.Close()
+	e.pipes.Close()
 }
 
 // Drain stops accepting, tells HTTP clients to go elsewhere (Connection:

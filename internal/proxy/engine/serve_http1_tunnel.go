@@ -52,7 +52,7 @@ func (x *http1Exchange) switchProtocols(first []byte) *Failure {
 			return x.upstreamFailure(err)
 		}
 	}
-	r := tcp.Relay(d.stream, x.up1.Stream, tcp.Options{Idle: x.idleTimeout(), MaxDuration: x.streamMax(), Buffers: &d.e.buffers})
+	r := tcp.Relay(d.stream, x.up1.Stream, tcp.Options{Idle: x.idleTimeout(), MaxDuration: x.streamMax(), Buffers: &d.e.buffers, Pipes: &d.e.pipes})
 	x.bytesIn += r.Sent + int64(len(x.rest))
 	x.bytesOut += r.Received + int64(len(first))
 	x.wireIn += r.Sent
@@ -183,7 +183,7 @@ func (t *tunnel) relay() *Failure {
 	x.counted = true
 	series := d.e.telemetry.tcpOpened(d, x.upstream)
 	series.moved(int64(len(t.first)), 0)
-	r := tcp.Relay(d.stream, t.up.Stream, tcp.Options{Idle: x.idleTimeout(), MaxDuration: x.streamMax(), Buffers: &d.e.buffers, Moved: series.moved})
+	r := tcp.Relay(d.stream, t.up.Stream, tcp.Options{Idle: x.idleTimeout(), MaxDuration: x.streamMax(), Buffers: &d.e.buffers, Pipes: &d.e.pipes, Moved: series.moved})
 	d.upstream.Store(nil)
 	series.closed()
 	x.bytesIn, x.bytesOut = r.Sent+int64(len(t.first)), r.Received

@@ -30,7 +30,7 @@ func (d *downstream) serveTCP(p *listener.TCPProxy) {
 	series := e.telemetry.tcpOpened(d, up.Upstream)
 	up.Upstream.Host.Active.Add(1)
 	defer up.Upstream.Host.Active.Add(-1)
-	r := tcp.Relay(d.stream, up.Stream, tcp.Options{Idle: p.IdleTimeout, MaxDuration: p.MaxDuration, Buffers: &e.buffers, Moved: series.moved})
+	r := tcp.Relay(d.stream, up.Stream, tcp.Options{Idle: p.IdleTimeout, MaxDuration: p.MaxDuration, Buffers: &e.buffers, Pipes: &e.pipes, Moved: series.moved})
 	d.upstream.Store(nil)
 	series.closed()
 	if r.SendErr != nil || r.ReceiveErr != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -72,55 +71,4 @@ func lateBind(_, _ string, c syscall.RawConn) error {
 		return nil // an old kernel: the port is chosen early
 	}
 	return failed
-}
-
-// QuietFor is how long no data has moved on the socket in either direction,
-// as far as the kernel knows (TCP_INFO, milliseconds).
-func (s *Socket) QuietFor() time.Duration {
-	var quiet time.Duration
-	_ = s.raw.Control(func(fd uintptr) { // a closed socket is not quiet: its user is awake
-		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			quiet = time.Duration(min(info.Last_data_recv, info.Last_data_sent)) * time.Millisecond
-		}
-	})
-	return quiet
-}
-
-// Taken is how many bytes of what the peer has sent were read off the socket so
-// far; 0 when that is not known.
-func (s *Socket) Taken() uint64 {
-	var n uint64
-	_ = s.raw.Control(func(fd uintptr) { // a closed socket has no more to tell
-		before := uint64(0)
-		for {
-			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-			if err != nil {
-				return
-			}
-			waiting, err := unix.IoctlGetInt(int(fd), unix.SIOCINQ)
-			if err != nil {
-				return
-			}
-			// What arrives between the two calls would count as waiting but not
-			// as received: both must be of one moment.
-			if info.Bytes_received == before || waiting == 0 {
-				n = info.Bytes_received - uint64(waiting)
-				return
-			}
-			before = info.Bytes_received
-		}
-	})
-	return n
-}
-
-// Received is how many bytes the peer has sent so far, as far as the kernel
-// acknowledged them; 0 when that is not known.
-func (s *Socket) Received() uint64 {
-	var n uint64
-	_ = s.raw.Control(func(fd uintptr) { // a closed socket has no more to tell
-		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			n = info.Bytes_received
-		}
-	})
-	return n
 }

@@ -2,9 +2,14 @@
 // ended: TCP proxying, upgraded connections and tunnels.
 //
 // In come two streams that the caller owns and closes; out come byte counts.
-// A direction's end is passed on as a half-close. When both are bare TCP the
-// kernel moves the bytes (splice). Nothing is sniffed and nothing waits for
-// the client to speak first. Read relay.go.
+// A direction's end is passed on as a half-close. Nothing is sniffed and
+// nothing waits for the client to speak first.
+//
+// Sketch of a short connection: two goroutines, one timer; for each message one
+// read and one write through a pooled buffer that is held only while there are
+// bytes. Between bare TCP connections a direction that fills its buffers time
+// and again is left to the kernel (splice) for as long as it does. Read
+// relay.go first, then watch.go for the limits.
 package tcp
 
 import (
@@ -25,8 +30,10 @@ type Options struct {
 	// MaxDuration ends it in any case; 0: never.
 	MaxDuration time.Duration
 	Buffers     *conn.Buffers
-	// Moved is told every ReportEvery and at the end how many bytes went since
-	// the last time; nil: nobody wants to know.
+	// Pipes for bytes that the kernel passes on; nil: all are copied.
+	Pipes *conn.Pipes
+	// Moved is told every ReportEvery, while there is something to tell, and at
+	// the end how many bytes went since the last time; nil: nobody wants to know.
 	Moved func(sent, received int64)
 }
 
@@ -48,120 +55,124 @@ type Result struct {
 // failed. It does not close the streams.
 func Relay(client, upstream conn.Stream, o Options) Result {
 	var r Result
-	w := &watchdog{client: client, upstream: upstream, idle: o.Idle}
-	w.start(o.MaxDuration)
+	w := &watch{client: client, upstream: upstream, o: o, begun: time.Now()}
+	w.start()
 	defer w.stop()
-	out, back := newCount(client), newCount(upstream)
-	m := startMeter(o.Moved, out, back)
-	sent := make(chan struct{})
+	out := direction{dst: upstream, src: client, w: w, moved: &w.sent}
+	back := direction{dst: client, src: upstream, w: w, moved: &w.received}
+	done := make(chan struct{})
 	go func() {
-		defer close(sent)
-		r.Sent, r.SendErr = pass(upstream, client, o.Buffers, out)
-		if r.SendErr != nil {
-			w.end()
-		}
+		defer close(done)
+		r.SendErr = out.pass()
 	}()
-	r.Received, r.ReceiveErr = pass(client, upstream, o.Buffers, back)
-	if r.ReceiveErr != nil {
-		w.end()
-	}
-	<-sent
-	m.end(r.Sent, r.Received)
+	r.ReceiveErr = back.pass()
+	<-done
+	w.stop()
+	r.Sent, r.Received = w.sent.Load(), w.received.Load()
 	r.Idle, r.TooOld = w.wasIdle.Load(), w.wasOld.Load()
 	return r
 }
 
-// pass copies src to dst up to src's end and half-closes dst.
-func pass(dst, src conn.Stream, buffers *conn.Buffers, c *count) (int64, error) {
-	n, err := move(dst, src, buffers, c)
+// direction is one of a relay's two.
+type direction struct {
+	dst, src conn.Stream
+	w        *watch
+	moved    *atomic.Int64
+}
+
+// pass copies src to dst up to src's end and half-closes dst. A failure ends
+// the other direction too.
+func (d *direction) pass() error {
+	err := d.move()
+	if err == nil && d.w.ended.Add(1) < 2 { // who closes both ends the last one
+		if err = d.dst.CloseWrite(); errors.Is(err, net.ErrClosed) {
+			err = nil
+		}
+	}
 	if err != nil {
-		return n, err
+		d.w.end()
 	}
-	if err := dst.CloseWrite(); err != nil && !errors.Is(err, net.ErrClosed) {
-		return n, err
-	}
-	return n, nil
+	return err
 }
 
-func move(dst, src conn.Stream, buffers *conn.Buffers, c *count) (int64, error) {
-	ds, plainDst := dst.(*conn.Socket)
-	ss, plainSrc := src.(*conn.Socket)
-	if plainDst && plainSrc && ds.TCP() != nil && ss.TCP() != nil {
-		first := ss.Pending()
-		n, err := dst.Write(first)
-		c.moved.Add(int64(n))
-		if err != nil {
-			return int64(n), err
-		}
-		c.spliced.Store(true)
-		rest, err := ds.TCP().ReadFrom(ss.TCP())
-		return int64(n) + rest, err
+// spliceAfter is how many buffers in a row have to be full before the kernel is
+// asked to pass the bytes on: a bulk transfer, not a message.
+const spliceAfter = 4
+
+// move copies until src ends.
+func (d *direction) move() error {
+	ss, bare := d.src.(*conn.Socket)
+	ds, alike := d.dst.(*conn.Socket)
+	if !bare {
+		return d.copyAll()
 	}
-	b := buffers.Get()
-	defer buffers.Put(b)
-	var total int64
-	for {
-		// Without bytes there is no reason to hold on to a part of a record.
-		n, err := src.Read(b.B)
+	kernel := alike && d.w.o.Pipes != nil && ds.TCP() != nil
+	for full := 0; ; {
+		if kernel && full >= spliceAfter && ss.CanSplice() {
+			err := d.splice(ss, ds)
+			if !errors.Is(err, conn.ErrNoPipe) {
+				return err
+			}
+			kernel = false
+		}
+		b, n, err := ss.ReadFirst(d.w.o.Buffers)
 		if n > 0 {
-			w, werr := dst.Write(b.B[:n])
-			total += int64(w)
-			c.moved.Add(int64(w))
-			if werr != nil {
-				return total, werr
+			full++
+			if n < len(b.B) {
+				full = 0
 			}
+			err = errors.Join(err, d.write(b.B[:n]))
+			d.w.o.Buffers.Put(b)
 		}
 		if err != nil {
-			if errors.Is(err, io.EOF) {
-				return total, nil
-			}
-			return total, err
+			return orderly(err)
 		}
 	}
 }
 
-// watchdog ends a relay that is idle or too old. It asks the kernel when data
-// last moved, so that spliced bytes count too.
-type watchdog struct {
-	client, upstream conn.Stream
-	idle             time.Duration
-	timer, age       *time.Timer
-	wasIdle, wasOld  atomic.Bool
-}
-
-func (w *watchdog) start(most time.Duration) {
-	if w.idle > 0 {
-		armed := make(chan struct{})
-		w.timer = time.AfterFunc(w.idle, func() { <-armed; w.look() })
-		close(armed)
-	}
-	if most > 0 {
-		w.age = time.AfterFunc(most, func() { w.wasOld.Store(true); w.end() })
+// splice leaves the bytes to the kernel until src ends.
+func (d *direction) splice(src, dst *conn.Socket) error {
+	for {
+		n, err := src.Splice(dst, d.w.o.Pipes)
+		d.w.count(d.moved, n)
+		if err != nil {
+			if errors.Is(err, conn.ErrNoPipe) {
+				return err
+			}
+			return orderly(err)
+		}
 	}
 }
 
-func (w *watchdog) look() {
-	quiet := min(w.client.Socket().QuietFor(), w.upstream.Socket().QuietFor())
-	if quiet < w.idle {
-		w.timer.Reset(w.idle - quiet)
-		return
+// copyAll is for streams that hold bytes of their own, as TLS does: what it
+// waits for can't be seen from outside.
+func (d *direction) copyAll() error {
+	for {
+		if err := d.src.AwaitReadable(); err != nil {
+			return orderly(err)
+		}
+		b := d.w.o.Buffers.Get()
+		n, err := d.src.Read(b.B)
+		if n > 0 {
+			err = errors.Join(err, d.write(b.B[:n]))
+		}
+		d.w.o.Buffers.Put(b)
+		if err != nil {
+			return orderly(err)
+		}
 	}
-	w.wasIdle.Store(true)
-	w.end()
 }
 
-// end wakes both directions.
-func (w *watchdog) end() {
-	past := time.Unix(1, 0)
-	_ = w.client.Socket().SetDeadline(past) // a closed socket is awake already
-	_ = w.upstream.Socket().SetDeadline(past)
+func (d *direction) write(p []byte) error {
+	n, err := d.dst.Write(p)
+	d.w.count(d.moved, int64(n))
+	return err
 }
 
-func (w *watchdog) stop() {
-	if w.timer != nil {
-		w.timer.Stop()
+// orderly makes an end of the bytes no failure.
+func orderly(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
 	}
-	if w.age != nil {
-		w.age.Stop()
-	}
+	return err
 }
