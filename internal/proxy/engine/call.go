@@ -164,6 +164,9 @@ func (c *http1Call) readHead(h *message.Head) (end bool, err error) {
 			if h.Status < 200 {
 				return false, nil
 			}
+			if len(c.frame.KeepAlive) > 0 && !c.conn.Reused {
+				c.conn.Announced(c.frame.KeepAlive)
+			}
 			c.body.StartResponse(h, &c.frame, c.method)
 			return c.body.Done(), nil
 		case !errors.Is(err, http1.ErrMore):
@@ -176,6 +179,9 @@ func (c *http1Call) readHead(h *message.Head) (end bool, err error) {
 		}
 		m, err := c.conn.Read(c.in.B[n:])
 		if m == 0 && err != nil {
+			if n == 0 && !conn.IsTimeout(err) { // a timeout: we were interrupted
+				c.conn.Lost(c.e.clock.Now())
+			}
 			return false, err
 		}
 		n += m

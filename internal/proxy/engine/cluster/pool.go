@@ -59,9 +59,9 @@ type Upstream struct {
 
 // Counts are an endpoint's counters as Envoy's /clusters shows them.
 type Counts struct {
-	ConnTotal, ConnActive, ConnFail      atomic.Int64
-	Requests, RequestErrors, RequestOKs  atomic.Int64
-	RequestTimeouts                      atomic.Int64
+	ConnTotal, ConnActive, ConnFail     atomic.Int64
+	Requests, RequestErrors, RequestOKs atomic.Int64
+	RequestTimeouts                     atomic.Int64
 }
 
 func newUpstream(c *Cluster, key string, at netip.AddrPort, pipe string, transport *tls.ClientSpec) *Upstream {
