@@ -3,7 +3,6 @@ package engine
 import (
 	"math/rand/v2"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
@@ -241,37 +240,25 @@ func (x *exchange) choose() *Failure {
 			return f
 		}
 	}
-	for range picksMax {
-		u, err := x.cluster.Pick(random, to)
-		if err != nil {
-			return connectFailure(err)
-		}
-		x.upstream = u
-		if !x.avoids(u) {
-			break
-		}
-		random = rand.Uint64()
+	u, err := x.cluster.Pick(random, to, x.avoided()...)
+	if err != nil {
+		return connectFailure(err)
 	}
-	x.tried[(x.attempts-1)%triedMax] = x.upstream
+	x.tried[(x.attempts-1)%triedMax] = u
+	x.upstream = u
 	return nil
 }
 
-const (
-	// triedMax endpoints are remembered, the last ones.
-	triedMax = 4
-	// picksMax bounds the search for one that was not tried: of two equal ones
-	// the same comes so often in a row in one of 65,536 cases. (Istio stops at
-	// 5, host_selection_retry_max_attempts.)
-	picksMax = 16
-)
+// triedMax endpoints are remembered, the last ones.
+const triedMax = 4
 
-// avoids reports whether an endpoint was tried before, and another one is to be
-// found (Envoy: previous_hosts). A policy may ask for the contrary.
-func (x *exchange) avoids(u *cluster.Upstream) bool {
+// avoided are the endpoints of earlier attempts, which the next one spares
+// (Envoy: previous_hosts). A policy may ask for the contrary.
+func (x *exchange) avoided() []*cluster.Upstream {
 	if p := x.policy(); p != nil && !p.AvoidTried {
-		return false
+		return nil
 	}
-	return slices.Contains(x.tried[:min(x.attempts-1, triedMax)], u)
+	return x.tried[:min(x.attempts-1, triedMax)]
 }
 
 // routeTimeout is how long the response may take; 0: no bound.

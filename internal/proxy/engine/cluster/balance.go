@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"sync/atomic"
 )
 
@@ -172,6 +173,24 @@ func (s *HostSet) Pick(c *Cursor, random uint64) *Host {
 	case RoundRobin, ClusterProvided:
 	}
 	return g.at(c.n.Add(1) - 1).Host
+}
+
+// PickOther is Pick for a repetition: of the eligible hosts one that was not
+// tried, if there is one.
+func (s *HostSet) PickOther(c *Cursor, random uint64, tried func(*Host) bool) *Host {
+	drawn := s.Pick(c, random)
+	if drawn == nil || !tried(drawn) {
+		return drawn
+	}
+	for i := range s.pools {
+		for _, g := range s.pools[i].groups {
+			left := slices.DeleteFunc(slices.Clone(g.hosts), func(m Member) bool { return tried(m.Host) })
+			if n := uint64(len(left)); n > 0 {
+				return left[next(random)%n].Host
+			}
+		}
+	}
+	return drawn
 }
 
 func (s *HostSet) pool(random uint64) *pool {

@@ -2,6 +2,8 @@ package cluster_test
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -206,6 +208,39 @@ func TestLocalitiesShareByWeightAndHealth(t *testing.T) {
 	s = cluster.NewHostSet(groups, cluster.Policy{LocalityWeighted: true})
 	if got := share(s, false); !near(got, map[string]int{"a": 74, "b": 26}) {
 		t.Errorf("half of a lost: %v", got)
+	}
+}
+
+func TestRepetitionsGoToAnotherHostIfThereIsOne(t *testing.T) {
+	t.Parallel()
+	m := members("h", 3, cluster.Healthy)
+	m[0].Weight = 1000
+	bad := members("u", 2, cluster.Unhealthy)
+	s := cluster.NewHostSet([]cluster.Group{{Members: append(m, bad...)}}, cluster.Policy{Balancer: cluster.Random})
+	for _, c := range []struct {
+		name  string
+		tried string
+		want  map[string]int
+	}{
+		{"none was tried", "", map[string]int{"h0": 100, "h1": 0, "h2": 0}},
+		{"the heavy one was", "h0", map[string]int{"h1": 50, "h2": 50}},
+		{"two were", "h0 h1", map[string]int{"h2": 100}},
+		{"all were", "h0 h1 h2", map[string]int{"h0": 100, "h1": 0, "h2": 0}},
+	} {
+		counts := map[string]int{}
+		var cursor cluster.Cursor
+		random := uint64(1)
+		for range draws {
+			random = random*6364136223846793005 + 1442695040888963407
+			h := s.PickOther(&cursor, random>>11, func(h *cluster.Host) bool { return slices.Contains(strings.Fields(c.tried), h.Key) })
+			counts[h.Key]++
+		}
+		for k, n := range counts {
+			counts[k] = (n*100 + draws/2) / draws
+		}
+		if !near(counts, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, counts, c.want)
+		}
 	}
 }
 

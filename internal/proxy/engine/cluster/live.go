@@ -357,21 +357,29 @@ func (c *Cluster) upstreamLocked(keep map[string]*Upstream, ep *Endpoint, loc *L
 	return u
 }
 
-// Pick chooses an endpoint by the cluster's policy. original is the original
-// destination of the downstream connection, used by ORIGINAL_DST clusters.
-func (c *Cluster) Pick(random uint64, original netip.AddrPort) (*Upstream, error) {
+// Pick chooses an endpoint by the cluster's policy, if it can one that was not
+// tried. original is the original destination of the downstream connection,
+// used by ORIGINAL_DST clusters.
+func (c *Cluster) Pick(random uint64, original netip.AddrPort, tried ...*Upstream) (*Upstream, error) {
 	spec := c.spec.Load()
 	if spec.Kind == OriginalDst {
 		return c.original(original)
 	}
-	h := c.hosts.Load().Pick(&c.cursor, random)
+	h := c.pick(random, tried)
 	if h == nil && c.awaitNames() {
-		h = c.hosts.Load().Pick(&c.cursor, random)
+		h = c.pick(random, tried)
 	}
 	if h == nil {
 		return nil, ErrNoHost
 	}
 	return h.up, nil
+}
+
+func (c *Cluster) pick(random uint64, tried []*Upstream) *Host {
+	if len(tried) == 0 {
+		return c.hosts.Load().Pick(&c.cursor, random)
+	}
+	return c.hosts.Load().PickOther(&c.cursor, random, func(h *Host) bool { return slices.Contains(tried, h.up) })
 }
 
 // original finds or makes the endpoint of an address that the client chose.
