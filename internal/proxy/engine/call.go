@@ -277,10 +277,12 @@ func (x *exchange) openHTTP2(ctx context.Context, wantsTrailers bool) (*http2Cal
 }
 
 func (c *http2Call) sendHead(h *message.Head, body []byte, end bool) error {
-	if err := c.st.WriteRequest(h, c.wantsTrailers, end && len(body) == 0); err != nil || len(body) == 0 {
-		return err
-	}
-	return c.sendBody(body, end, nil)
+	return c.st.Finish(c.first(h, body, end, nil))
+}
+
+// first is the beginning of a request, or all of it.
+func (c *http2Call) first(h *message.Head, body []byte, end bool, trailers *message.Head) *http2.Part {
+	return &http2.Part{Head: h, Body: body, End: end, Trailers: trailers, WantsTrailers: c.wantsTrailers}
 }
 
 func (c *http2Call) sendBody(p []byte, end bool, trailers *message.Head) error {

@@ -73,20 +73,24 @@ func (x *http1Exchange) attemptHTTP2() *Failure {
 	x.upstream.Counts.Requests.Add(1)
 	x.sent = d.e.clock.Now()
 	x.wrote = true
-	if err := x.sendOver2(c); err != nil {
-		return x.over2Failure(err)
-	}
 	if x.replayable {
 		x.startRouteTimeout(true)
+	}
+	part := c.first(&x.req, x.out, x.replayable, &x.trailers)
+	done, err := c.st.Offer(part)
+	if err != nil {
+		return x.over2Failure(err)
+	}
+	if done && x.replayable {
 		d.watchLeave(x.sent)
 	} else {
-		if x.reqFrame.Expect100 && !x.manager.Proxy100Continue {
+		if !x.replayable && x.reqFrame.Expect100 && !x.manager.Proxy100Continue {
 			if _, err := d.stream.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
 				return &Failure{Kind: ClientLeft, Cause: err}
 			}
 		}
-		x.pumping = true
-		d.startSide(func() { x.pumpOver2(c) })
+		x.pumping = !x.replayable
+		d.startSide(func() { x.sendOver2(c, part) })
 	}
 	x.touch()
 	return x.responseOver2(c)
@@ -142,15 +146,17 @@ func (x *http1Exchange) firstBody() *Failure {
 	return nil
 }
 
-// sendOver2 sends the head and what is at hand of the body.
-func (x *http1Exchange) sendOver2(c *http2Call) error {
-	if !x.replayable || x.trailers.Len() == 0 {
-		return c.sendHead(&x.req, x.out, x.replayable)
+// sendOver2 sends what waits for the upstream's window, and then what is to
+// come of the body. The response may come meanwhile.
+func (x *http1Exchange) sendOver2(c *http2Call, part *http2.Part) {
+	if c.st.Finish(part) != nil {
+		return // the reader of the response finds out why
 	}
-	if err := c.sendHead(&x.req, x.out, false); err != nil {
-		return err
+	if x.replayable {
+		x.d.watch()
+		return
 	}
-	return c.sendBody(nil, true, &x.trailers)
+	x.pumpOver2(c)
 }
 
 // pumpOver2 sends the rest of the body; then it watches for the client's leave.

@@ -31,14 +31,14 @@ type http2Exchange struct {
 	side sync.WaitGroup // the goroutine that sends the body
 	due  [dueCount]atomic.Int64
 
-	first       []byte // body bytes that go out with the head
-	replayable  bool   // they are the whole request
-	kept        []byte // all body bytes so far, while they are few
-	keptEnd     bool   // they are all
-	tooMany     bool   // they were not few
-	sentAll     atomic.Bool
-	held        *http1Call // whose buffer res may be in
-	wrote       bool       // some of the request went out
+	first       []byte      // body bytes that go out with the head
+	replayable  bool        // they are the whole request
+	kept        []byte      // all body bytes so far, while they are few
+	keptEnd     atomic.Bool // they are all, and none is added any more
+	tooMany     bool        // they were not few
+	sentAll     atomic.Bool // the client sent all of it
+	held        *http1Call  // whose buffer res may be in
+	wrote       bool        // some of the request went out
 	sawResponse bool
 	entered     bool  // the cluster counts it
 	callEnd     int64 // a gRPC call's deadline; 0: none
@@ -73,7 +73,8 @@ func (x *http2Exchange) begin(h *http2Conn, st *http2.Stream, now int64) {
 	for i := range x.due {
 		x.due[i].Store(0)
 	}
-	x.first, x.replayable, x.kept, x.keptEnd, x.tooMany = nil, false, nil, false, false
+	x.first, x.replayable, x.kept, x.tooMany = nil, false, nil, false
+	x.keptEnd.Store(false)
 	x.sentAll.Store(false)
 	x.wrote, x.sawResponse, x.entered = false, false, false
 	x.callEnd = 0
@@ -175,15 +176,14 @@ func (x *http2Exchange) again(f *Failure) bool {
 		return false
 	}
 	if !x.replayable {
-		x.first, x.replayable = x.kept, x.keptEnd
+		x.first, x.replayable = x.kept, x.keptEnd.Load()
 	}
 	return true
 }
 
-// canReplay reports whether the whole request is at hand; the side goroutine
-// has ended, or has sent all.
+// canReplay reports whether the whole request is at hand, sent or not.
 func (x *http2Exchange) canReplay() bool {
-	return x.replayable || x.sentAll.Load() && x.keptEnd && !x.tooMany
+	return x.replayable || x.keptEnd.Load()
 }
 
 // late tells an attempt that took too long from a response that did. After the
@@ -227,7 +227,7 @@ func (x *http2Exchange) keep(p []byte, end bool) {
 	}
 	if !x.tooMany {
 		x.kept = append(x.kept, p...)
-		x.keptEnd = end
+		x.keptEnd.Store(end)
 	}
 }
 
@@ -308,6 +308,7 @@ func (x *http2Exchange) attempt() *Failure {
 		x.st.ResumeReading() // if there is another attempt
 	}
 	c.finish(whole)
+	x.side.Wait() // for a whole body that waited for the endpoint's window
 	return f
 }
 
@@ -364,13 +365,20 @@ func (x *http2Exchange) openCall(ctx context.Context) (call, error) {
 func (x *http2Exchange) over(c call) *Failure {
 	x.sent = x.d.e.clock.Now()
 	x.wrote = true
-	if err := c.sendHead(&x.req, x.first, x.replayable); err != nil {
-		return x.because(callFailure(err))
-	}
 	if x.replayable {
 		x.startRouteTimeout(x.sent, true)
-	} else {
-		x.side.Go(func() { x.pump(c) })
+	}
+	rest, err := x.sendFirst(c)
+	if err != nil {
+		return x.because(callFailure(err))
+	}
+	if rest != nil || !x.replayable {
+		x.side.Go(func() {
+			if rest != nil && rest() != nil || x.replayable {
+				return // the reader of the response finds out why
+			}
+			x.pump(c)
+		})
 	}
 	x.touch(x.d.e.clock.Now())
 	for {
@@ -393,6 +401,20 @@ func (x *http2Exchange) over(c call) *Failure {
 		}
 		return x.respond(c, end)
 	}
+}
+
+// sendFirst sends the head and what is at hand of the body. rest, if any, waits
+// until the latter is on its way: the response may come before.
+func (x *http2Exchange) sendFirst(c call) (rest func() error, err error) {
+	two, ok := c.(*http2Call)
+	if !ok {
+		return nil, c.sendHead(&x.req, x.first, x.replayable)
+	}
+	part := two.first(&x.req, x.first, x.replayable, nil)
+	if done, err := two.st.Offer(part); done || err != nil {
+		return nil, err
+	}
+	return func() error { return two.st.Finish(part) }, nil
 }
 
 // pump sends the body as it comes. It gives back-pressure: bytes that the

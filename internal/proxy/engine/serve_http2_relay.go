@@ -216,13 +216,14 @@ func (x *http2Exchange) stepRequest(t *http2.Turn) *Failure {
 			return nil
 		}
 		if !done {
+			if _, complete := x.st.Complete(); complete {
+				x.requestHere(t.Now)
+			}
 			return nil
 		}
 		if p.ended {
 			p.done = true
-			x.due[dueRequest].Store(0)
-			x.sentAll.Store(true)
-			x.startRouteTimeout(t.Now, true)
+			x.requestHere(t.Now)
 			return nil
 		}
 		end, err := x.st.TakeBody(t, &p.buf)
@@ -238,6 +239,16 @@ func (x *http2Exchange) stepRequest(t *http2.Turn) *Failure {
 		p.ended = end
 		p.part = http2.Part{Body: p.buf, End: end, Trailers: x.trailersOf(end)}
 	}
+}
+
+// requestHere says that the client has sent all: from here on the response is
+// waited for, although some of the request may wait for the endpoint's window.
+func (x *http2Exchange) requestHere(now int64) {
+	if x.sentAll.Swap(true) {
+		return
+	}
+	x.due[dueRequest].Store(0)
+	x.startRouteTimeout(now, true)
 }
 
 // stepHead passes the response's heads on.

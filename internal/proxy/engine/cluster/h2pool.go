@@ -40,6 +40,10 @@ type sharedConn struct {
 // gives up: others took what it waited for.
 const waitsMax = 256
 
+// dialsMax bounds the connections that one request makes: an endpoint that
+// takes no streams on them takes none on more.
+const dialsMax = 2
+
 // OpenStream begins a stream to the endpoint, on a connection that is there or
 // on a new one.
 func (u *Upstream) OpenStream(ctx context.Context, use *Use) (*http2.Stream, error) {
@@ -51,6 +55,7 @@ func (u *Upstream) OpenStream(ctx context.Context, use *Use) (*http2.Stream, err
 	}
 	defer u.cluster.endWait()
 	m := &u.mux
+	dials := 0
 	for range waitsMax {
 		if st := u.TryStream(); st != nil {
 			return st, nil
@@ -67,13 +72,14 @@ func (u *Upstream) OpenStream(ctx context.Context, use *Use) (*http2.Stream, err
 			}
 			continue
 		}
-		if m.any() && u.cluster.full() {
+		if m.any() && (u.cluster.full() || dials == dialsMax) {
 			m.dialed(nil, nil)
 			if st, err := u.awaitRoom(ctx); st != nil || err != nil {
 				return st, err
 			}
 			continue
 		}
+		dials++
 		c, err := u.connectShared(ctx, use)
 		m.dialed(c, err) // those that wait may take streams before us
 		if err != nil {
@@ -238,7 +244,9 @@ func (u *Upstream) share(ctx context.Context, c *Conn) (*sharedConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if err := s.Ready(ctx); err != nil {
-		_ = c.Socket().Close() // it ends Serve
+		if ctx.Err() != nil {
+			_ = c.Socket().Close() // it ends Serve, which else says why and ends by itself
+		}
 		u.connectFailed(err)
 		return nil, fmt.Errorf("%w: HTTP/2 with %s: %w", ErrConnect, u.Host.Key, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -58,6 +59,7 @@ type Conn struct {
 	session *Session
 	marked  bool // a turn will flush
 	writing bool
+	wrote   sync.Cond // of writing
 	broken  error     // of writing
 	spare   []byte    // the buffer that is not being filled
 	blocked []*Stream // those that wait for window or for room
@@ -85,6 +87,7 @@ func NewConn(stream conn.Stream, clock conn.Clock, o Options, t Timeouts, room f
 	c := &Conn{stream: stream, flusher: conn.NewFlusher(stream), clock: clock, timeouts: t, session: NewSession(o), room: room, ready: make(chan struct{})}
 	c.guard = conn.NewGuard(clock, c.expire)
 	c.reading.conn = c
+	c.wrote.L = &c.mu
 	return c
 }
 
@@ -177,15 +180,16 @@ func (r *reading) Took(n int) bool {
 }
 
 // Wait implements conn.Turns.
-func (r *reading) Wait() {
+func (r *reading) Wait() (between bool) {
 	if r.buffer == nil {
-		return
+		return len(r.held) == 0
 	}
 	if r.held = append(r.held[:0], r.buffer[:r.n]...); len(r.held) == 0 {
 		r.held = nil
 	}
 	r.conn.session.opts.Memory.buffers.Put(r.buffer)
 	r.buffer, r.n = nil, 0
+	return len(r.held) == 0
 }
 
 // turn parses what was read and then acts: it wakes those that wait, hands out
@@ -217,9 +221,12 @@ func (c *Conn) turn(t *Turn, b []byte, handle func(*Turn, *Stream)) (used int, e
 	}
 	t.run()
 	c.mu.Lock()
-	over := err == nil && s.over()
+	over, freed := err == nil && s.over(), s.freed
+	s.freed = false
 	c.mu.Unlock()
-	c.room()
+	if freed {
+		c.room()
+	}
 	if over {
 		return -1, nil
 	}
@@ -303,29 +310,37 @@ func (c *Conn) finish(err error) {
 	c.mu.Lock()
 	s := c.session
 	cause := ErrClosed
-	if err != nil {
+	switch {
+	case errors.Is(err, io.EOF): // which tells a stream's user that a body is complete
+		cause = fmt.Errorf("%w: %w", ErrClosed, io.ErrUnexpectedEOF)
+	case err != nil:
 		cause = fmt.Errorf("%w: %w", ErrClosed, err)
 	}
 	if s.failed == nil {
 		s.failed = cause
 	}
 	for _, st := range s.streams {
-		st.fail(cause)
+		if s.stands(st) {
+			s.forget(st, false)
+		} else {
+			st.fail(cause)
+		}
 		st.wakeLocked(t)
 	}
 	var codec *ConnError
 	polite := err == nil || errors.As(err, &codec)
-	if !polite {
-		c.closing = true
-	}
-	c.markLocked(t)
 	c.readyLocked(true)
-	c.mu.Unlock()
-	c.end(t)
-	c.mu.Lock()
+	_ = c.stream.Socket().SetWriteDeadline(time.Now().Add(closeTimeout))
+	for polite && c.broken == nil && (c.writing || len(s.out) > 0) {
+		if c.writing {
+			c.wrote.Wait()
+		} else {
+			c.flushLocked(t)
+		}
+	}
 	c.closing = true
 	c.mu.Unlock()
-	_ = c.stream.Socket().SetWriteDeadline(time.Now().Add(closeTimeout))
+	c.end(t)
 	c.writers.Wait()
 	if polite {
 		c.linger()
@@ -390,6 +405,7 @@ func (c *Conn) takeOut() []byte {
 func (c *Conn) wroteLocked(t *Turn, b []byte, err error) {
 	s := c.session
 	c.writing = false
+	c.wrote.Broadcast()
 	if c.spare = b[:0]; cap(b) > 4*outBytesMax {
 		c.spare = nil
 	}

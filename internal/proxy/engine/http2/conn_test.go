@@ -331,3 +331,60 @@ func TestDrainDoesNotWaitForAnAnswerToItsNotice(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Streams of one upstream connection belong to many clients: those that read
+// nothing leave the others their share of the connection's window.
+func TestStreamsThatNobodyReadsDoNotStopOthers(t *testing.T) {
+	a, b := pair(t)
+	serving(t, a, Options{}, Timeouts{}, echoing(t))
+	c, _ := serving(t, b, Options{Role: Client, StreamWindow: 20000, ConnWindow: windowDefault}, Timeouts{}, nil)
+	var stuck []*Stream
+	for range 5 {
+		st, err := c.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = st.WriteRequest(request(), false, false)
+		if _, err := st.Write(make([]byte, 20000), true); err != nil {
+			t.Fatal(err)
+		}
+		stuck = append(stuck, st)
+	}
+	for _, st := range stuck {
+		eventually(t, "the whole window", func() bool { n, _ := st.Complete(); return n == 20000 })
+	}
+	for _, st := range stuck {
+		if got, err := io.ReadAll(st); err != nil || len(got) != 20000 {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		st.Close()
+	}
+}
+
+// A window begins small and grows for a reader that keeps up.
+func TestWindowsGrowForFastReadersOnly(t *testing.T) {
+	s := begun(Options{})
+	if _, err := s.Feed(fromClient().post(1).post(3).b, 1); err != nil {
+		t.Fatal(err)
+	}
+	fast, slow := s.streams[1], s.streams[3]
+	for range 20 {
+		for _, st := range []*Stream{fast, slow} {
+			if _, err := s.Feed(newWire().frame(kindData, 0, st.ID, strings.Repeat("x", 16000)).b, 1); err != nil {
+				t.Fatal(err)
+			}
+			n := int64(16000)
+			if st == slow && len(st.body) == 16000 {
+				continue // one frame behind
+			}
+			st.read += int(n)
+			if st == fast {
+				st.body, st.read = st.body[:0], 0
+			}
+			s.consumed(st, n)
+		}
+	}
+	if fast.recvMax != StreamWindow || slow.recvMax != streamWindowFirst {
+		t.Errorf("windows of %d and %d bytes", fast.recvMax, slow.recvMax)
+	}
+}

@@ -9,8 +9,10 @@ const (
 	// StreamsMax bounds concurrent streams when the configuration does not
 	// (Istio leaves Envoy's 2^31-1; RFC 9113 §6.5.2 recommends at least 100).
 	StreamsMax = 1024
-	// StreamWindow is how many body bytes of a stream may wait to be read.
-	StreamWindow = 256 << 10
+	// StreamWindow is how many body bytes of a stream may wait to be read, when
+	// its reader keeps up; streamWindowFirst is where it begins.
+	StreamWindow      = 256 << 10
+	streamWindowFirst = 64 << 10
 	// ConnWindow is how many body bytes of all streams of a connection may
 	// wait: enough that some slow streams don't stop the others.
 	ConnWindow = 16 << 20
@@ -33,6 +35,9 @@ const (
 	// closedMax is how many closed streams are remembered, to tell late frames
 	// from wrong ones.
 	closedMax = 128
+	// latePerReset is how many late frames of a server a reset of ours excuses:
+	// a window of small ones. lateMax bounds what comes together.
+	latePerReset, lateMax = 256, 1 << 16
 	// tableBytesMax is the largest HPACK table that we use for sending.
 	tableBytesMax = 4096
 )
@@ -47,8 +52,9 @@ const (
 	// frames without content: DATA and CONTINUATION without bytes, PRIORITY
 	// and unknown kinds (CVE-2019-9518).
 	idleBurst, idleRate = 1000, 200
-	// window updates: some for each frame that we send.
-	windowBurst, windowRate = 20000, 20000
+	// window updates, beside some for each DATA frame that we sent (Envoy:
+	// max_inbound_window_update_frames_per_data_frame_sent, 10).
+	windowBurst, windowRate, windowsPerData = 20000, 20000, 10
 	// stream errors that the peer causes (CVE-2025-8671).
 	errorBurst, errorRate = 200, 50
 )
@@ -58,6 +64,9 @@ type bucket struct {
 	used int64
 	at   int64
 }
+
+// earn lets the peer send so many more.
+func (b *bucket) earn(n int64) { b.used = max(0, b.used-n) }
 
 // take counts one; false: there were too many. now is in nanoseconds.
 func (b *bucket) take(burst, rate, now int64) bool {

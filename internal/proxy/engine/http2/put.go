@@ -23,6 +23,17 @@ func (st *Stream) Put(t *Turn, p *Part) (done bool, err error) {
 	return st.putLocked(t, p)
 }
 
+// Offer is Put by who may wait, but does not want to yet: Finish does. It is a
+// turn of its own.
+func (st *Stream) Offer(p *Part) (done bool, err error) {
+	t := st.conn.begin()
+	defer st.conn.end(t)
+	return st.Put(t, p)
+}
+
+// Finish waits until what Offer left of p is on its way.
+func (st *Stream) Finish(p *Part) error { return st.write(p) }
+
 func (st *Stream) putLocked(t *Turn, p *Part) (done bool, err error) {
 	s, c := st.session, st.conn
 	switch {

@@ -15,6 +15,11 @@ func (s *Session) data(f *frame) error {
 	if s.recvWindow -= whole; s.recvWindow < 0 {
 		return connError(FlowControlError, "DATA beyond the connection's window")
 	}
+	if s.opts.Role == Client {
+		// Clients that share the connection must not stop one another, so only
+		// the streams' windows bound what waits (RFC 9113 §5.2.2).
+		s.give(whole)
+	}
 	if err := unpad(f); err != nil {
 		return err
 	}
@@ -66,10 +71,25 @@ func (s *Session) lateData(id uint32, n int64) error {
 	// shrink for good (RFC 9113 §5.1).
 	s.credit(n)
 	if known, local := s.remembered(id); s.opts.Role == Client || local || !known {
-		return s.idle()
+		return s.lateFrame()
 	}
 	return &StreamError{id, StreamClosed, "DATA on a closed stream"}
 }
+
+// lateFrame counts a frame of a stream that is no more. What we reset made some
+// late by itself: a client of ours that leaves must not cost the connection
+// that it shares with others.
+func (s *Session) lateFrame() error {
+	if s.lateOwed > 0 {
+		s.lateOwed--
+		return nil
+	}
+	return s.idle()
+}
+
+// stands reports whether the response is complete: whatever follows does not
+// take it back (RFC 9113 §8.1).
+func (s *Session) stands(st *Stream) bool { return s.opts.Role == Client && st.remoteEnd }
 
 // remoteEnd ends the peer's direction (RFC 9113 §8.1.1: the length must be
 // what was declared).
@@ -236,7 +256,7 @@ func (s *Session) responseBlock(id uint32, payload []byte) error {
 		if _, err := s.decode(payload, &s.late, responseSection); err != nil {
 			return err
 		}
-		return s.idle()
+		return s.lateFrame()
 	case st.gotFinal:
 		return s.trailerBlock(st, payload)
 	}
@@ -259,6 +279,12 @@ func (s *Session) responseBlock(id uint32, payload []byte) error {
 	case h.Status < 200 && len(st.more) >= informationalMax-1:
 		return &StreamError{id, EnhanceYourCalm, "too many informational responses"}
 	}
+	if st.isHead || h.Status == 204 || h.Status == 304 {
+		r.length = 0 // RFC 9110 §6.4.1: nothing may follow, whatever the head says
+	}
+	if s.block.end && r.length > 0 {
+		return &StreamError{id, ProtocolError, "no DATA although content-length says some"}
+	}
 	st.wireIn += int64(len(payload)) + frameHeadBytes
 	if st.hasHead {
 		st.more = append(st.more, h)
@@ -268,11 +294,7 @@ func (s *Session) responseBlock(id uint32, payload []byte) error {
 	if h.Status < 200 {
 		return nil
 	}
-	st.gotFinal = true
-	// The length of a response without a body is that of another one.
-	if h.Status != 304 && !st.isHead {
-		st.declared = r.length
-	}
+	st.gotFinal, st.declared = true, r.length
 	if s.block.end {
 		return s.remoteEnd(st)
 	}
@@ -292,11 +314,9 @@ func (s *Session) peerReset(f *frame) error {
 		if s.isIdle(f.stream) {
 			return connError(ProtocolError, "RST_STREAM on an idle stream")
 		}
-		return s.idle()
+		return s.lateFrame()
 	}
-	// A complete response stands, although the server wants no more of the
-	// request (RFC 9113 §8.1).
-	if s.opts.Role == Server || !st.remoteEnd {
+	if !s.stands(st) {
 		st.fail(&ResetError{Code(binary.BigEndian.Uint32(f.payload))})
 	}
 	s.touch(st)
@@ -335,25 +355,42 @@ func (s *Session) remembered(id uint32) (known, local bool) {
 }
 
 // consumed gives a stream's and the connection's credit back when enough has
-// come together.
+// come together. A window grows only for a reader that keeps up, so that slow
+// ones don't hold much.
 func (s *Session) consumed(st *Stream, n int64) {
 	if st.gone {
 		return // forget gave the connection's credit back
 	}
 	s.credit(n)
 	st.unacked += n
-	if st.remoteEnd || st.unacked < s.opts.StreamWindow/2 {
+	if st.remoteEnd || st.unacked < st.recvMax/2 {
 		return
+	}
+	if more := min(st.recvMax, s.opts.StreamWindow-st.recvMax); more > 0 && st.read == len(st.body) {
+		st.recvMax += more
+		st.unacked += more
 	}
 	s.out = appendWindow(s.out, st.ID, st.unacked)
 	st.recvWindow += st.unacked
 	st.unacked = 0
 }
 
-// credit gives the connection's credit back.
+// credit gives the connection's credit back for bytes that a client sent and
+// that were read.
 func (s *Session) credit(n int64) {
+	if s.opts.Role == Server {
+		s.give(n)
+	}
+}
+
+// give gives the connection's credit back when enough has come together, or
+// when the peer has little left.
+func (s *Session) give(n int64) {
 	s.recvUnacked += n
-	if s.recvUnacked < s.opts.ConnWindow/4 {
+	if s.recvUnacked < s.opts.ConnWindow/4 && s.recvWindow >= s.opts.StreamWindow {
+		return
+	}
+	if s.recvUnacked == 0 {
 		return
 	}
 	s.out = appendWindow(s.out, 0, s.recvUnacked)

@@ -134,6 +134,7 @@ func (s *Session) sendData(st *Stream, p []byte, end bool) (n int) {
 		part := p[:min(int64(len(p)), max(room, 0))]
 		p = p[len(part):]
 		n += len(part)
+		s.windows.earn(windowsPerData)
 		s.sendWindow -= int64(len(part))
 		st.sendWindow -= int64(len(part))
 		flags := uint8(0)
@@ -157,6 +158,9 @@ func (s *Session) reset(st *Stream, code Code) {
 		return
 	}
 	s.out = appendReset(s.out, st.ID, code)
+	if s.opts.Role == Client {
+		s.lateOwed = min(s.lateOwed+latePerReset, lateMax)
+	}
 	s.forget(st, true)
 }
 

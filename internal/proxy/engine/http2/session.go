@@ -26,11 +26,15 @@ type Options struct {
 	// StreamsMax bounds the peer's concurrent streams (Server), or ours beside
 	// the peer's own bound (Client).
 	StreamsMax uint32
-	// StreamWindow and ConnWindow are how many bytes may wait to be read.
+	// StreamWindow and ConnWindow are how many bytes may wait to be read; a
+	// stream begins with less when StreamWindow is large.
 	StreamWindow, ConnWindow int64
 	// Memory is shared by connections; nil: the connection has its own.
 	Memory *Memory
 }
+
+// firstWindow is a stream's window before its reader has shown how fast it is.
+func (o *Options) firstWindow() int64 { return min(o.StreamWindow, streamWindowFirst) }
 
 func (o *Options) defaults() {
 	if o.HeadBytesMax <= 0 {
@@ -71,11 +75,13 @@ type Session struct {
 	recvUnacked int64 // bytes read by streams and not given back yet
 	closed      [closedMax]closedStream
 	closedAt    int
+	lateOwed    int // late frames that our resets account for (Client)
 
 	// Sending.
 	out        []byte // what must be written
 	enc        *hpack.Encoder
 	moved      bool // a window grew
+	freed      bool // there may be room for streams, or none any more
 	sendWindow int64
 	peerFrame  int
 	peerWindow int64
@@ -125,7 +131,7 @@ func NewSession(o Options) *Session {
 	}
 	s.enc = hpack.NewEncoder(tableDefault)
 	s.dec = hpack.NewDecoder(o.Memory.tables, tableDefault)
-	settings := appendSetting(nil, settingWindow, uint32(o.StreamWindow))
+	settings := appendSetting(nil, settingWindow, uint32(o.firstWindow()))
 	settings = appendSetting(settings, settingHeadSize, uint32(o.HeadBytesMax))
 	if o.Role == Server {
 		s.preface = len(Preface)
@@ -209,7 +215,9 @@ func (s *Session) refuse(e *StreamError) {
 		s.remember(e.Stream, true)
 		return
 	}
-	st.fail(e)
+	if !s.stands(st) {
+		st.fail(e)
+	}
 	s.touch(st)
 	s.reset(st, e.Code)
 }
@@ -296,6 +304,7 @@ func (s *Session) setting(id uint16, value uint32) error {
 			return connError(ProtocolError, "SETTINGS_ENABLE_PUSH out of range")
 		}
 	case settingStreams:
+		s.freed = s.freed || value > s.peerMax
 		s.peerMax = value
 	case settingWindow:
 		if value > windowMax {
@@ -349,11 +358,11 @@ func (s *Session) goAway(f *frame) error {
 	case len(f.payload) < 8:
 		return connError(FrameSizeError, "GOAWAY of a wrong length")
 	}
-	s.away = true
+	s.away, s.freed = true, true
 	last := binary.BigEndian.Uint32(f.payload) & streamIDMax
 	if s.opts.Role == Client {
 		for id, st := range s.streams {
-			if id > last {
+			if id > last && !s.stands(st) {
 				st.fail(ErrNotProcessed)
 				s.touch(st)
 				s.forget(st, false)

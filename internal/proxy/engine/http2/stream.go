@@ -32,6 +32,7 @@ type Stream struct {
 	read       int   // bytes of body that were read
 	taken      int64 // bytes that TakeBody took and that have not left
 	recvWindow int64
+	recvMax    int64 // what recvWindow is when nothing waits
 	unacked    int64
 	sendWindow int64
 	declared   int64 // content-length; -1: none
@@ -61,7 +62,8 @@ func (st *Stream) begin(s *Session, id uint32) {
 		st.body = nil
 	}
 	st.more, st.read, st.taken = nil, 0, 0
-	st.recvWindow, st.unacked, st.sendWindow = s.opts.StreamWindow, 0, s.peerWindow
+	st.recvMax, st.unacked, st.sendWindow = s.opts.firstWindow(), 0, s.peerWindow
+	st.recvWindow = st.recvMax
 	st.declared, st.received, st.wireIn, st.wireOut, st.err = -1, 0, 0, 0, nil
 	st.hasHead, st.hasTrail, st.isHead, st.gotFinal, st.remoteEnd = false, false, false, false, false
 	st.localEnd, st.gone, st.touched, st.waits, st.unread = false, false, false, false, false

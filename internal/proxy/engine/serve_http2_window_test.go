@@ -1,0 +1,67 @@
+package engine
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
+	"github.com/tullemesh/tulle/internal/proxy/engine/router"
+)
+
+// closedWindow is a server of HTTP/2 that never takes a byte of a body. It
+// answers at once, or never.
+func closedWindow(t testing.TB, answers bool) netip.AddrPort {
+	return serveWith(t, func(_ int, c net.Conn) {
+		f := &frames{c: c}
+		if _, err := io.ReadFull(c, f.buf[:len(http2.Preface)]); err != nil {
+			return
+		}
+		settings := append(appendFrame(nil, 6, frameSettings, 0, 0), 0, 4, 0, 0, 0, 0)
+		if _, err := c.Write(appendFrame(settings, 0, frameSettings, 1, 0)); err != nil {
+			return
+		}
+		for {
+			kind, _, stream, _, err := f.next()
+			if err != nil {
+				return
+			}
+			if kind == frameHeaders && answers {
+				if _, err := c.Write(append(appendFrame(nil, 1, frameHeaders, endHeaders|endStream, stream), 0x88)); err != nil {
+					return
+				}
+			}
+		}
+	}).at
+}
+
+func TestABodyThatWaitsForTheUpstreamsWindowStopsNeitherAnswerNorTimeout(t *testing.T) {
+	route := func(name string) *router.Route {
+		r := to("/"+name, name)
+		r.Forward.Timeout = 300 * time.Millisecond
+		return r
+	}
+	p := start(t, &setup{routes: []*router.Route{route("answers"), route("silent")}, clusters: []*cluster.Spec{
+		speaking(true, "answers", closedWindow(t, true)), speaking(true, "silent", closedWindow(t, false))}})
+	for _, two := range []bool{false, true} {
+		c := client(t, two)
+		for path, want := range map[string]int{"/answers": http.StatusOK, "/silent": http.StatusGatewayTimeout} {
+			res, _ := do(t, c, "POST", "http://"+p.addr()+path, strings.NewReader("short"), nil)
+			if res.StatusCode != want {
+				t.Errorf("HTTP/2 %v, %s: %d, want %d", two, path, res.StatusCode, want)
+			}
+		}
+		if !two {
+			continue // its client may not read the answer while it writes
+		}
+		res, _ := do(t, c, "POST", "http://"+p.addr()+"/answers", strings.NewReader(strings.Repeat("x", 1<<20)), nil)
+		if res.StatusCode != http.StatusOK {
+			t.Errorf("HTTP/2 %v, a body larger than all windows: %d", two, res.StatusCode)
+		}
+	}
+}
