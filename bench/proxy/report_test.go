@@ -115,3 +115,16 @@ func TestBootstrapsHaveTheirShape(t *testing.T) {
 		}
 	}
 }
+
+func TestMetricsAreSummed(t *testing.T) {
+	const text = "# HELP a_total x\na_total{b=\"c d\"} 2\na_total{b=\"e\"} 3\na_total_more 7\nplain 1.5e+06\n"
+	if got := metric(text, "a_total"); got != 5 {
+		t.Errorf("a_total %v", got)
+	}
+	if got := metric(text, "plain"); got != 1.5e6 {
+		t.Errorf("plain %v", got)
+	}
+	if got := metric(text, "absent"); got != 0 {
+		t.Errorf("absent %v", got)
+	}
+}
