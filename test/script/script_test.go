@@ -5,9 +5,11 @@ package script_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
@@ -33,35 +35,71 @@ func TestMain(m *testing.M) {
 			os.Exit(code)
 		}
 	}
-	testscript.Main(m, map[string]func(){"tulle": program(cli.Run), "tulle-proxy": program(proxy.Run)})
+	testscript.Main(m, map[string]func(){"tulle": program(cli.Run), "tulle-proxy": program(proxy.Run), "backend": program(runBackend)})
 }
 
 func TestScripts(t *testing.T) {
+	testscript.Run(t, params(t, "testdata", func(*testscript.Env) error { return nil }))
+}
+
+// TestClients runs clients that people use through a proxy.
+func TestClients(t *testing.T) {
+	dir := filepath.Join("testdata", "clients")
+	front, err := os.ReadFile(filepath.Join(dir, "front.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, params(t, dir, func(e *testscript.Env) error {
+		return errors.Join(os.WriteFile(filepath.Join(e.WorkDir, "front.yaml"), front, 0o600),
+			os.WriteFile(filepath.Join(e.WorkDir, "big"), bytes.Repeat([]byte("0123456789"), 200_000), 0o600))
+	}))
+}
+
+func params(t *testing.T, dir string, setup func(*testscript.Env) error) testscript.Params {
+	t.Helper()
 	root, err := filepath.Abs(filepath.Join("..", ".."))
 	if err != nil {
 		t.Fatal(err)
 	}
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata",
+	return testscript.Params{
+		Dir:                 dir,
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 		RequireExplicitExec: true,
+		Condition:           missing,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
 			e.Setenv("ROOT", root)
-			return nil
+			e.Setenv("CI", os.Getenv("CI"))
+			return setup(e)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits":    exits,
-			"waitfile": waitFile,
-			"waitfor":  waitForText,
-			"retry":    retry,
-			"port":     port,
-			"hold":     hold,
-			"lines":    lines,
-			"empty":    empty,
-			"nomesh":   noMesh,
+			"exits":       exits,
+			"waitfile":    waitFile,
+			"waitfor":     waitForText,
+			"retry":       retry,
+			"port":        port,
+			"hold":        hold,
+			"lines":       lines,
+			"empty":       empty,
+			"nomesh":      noMesh,
+			"certificate": certificate,
+			"fill":        fill,
+			"listener":    listener,
 		},
-	})
+	}
+}
+
+// missing is the condition [missing:PROGRAM], which CI does not forgive.
+func missing(cond string) (bool, error) {
+	name, ok := strings.CutPrefix(cond, "missing:")
+	if !ok {
+		return false, fmt.Errorf("no condition %q", cond)
+	}
+	_, err := exec.LookPath(name)
+	if err != nil && os.Getenv("CI") != "" {
+		return false, fmt.Errorf("CI has no %s: %w", name, err)
+	}
+	return err != nil, nil
 }
 
 // exits CODE COMMAND...: the command ends with that exit code.
