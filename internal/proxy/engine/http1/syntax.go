@@ -1,6 +1,9 @@
 package http1
 
-import "bytes"
+import (
+	"bytes"
+	"net/netip"
+)
 
 // class holds a byte's properties as bits.
 type class uint8
@@ -149,19 +152,14 @@ func validAuthority(b []byte, wantsPort bool) bool {
 	return rest[0] == ':' && validPort(rest[1:], wantsPort)
 }
 
-// validLiteral checks an address in brackets: IPv6, by its characters
-// (RFC 3986 §3.2.2). Zones and future versions are refused.
+// validLiteral checks an address in brackets: IPv6 without a zone
+// (RFC 3986 §3.2.2). Future versions are refused.
 func validLiteral(b []byte) bool {
-	colons := 0
-	for _, c := range b {
-		switch {
-		case c == ':':
-			colons++
-		case c != '.' && classes[c]&isHex == 0:
-			return false
-		}
+	if len(b) > len("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255") {
+		return false
 	}
-	return colons >= 2
+	a, err := netip.ParseAddr(string(b))
+	return err == nil && a.Is6() && a.Zone() == ""
 }
 
 // validEscapes checks that each % begins an escape (RFC 3986 §2.1).
