@@ -190,6 +190,7 @@ func (p *Proxy) Secrets() []admin.Secret {
 
 // WriteMetrics implements admin.Proxy.
 func (p *Proxy) WriteMetrics(w io.Writer) error {
+	p.engine.Live().Observe()
 	return errors.Join(p.metrics.WritePrometheus(w), observe.WriteRuntime(w))
 }
 

@@ -180,14 +180,10 @@ func (c *Cluster) answered(ctx context.Context, name string, addrs []netip.Addr)
 		return
 	}
 	old := c.answers[name]
-	if c.spec.Load().Kind == LogicalDNS && len(old) > 0 {
-		i := slices.Index(addrs, old[0])
-		switch {
-		case len(addrs) == 0:
-			addrs = old
-		case i > 0: // a rotated answer is no change of the address in use
-			addrs = slices.Concat(addrs[i:], addrs[:i])
-		}
+	if c.spec.Load().Kind == LogicalDNS {
+		addrs = logical(old, addrs)
+	} else {
+		slices.SortFunc(addrs, netip.Addr.Compare) // servers rotate their answers
 	}
 	if slices.Equal(old, addrs) {
 		c.stats.dnsSame.With(c.Name).Inc()
@@ -195,6 +191,19 @@ func (c *Cluster) answered(ctx context.Context, name string, addrs []netip.Addr)
 	}
 	c.answers[name] = addrs
 	c.rebuildLocked()
+}
+
+// logical is the answer for a LOGICAL_DNS cluster: the address in use stays the
+// first while it is among them.
+func logical(old, addrs []netip.Addr) []netip.Addr {
+	switch {
+	case len(old) == 0:
+		return addrs
+	case len(addrs) == 0:
+		return old
+	}
+	i := max(slices.Index(addrs, old[0]), 0)
+	return slices.Concat(addrs[i:], addrs[:i])
 }
 
 // names are answers for names that clients chose.

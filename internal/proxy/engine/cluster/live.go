@@ -44,9 +44,10 @@ type LiveOptions struct {
 // without waiting. Reads are lock-free.
 type Live struct {
 	// Fixed at creation.
-	opts  LiveOptions
-	stats *stats
-	ended chan struct{} // closed by Close
+	opts   LiveOptions
+	stats  *stats
+	gauges *gauges
+	ended  chan struct{} // closed by Close
 	// sooner, of size 1, tells reap that bounds have changed.
 	sooner chan struct{}
 	work   sync.WaitGroup
@@ -68,7 +69,7 @@ func NewLive(o LiveOptions) *Live {
 	if o.HTTP2 == nil {
 		o.HTTP2 = http2.NewMemory()
 	}
-	l := &Live{opts: o, stats: newStats(o.Registry), ended: make(chan struct{}), sooner: make(chan struct{}, 1), leaving: map[string]*Cluster{}}
+	l := &Live{opts: o, stats: newStats(o.Registry), gauges: newGauges(o.Registry), ended: make(chan struct{}), sooner: make(chan struct{}, 1), leaving: map[string]*Cluster{}}
 	l.clusters.Store(&map[string]*Cluster{})
 	l.work.Go(l.reap)
 	return l

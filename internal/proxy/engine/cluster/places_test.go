@@ -277,3 +277,26 @@ func TestAgesAreRememberedAndForgotten(t *testing.T) {
 		t.Errorf("for ever: %v", time.Duration(got))
 	}
 }
+
+func TestGaugesTellWhatClustersAreNow(t *testing.T) {
+	l, r := counted(t)
+	update(l, &Spec{Name: "quiet"}, assign(accepting(t)))
+	l.Observe()
+	if n := len(r.Snapshot("envoy_cluster_membership_total")); n != 0 {
+		t.Errorf("%d clusters that nobody used are shown", n)
+	}
+	_, u := one(t, l, &Spec{})
+	connect(t, u, Use{})
+	u.Host.Active.Add(2)
+	l.Observe()
+	for name, want := range map[string]float64{"upstream_cx_active": 1, "upstream_rq_active": 2, "upstream_rq_pending_active": 0, "membership_total": 1, "membership_healthy": 1} {
+		if got := r.Sum("envoy_cluster_"+name, observe.Label{Name: "cluster_name", Value: "c"}); got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
+	l.Update(map[string]*Spec{}, func(*Spec) *Assignment { return nil })
+	l.Observe()
+	if got := r.Sum("envoy_cluster_membership_total"); got != 0 {
+		t.Errorf("%v endpoints after the end", got)
+	}
+}
