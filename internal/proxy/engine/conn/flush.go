@@ -137,9 +137,12 @@ func ReadTurns(s Stream, t Turns) error {
 
 func readTurns(s Stream, t Turns) error {
 	for {
-		t.Wait()
-		if err := s.AwaitReadable(); err != nil {
-			return err
+		// Where records hold the bytes, waiting takes one, and reading then asks for
+		// more: a single byte may end a message, but not begin and end it.
+		if t.Wait() {
+			if err := s.AwaitReadable(); err != nil {
+				return err
+			}
 		}
 		n, err := s.Read(t.Room())
 		if n > 0 && !t.Took(n) {
@@ -157,6 +160,7 @@ type Turns interface {
 	Room() []byte
 	// Took gets what was read at the beginning of Room; false: reading ends.
 	Took(n int) (goesOn bool)
-	// Wait says that nothing is there: Room's memory is not needed meanwhile.
-	Wait()
+	// Wait says that nothing is there: Room's memory is not needed meanwhile. It
+	// reports whether no part of a message is held.
+	Wait() (between bool)
 }
