@@ -108,7 +108,11 @@ func (e *Engine) serve(c netConn, at netip.AddrPort) {
 		}
 		e.remove(d)
 	}()
-	if !e.add(d) || !d.open() {
+	if !e.add(d) {
+		return
+	}
+	opening := opening{downstream: d}
+	if e.workers.do(&opening, d.id); !opening.ok {
 		return
 	}
 	switch chain := d.chain.Load(); {
@@ -118,6 +122,14 @@ func (e *Engine) serve(c netConn, at netip.AddrPort) {
 		d.serveTCP(chain.TCP)
 	}
 }
+
+// opening is open as a task.
+type opening struct {
+	*downstream
+	ok bool
+}
+
+func (o *opening) do() { o.ok = o.open() }
 
 // open finds the chain and does what comes before the application's bytes.
 func (d *downstream) open() bool {
@@ -184,7 +196,13 @@ func (d *downstream) expire(slot int) {
 			d.startSide(func() { d.connectEarly(e) })
 		}
 		return
-	case slotIdle, slotHead:
+	case slotIdle:
+		// A drain sets the slot beside the owner, who may be busy by now.
+		if d.state.Load() == stateIdle {
+			_ = d.sock.SetReadDeadline(past())
+		}
+		return
+	case slotHead:
 		_ = d.sock.SetReadDeadline(past())
 		if !d.known.Load() { // in a handshake, which writes too
 			_ = d.sock.SetWriteDeadline(past())
@@ -241,15 +259,19 @@ func (d *downstream) watch() {
 	d.interruptUpstream()
 }
 
-// drain asks the connection to end: an idle one now, others after what they
+// drainIdle is how long an idle connection stays open in a drain: a request may
+// be on its way, whose response then says that the connection ends.
+const drainIdle = 300 * time.Millisecond
+
+// drain asks the connection to end: an idle one soon, others after what they
 // are doing.
 func (d *downstream) drain() {
 	d.draining.Store(true)
 	if c := d.two.Load(); c != nil {
 		c.Drain()
 	}
-	if d.state.CompareAndSwap(stateIdle, stateEnding) {
-		_ = d.sock.SetReadDeadline(past())
+	if d.state.Load() == stateIdle {
+		d.guard.Set(slotIdle, d.e.clock.Now()+int64(drainIdle))
 	}
 }
 

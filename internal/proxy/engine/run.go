@@ -17,6 +17,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,9 +33,8 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/tls"
 )
 
-// drainTimeout bounds a drain when neither ctx nor the listener says
-// (Istio: terminationDrainDuration, 5 s; Envoy's drain time for listeners is
-// longer, but its connections are told at once, as ours are).
+// drainTimeout bounds a drain where ctx does not, and the connections of a
+// removed listener (Istio: drainDuration, 45 s).
 const drainTimeout = 45 * time.Second
 
 // Options are what an Engine needs from its surroundings.
@@ -53,6 +53,9 @@ type Options struct {
 	// ConnectionsMax bounds the connections of one listening address; 0 is
 	// limit.ListenerConnectionsMax.
 	ConnectionsMax int
+	// DrainTime bounds the connections of a removed listener; 0 is 45 s
+	// (Istio: drainDuration).
+	DrainTime time.Duration
 }
 
 // Engine runs configurations: it owns the sockets, the live state of clusters,
@@ -77,6 +80,7 @@ type Engine struct {
 
 	handshakes handshakes
 	watches    watches
+	workers    workers
 
 	// Guarded by mu.
 	mu        sync.Mutex
@@ -103,6 +107,9 @@ func New(o Options) *Engine {
 	}
 	if o.ConnectionsMax == 0 {
 		o.ConnectionsMax = limit.ListenerConnectionsMax
+	}
+	if o.DrainTime == 0 {
+		o.DrainTime = drainTimeout
 	}
 	e := &Engine{
 		opts: o, clock: conn.NewClock(), store: tls.NewStore(),
@@ -186,12 +193,13 @@ func (e *Engine) bindLocked(cfg *generation.Config) error {
 	for at, a := range e.acceptors {
 		if want[at] == "" {
 			delete(e.acceptors, at)
-			a.Close()
+			a.Retire()
 			e.retired = append(e.retired, a.Acceptor)
 			e.opts.Log.Info("listener closed", slog.String("listener", a.name), slog.Any("address", at))
 			e.drainLocked(func(d *downstream) bool { return d.acceptedAt == at })
 		}
 	}
+	e.retired = slices.DeleteFunc(e.retired, (*listener.Acceptor).Done)
 	var errs []error
 	for at, name := range want {
 		if a := e.acceptors[at]; a != nil {
@@ -209,6 +217,11 @@ func (e *Engine) bindLocked(cfg *generation.Config) error {
 }
 
 func (e *Engine) listenLocked(at netip.AddrPort, name string) error {
+	for _, r := range e.retired {
+		if r.Addr().Port() == at.Port() {
+			r.Close() // it would keep the address for a moment
+		}
+	}
 	refused := e.telemetry.refused
 	l, err := listener.Listen(at, e.opts.ConnectionsMax, func(c netConn) { e.serve(c, at) }, refused.Inc)
 	if err != nil {
@@ -273,36 +286,86 @@ func (e *Engine) close() {
 	for _, a := range all {
 		a.Wait()
 	}
+	e.workers.close()
 	e.live.Close()
 	e.logs.Close()
 	e.pipes.Close()
 }
 
-// Drain stops accepting, tells HTTP clients to go elsewhere (Connection:
-// close), and returns when the last connection has ended or ctx does.
+// Drain lets what is open end. Who connects meanwhile is still served, because
+// others may not know yet that we go, and is told to go elsewhere (Connection:
+// close, GOAWAY). When nobody is connected, or half of the time that ctx leaves
+// is over, nobody new is taken; Drain returns when the last connection has
+// ended or ctx does.
 func (e *Engine) Drain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
 	e.mu.Lock()
 	e.draining.Store(true)
-	e.idle = make(chan struct{})
-	idle := e.idle
+	e.drainLocked(func(*downstream) bool { return true })
+	e.mu.Unlock()
+	deadline, _ := ctx.Deadline()
+	half, cancelHalf := context.WithTimeout(ctx, time.Until(deadline)/2)
+	defer cancelHalf()
+	e.awaitQuiet(half)
+	for _, a := range e.retire() {
+		a.WaitRetired()
+	}
+	if err := e.awaitIdle(ctx); err != nil {
+		return fmt.Errorf("drain: %d connections are still open: %w", e.Open(), err)
+	}
+	return nil
+}
+
+// drainQuiet is how long nobody is connected when nobody is expected any more:
+// a client that was told to reconnect does it at once.
+const drainQuiet = 200 * time.Millisecond
+
+// awaitQuiet waits until nobody has been connected for a while.
+func (e *Engine) awaitQuiet(ctx context.Context) {
+	t := time.NewTimer(drainQuiet)
+	defer t.Stop()
+	for e.awaitIdle(ctx) == nil {
+		before := e.telemetry.conns.Load()
+		t.Reset(drainQuiet)
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if e.telemetry.conns.Load() == before {
+			return
+		}
+	}
+}
+
+// retire closes all listening sockets in their time.
+func (e *Engine) retire() (gone []*listener.Acceptor) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	for at, a := range e.acceptors {
 		delete(e.acceptors, at)
-		a.Close()
+		a.Retire()
 		e.retired = append(e.retired, a.Acceptor)
 	}
-	e.drainLocked(func(*downstream) bool { return true })
+	return slices.Clone(e.retired)
+}
+
+// awaitIdle waits until no connection is open.
+func (e *Engine) awaitIdle(ctx context.Context) error {
+	e.mu.Lock()
+	idle := make(chan struct{})
+	e.idle = idle
 	if len(e.conns) == 0 {
-		close(e.idle)
+		close(idle)
 		e.idle = nil
 	}
 	e.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
-	defer cancel()
 	select {
 	case <-idle:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("drain: %d connections are still open: %w", e.Open(), ctx.Err())
+		return ctx.Err()
 	}
 }
 
@@ -314,9 +377,11 @@ func (e *Engine) Open() int {
 }
 
 func (e *Engine) drainLocked(which func(*downstream) bool) {
+	until := e.clock.Now() + int64(e.opts.DrainTime)
 	for d := range e.conns {
 		if which(d) {
 			d.drain()
+			d.guard.Set(slotDrain, until)
 		}
 	}
 }

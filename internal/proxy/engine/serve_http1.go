@@ -24,6 +24,7 @@ type http1Conn struct {
 	left     *conn.Buffer // bytes behind the last message, or nil
 	nLeft    int
 	requests uint32
+	next     after
 	ended    int64 // when the last request did; 0: there was none
 }
 
@@ -73,36 +74,52 @@ func (d *downstream) serveHTTP() {
 	}
 	d.e.telemetry.httpConns.Add(1)
 	defer d.e.telemetry.httpConns.Add(-1)
-	for h.awaitRequest() {
-		if h.startsHTTP2() {
-			var first []byte
-			if h.left != nil {
-				first = h.left.B[:h.nLeft]
-			}
-			d.serveHTTP2(first)
-			break
+	for h.next == served && h.awaitRequest() {
+		d.e.workers.do(h, d.id)
+	}
+	if h.next == speaksHTTP2 {
+		var first []byte
+		if h.left != nil {
+			first = h.left.B[:h.nLeft]
 		}
-		x, _ := d.e.exchanges.Get().(*http1Exchange)
-		if x == nil {
-			x = &http1Exchange{}
-		}
-		again := h.serve(x)
-		x.release()
-		d.e.exchanges.Put(x)
-		if !again {
-			break
-		}
+		d.serveHTTP2(first)
 	}
 	if h.left != nil {
 		d.e.buffers.Put(h.left)
 	}
 }
 
+// do serves one request.
+func (h *http1Conn) do() {
+	if h.startsHTTP2() {
+		h.next = speaksHTTP2
+		return
+	}
+	x, _ := h.d.e.exchanges.Get().(*http1Exchange)
+	if x == nil {
+		x = &http1Exchange{}
+	}
+	if !h.serve(x) {
+		h.next = ends
+	}
+	x.release()
+	h.d.e.exchanges.Put(x)
+}
+
+// after is what follows a request.
+type after uint8
+
+const (
+	served      after = iota // another one
+	ends                     // nothing
+	speaksHTTP2              // it was none: the client speaks HTTP/2
+)
+
 // awaitRequest waits without a buffer until a request begins.
 func (h *http1Conn) awaitRequest() bool {
 	d := h.d
 	if h.nLeft > 0 {
-		return !d.draining.Load()
+		return true // in a drain too: no response has said that the connection ends
 	}
 	idle := d.chain.Load().HTTP.IdleTimeout
 	if idle <= 0 {
@@ -114,8 +131,8 @@ func (h *http1Conn) awaitRequest() bool {
 	}
 	d.guard.Set(slotIdle, now+int64(idle))
 	d.state.Store(stateIdle)
-	if d.draining.Load() && h.requests > 0 {
-		return false
+	if d.draining.Load() {
+		d.guard.Set(slotIdle, now+int64(min(idle, drainIdle)))
 	}
 	var err error
 	if s, ok := d.stream.(*conn.Socket); ok {
@@ -123,10 +140,14 @@ func (h *http1Conn) awaitRequest() bool {
 	} else {
 		err = d.stream.AwaitReadable()
 	}
-	if !d.state.CompareAndSwap(stateIdle, stateBusy) || d.guard.Clear(slotIdle) {
+	late := d.guard.Clear(slotIdle)
+	if !d.state.CompareAndSwap(stateIdle, stateBusy) || err != nil {
 		return false
 	}
-	return err == nil
+	if late { // the request and the deadline came together
+		_ = d.sock.SetReadDeadline(time.Time{})
+	}
+	return true
 }
 
 // serve handles one request; false: the connection ends.

@@ -319,7 +319,7 @@ func TestDrainLetsStreamsEndAndTakesNoMore(t *testing.T) {
 	addr := p.addr()
 	drained := make(chan error, 1)
 	go func() { drained <- p.Drain(context.Background()) }()
-	eventually(t, "no listener", func() bool { return len(p.Listening()) == 0 })
+	eventually(t, "a drain", func() bool { return p.draining.Load() })
 	if res, err := c.Get("http://" + addr + "/new"); err == nil {
 		res.Body.Close() // it may ride on the notice's round trip
 	}

@@ -18,7 +18,9 @@ type Acceptor struct {
 	handle   func(net.Conn)
 	refused  func()
 	max      chan struct{}
+	end      func() // closes the socket, once
 
+	ended chan struct{}  // closed with the socket
 	loop  sync.WaitGroup // the accepting goroutine
 	conns sync.WaitGroup // the connections' goroutines
 }
@@ -28,7 +30,8 @@ type Acceptor struct {
 // beyond most.
 func Listen(at netip.AddrPort, most int, handle func(net.Conn), refused func()) (*Acceptor, error) {
 	var c net.ListenConfig
-	c.KeepAlive = -1 // Envoy's default: off
+	c.KeepAlive = -1         // Envoy's default: off
+	c.SetMultipathTCP(false) // Go's default; its sockets take no filter (refuse_linux.go) and cost more
 	// One family each: a wildcard of IPv6 leaves IPv4 to another socket, as
 	// Envoy's does without ipv4_compat.
 	network := "tcp6"
@@ -39,7 +42,11 @@ func Listen(at netip.AddrPort, most int, handle func(net.Conn), refused func()) 
 	if err != nil {
 		return nil, fmt.Errorf("listen at %s: %w", at, err)
 	}
-	a := &Acceptor{listener: l, handle: handle, refused: refused, max: make(chan struct{}, most)}
+	a := &Acceptor{listener: l, handle: handle, refused: refused, max: make(chan struct{}, most), ended: make(chan struct{})}
+	a.end = sync.OnceFunc(func() {
+		l.Close()
+		close(a.ended)
+	})
 	a.loop.Go(a.accept)
 	return a, nil
 }
@@ -79,14 +86,53 @@ func (a *Acceptor) accept() {
 	}
 }
 
-// Close stops accepting; open connections go on.
+// retireTime is how long connections that have begun may take to be complete
+// when nobody new is accepted: a handshake with one lost packet on a local
+// network. Without one it takes a round trip.
+const retireTime = 250 * time.Millisecond
+
+// Retire takes nobody new and closes the socket when all that have begun to
+// connect are accepted: a client that was let in is not reset. It does not wait.
+func (a *Acceptor) Retire() {
+	if err := refuseNew(a.listener); err != nil {
+		a.end() // what can't be refused by the kernel must not come in for longer
+		return
+	}
+	a.loop.Go(func() {
+		t := time.NewTimer(retireTime)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			a.end()
+		case <-a.ended:
+		}
+	})
+}
+
+// Close stops accepting at once; open connections go on.
 func (a *Acceptor) Close() {
-	a.listener.Close()
+	a.end()
 	a.loop.Wait()
 }
 
+// Done reports whether the socket is closed and no connection is open.
+func (a *Acceptor) Done() bool {
+	select {
+	case <-a.ended:
+		return len(a.max) == 0
+	default:
+		return false
+	}
+}
+
+// WaitRetired waits until the socket is closed.
+func (a *Acceptor) WaitRetired() { <-a.ended }
+
 // Wait waits until all connections have ended. Close comes first.
-func (a *Acceptor) Wait() { a.conns.Wait() }
+func (a *Acceptor) Wait() {
+	a.loop.Wait()
+	a.conns.Wait()
+}
 
 // Open is the number of open connections.
 func (a *Acceptor) Open() int { return len(a.max) }
