@@ -257,6 +257,9 @@ func (st *Stream) write(p *Part) error {
 			return err
 		}
 		if !c.writing && len(c.session.out) > 0 {
+			if c.closing || c.broken != nil {
+				return ErrClosed // nobody writes any more
+			}
 			c.flushLocked(t) // there may be room behind it
 			if len(t.ready) == 0 {
 				continue
