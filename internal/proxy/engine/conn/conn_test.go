@@ -97,6 +97,15 @@ func TestLookTellsQuietReadableAndEnded(t *testing.T) {
 	if got := b.Look(); got != Quiet {
 		t.Errorf("new connection: %v, want Quiet", got)
 	}
+	if err := b.SetReadDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Look(); got != Quiet {
+		t.Errorf("past a deadline: %v, want Quiet", got)
+	}
+	if err := b.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := a.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}

@@ -26,9 +26,6 @@ type rawOps struct {
 	got  *Buffer
 	ask  []byte // what of the question is not written yet
 
-	lookFn func(uintptr)
-	looked State
-
 	// The writer's.
 	wbuf []byte
 	werr syscall.Errno
@@ -43,10 +40,11 @@ const (
 	opWait         // for something to read, without taking it
 	opFirst        // read into a buffer that is taken only when there is something
 	opCheck        // nothing may be there to read; then write, then opRead
+	opLook         // peek and do not wait
 )
 
 func (o *rawOps) prepare(*Socket) {
-	o.rfn, o.wfn, o.lookFn = o.doRead, o.doWrite, o.doLook
+	o.rfn, o.wfn = o.doRead, o.doWrite
 }
 
 // doRead is the reader's callback; false waits in the netpoller. The netpoller
@@ -57,6 +55,9 @@ func (o *rawOps) doRead(fd uintptr) bool {
 	case opWait:
 		o.rn, o.rerr = peek(fd)
 		return o.rerr != unix.EAGAIN
+	case opLook:
+		o.rn, o.rerr = peek(fd)
+		return true
 	case opFirst:
 		b := o.pool.Get()
 		o.rn, o.rerr = read(fd, b.B)
@@ -214,21 +215,19 @@ func (s *Socket) Look() State {
 	if len(s.pending) > 0 {
 		return Readable
 	}
-	if err := s.raw.Control(s.ops.lookFn); err != nil {
-		return Ended
+	o := &s.ops
+	o.op = opLook
+	err := s.raw.Read(o.rfn)
+	if IsTimeout(err) { // a deadline of the past does not hinder looking
+		err = s.raw.Control(func(fd uintptr) { o.doRead(fd) })
 	}
-	return s.ops.looked
-}
-
-func (o *rawOps) doLook(fd uintptr) {
-	switch n, e := peek(fd); {
-	case e == unix.EAGAIN:
-		o.looked = Quiet
-	case e == 0 && n > 0:
-		o.looked = Readable
-	default:
-		o.looked = Ended
+	switch {
+	case err == nil && o.rerr == unix.EAGAIN:
+		return Quiet
+	case err == nil && o.rerr == 0 && o.rn > 0:
+		return Readable
 	}
+	return Ended
 }
 
 // AwaitEnd waits until the peer has ended its direction or the connection
