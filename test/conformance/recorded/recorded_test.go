@@ -35,6 +35,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tullemesh/tulle/internal/app/dataplane"
+	_ "github.com/tullemesh/tulle/internal/control/translate" // knows the types of the extensions that stand in recordings
 	"github.com/tullemesh/tulle/internal/proxy/compile"
 	"github.com/tullemesh/tulle/internal/testkit/adsreplay"
 	"github.com/tullemesh/tulle/internal/testkit/draw"
