@@ -119,6 +119,7 @@ func New(o Options) *Engine {
 	e.live = cluster.NewLive(cluster.LiveOptions{Clock: e.clock, HTTP2: e.two.Memory, TLS: e.store, Resolver: o.Resolver, Log: o.Log, Registry: o.Registry})
 	e.logs = access.NewLogs(o.OpenLog, o.Registry)
 	e.telemetry = newTelemetry(&o)
+	e.two.OnFlood = e.telemetry.http2Flooded
 	e.config.Store(generation.NewConfig(generation.Parts{}))
 	return e
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tullemesh/tulle/internal/limit"
+	"github.com/tullemesh/tulle/internal/observe"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
@@ -21,8 +23,8 @@ func appendFrame(dst []byte, length int, kind, flags byte, stream uint32) []byte
 
 // Frame types and flags (RFC 9113 §6).
 const (
-	frameData, frameHeaders, frameSettings, frameWindow = 0, 1, 4, 8
-	endStream, endHeaders                               = 1, 4
+	frameData, frameHeaders, frameReset, frameSettings, frameGoAway, frameWindow = 0, 1, 3, 4, 7, 8
+	endStream, endHeaders                                                        = 1, 4
 )
 
 // frames reads frames without allocating.
@@ -185,5 +187,32 @@ func BenchmarkHTTP2Request(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		a.ask(b)
+	}
+}
+
+func TestFloodsAreCountedByKind(t *testing.T) {
+	p := http2Proxy(t)
+	a := newAsker(t, p)
+	for range limit.HTTP2ResetBurst + 2 {
+		stream := a.begin(t, "wait")
+		if _, err := a.c.Write(append(appendFrame(nil, 4, frameReset, 0, stream), 0, 0, 0, 8)); err != nil {
+			break // it was sent away
+		}
+	}
+	for {
+		kind, _, _, payload, err := a.next()
+		if err != nil {
+			t.Fatalf("no GOAWAY: %v", err)
+		}
+		if kind == frameGoAway {
+			if code := binary.BigEndian.Uint32(payload[4:]); http2.Code(code) != http2.EnhanceYourCalm {
+				t.Errorf("GOAWAY %s", http2.Code(code))
+			}
+			break
+		}
+	}
+	p.stop()
+	if n := p.registry.Sum("tulle_http2_floods_total", observe.Label{Name: "kind", Value: "resets"}); n != 1 {
+		t.Errorf("%v floods of resets", n)
 	}
 }

@@ -67,6 +67,7 @@ type telemetry struct {
 	connFailures    *observe.CounterVec
 	httpConns       *observe.Gauge
 	http2Errors     *observe.CounterVec
+	http2Floods     *observe.CounterVec
 
 	conns  atomic.Uint64
 	series atomic.Pointer[map[seriesKey]*requestSeries]
@@ -95,6 +96,7 @@ func newTelemetry(o *Options) *telemetry {
 		abandoned:       r.Counter("tulle_retries_abandoned_total", "Retries that were not made because the request's body was not at hand any more.").With(),
 		connFailures:    r.Counter("tulle_connections_failed_total", "Connections that ended before they were served, by response flag.", "flag"),
 		http2Errors:     r.Counter("tulle_http2_connections_failed_total", "HTTP/2 connections of clients that ended by an error, by error code.", "code"),
+		http2Floods:     r.Counter("tulle_http2_floods_total", "HTTP/2 connections that ended because the peer sent too many frames of a kind.", "kind"),
 		httpConns:       r.Gauge("tulle_http_connections", "Open HTTP connections of clients.").With(),
 	}
 	t.peers.init(o.Peers)
@@ -346,6 +348,9 @@ func (t *telemetry) http2Ended(err error) {
 	}
 	t.http2Errors.With(code).Inc()
 }
+
+// http2Flooded counts a connection that exceeded a limit of frames.
+func (t *telemetry) http2Flooded(kind string) { t.http2Floods.With(kind).Inc() }
 
 // tcpSeries are the counters of one TCP connection's labels.
 type tcpSeries struct{ closedTotal, sent, received *observe.Counter }

@@ -298,7 +298,7 @@ func (c *Conn) reason(err error) error {
 		return c.session.failed
 	case c.broken != nil:
 		return c.broken
-	case c.leaving || c.session.over():
+	case c.leaving, c.session.over(), c.session.draining && conn.IsEnd(err): // the peer went as we asked
 		return nil
 	}
 	return err
@@ -341,6 +341,9 @@ func (c *Conn) finish(err error) {
 	c.closing = true
 	c.mu.Unlock()
 	c.end(t)
+	if f := s.opts.Memory.OnFlood; f != nil && codec != nil && codec.Flood != "" {
+		f(codec.Flood)
+	}
 	c.writers.Wait()
 	if polite {
 		c.linger()

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
@@ -384,7 +385,7 @@ func TestWindowsGrowForFastReadersOnly(t *testing.T) {
 			s.consumed(st, n)
 		}
 	}
-	if fast.recvMax != StreamWindow || slow.recvMax != streamWindowFirst {
+	if fast.recvMax != limit.HTTP2StreamWindow || slow.recvMax != limit.HTTP2StreamWindowFirst {
 		t.Errorf("windows of %d and %d bytes", fast.recvMax, slow.recvMax)
 	}
 }

@@ -4,16 +4,19 @@
 //
 // Session is the pure part: it parses every frame of a read, keeps the state of
 // streams and windows, and appends what must be sent to a buffer; it does no
-// I/O and asks no clock. Conn owns a Session under its mutex, drives a socket
-// with it and gives each stream blocking reads and writes with back-pressure in
-// both directions. HPACK (RFC 7541) is golang.org/x/net/http2/hpack. Left out:
-// server push (refused, §8.4), priorities (ignored, §5.3.2), the h2c upgrade
-// (removed by RFC 9113) and extended CONNECT (RFC 8441). What a peer can make
-// grow is bounded in limits.go.
+// I/O and asks no clock. Conn owns a Session under its mutex and drives a socket
+// with it. A read is a Turn: all its frames are parsed, then those that they
+// concern act, then each connection that has something to say is flushed once.
+// A Stream is used by goroutines that wait (stream.go) or, without any, by a
+// Watcher that is told in the turn (put.go). Left out: server push (refused,
+// §8.4) and priorities (ignored, §5.3.2). What a peer can make grow is bounded
+// by package limit.
 //
-// Sketch of a unary request: one read, one or two writes, one goroutine that
-// writes; body bytes are copied once into their stream and once out of it.
-// Read session.go first, then conn.go.
+// Sketch of a relayed unary request: no allocation and no goroutine; of a read
+// with n requests one write to each side; body bytes are copied once into their
+// stream and once out of it. Locks: a turn's watcher may hold its own lock and
+// take one connection's; nobody holds a connection's lock and waits for more.
+// Read session.go first, then conn.go and memory.go.
 package http2
 
 import (
@@ -123,6 +126,9 @@ var (
 type ConnError struct {
 	Code   Code
 	Reason string
+	// Flood names the limit of frames that was exceeded, of a closed set; empty:
+	// none.
+	Flood string
 }
 
 // Error implements error.
@@ -151,7 +157,11 @@ func (e *ResetError) Is(target error) bool {
 	return target == ErrNotProcessed && e.Code == RefusedStream
 }
 
-func connError(code Code, reason string) error { return &ConnError{code, reason} }
+func connError(code Code, reason string) error { return &ConnError{Code: code, Reason: reason} }
+
+func flood(name, reason string) error {
+	return &ConnError{EnhanceYourCalm, reason, name}
+}
 
 // frame is one parsed frame; payload is a slice of what was read.
 type frame struct {

@@ -9,6 +9,10 @@ import (
 // Memory is what connections share: fixed tables, and memory that is lent while
 // there is work. One serves any number of connections.
 type Memory struct {
+	// OnFlood is told of each connection that exceeded a limit of frames, and
+	// which (ConnError.Flood); nil: nobody is. It is set before use.
+	OnFlood func(name string)
+
 	tables  *hpack.Tables
 	buffers sync.Pool // *readBuffer
 	streams sync.Pool // *Stream

@@ -131,7 +131,7 @@ func (s *Session) continuation(f *frame) error {
 		return connError(ProtocolError, "CONTINUATION without HEADERS")
 	}
 	if s.block.frames++; s.block.frames > continuationsMax {
-		return connError(EnhanceYourCalm, "too many CONTINUATIONs") // CVE-2024-27316
+		return flood("continuations", "too many CONTINUATIONs") // CVE-2024-27316
 	}
 	return s.fragment(f)
 }
@@ -139,7 +139,7 @@ func (s *Session) continuation(f *frame) error {
 func (s *Session) fragment(f *frame) error {
 	b := &s.block
 	if len(b.buf)+len(f.payload) > s.opts.HeadBytesMax+blockBytesSlack {
-		return connError(EnhanceYourCalm, "header block too long")
+		return flood("header_blocks", "header block too long")
 	}
 	if !f.has(flagEndHeaders) {
 		b.buf = append(b.buf, f.payload...)
@@ -322,7 +322,7 @@ func (s *Session) peerReset(f *frame) error {
 	s.touch(st)
 	s.forget(st, false)
 	if s.opts.Role == Server && !s.resets.take(resetBurst, resetRate, s.now) {
-		return connError(EnhanceYourCalm, "too many streams reset")
+		return flood("resets", "too many streams reset")
 	}
 	return nil
 }

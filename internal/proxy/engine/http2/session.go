@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 
+	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2/hpack"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
@@ -18,7 +19,7 @@ const (
 )
 
 // Options are a connection's limits as configured; zero values are the
-// defaults of limits.go.
+// defaults of package limit.
 type Options struct {
 	Role Role
 	// HeadBytesMax and HeadFieldsMax bound a head.
@@ -34,23 +35,23 @@ type Options struct {
 }
 
 // firstWindow is a stream's window before its reader has shown how fast it is.
-func (o *Options) firstWindow() int64 { return min(o.StreamWindow, streamWindowFirst) }
+func (o *Options) firstWindow() int64 { return min(o.StreamWindow, limit.HTTP2StreamWindowFirst) }
 
 func (o *Options) defaults() {
 	if o.HeadBytesMax <= 0 {
-		o.HeadBytesMax = HeadBytesMax
+		o.HeadBytesMax = limit.HeadBytesMax
 	}
 	if o.HeadFieldsMax <= 0 {
-		o.HeadFieldsMax = HeadFieldsMax
+		o.HeadFieldsMax = limit.HeadFieldsMax
 	}
 	if o.StreamsMax == 0 {
-		o.StreamsMax = StreamsMax
+		o.StreamsMax = limit.HTTP2StreamsMax
 	}
 	if o.StreamWindow <= 0 {
-		o.StreamWindow = StreamWindow
+		o.StreamWindow = limit.HTTP2StreamWindow
 	}
 	if o.ConnWindow < windowDefault {
-		o.ConnWindow = ConnWindow
+		o.ConnWindow = limit.HTTP2ConnWindow
 	}
 	if o.Memory == nil {
 		o.Memory = NewMemory()
@@ -175,13 +176,13 @@ func (s *Session) Feed(b []byte, now int64) (used int, err error) {
 				return used, s.fail(err)
 			}
 			if !s.errs.take(errorBurst, errorRate, now) {
-				return used, s.fail(connError(EnhanceYourCalm, "too many stream errors"))
+				return used, s.fail(flood("stream_errors", "too many stream errors"))
 			}
 			s.refuse(one)
 		}
 	}
 	if len(s.out) > controlBytesMax {
-		return used, s.fail(connError(EnhanceYourCalm, "answers are not read"))
+		return used, s.fail(flood("unread_answers", "answers are not read"))
 	}
 	return used, nil
 }
@@ -258,7 +259,7 @@ func (s *Session) receive(f *frame) error {
 // idle counts a frame that moves nothing.
 func (s *Session) idle() error {
 	if !s.idles.take(idleBurst, idleRate, s.now) {
-		return connError(EnhanceYourCalm, "too many frames without content")
+		return flood("empty_frames", "too many frames without content")
 	}
 	return nil
 }
@@ -284,7 +285,7 @@ func (s *Session) settings(f *frame) error {
 		return s.idle()
 	}
 	if !s.answers.take(answerBurst, answerRate, s.now) {
-		return connError(EnhanceYourCalm, "too many SETTINGS")
+		return flood("settings", "too many SETTINGS")
 	}
 	for p := f.payload; len(p) > 0; p = p[6:] {
 		if err := s.setting(binary.BigEndian.Uint16(p), binary.BigEndian.Uint32(p[2:])); err != nil {
@@ -344,7 +345,7 @@ func (s *Session) ping(f *frame) error {
 		}
 		return s.idle()
 	case !s.answers.take(answerBurst, answerRate, s.now):
-		return connError(EnhanceYourCalm, "too many PINGs")
+		return flood("pings", "too many PINGs")
 	}
 	s.out = appendPing(s.out, flagAck, f.payload)
 	return nil
@@ -378,7 +379,7 @@ func (s *Session) windowUpdate(f *frame) error {
 		return connError(FrameSizeError, "WINDOW_UPDATE of a wrong length")
 	}
 	if !s.windows.take(windowBurst, windowRate, s.now) {
-		return connError(EnhanceYourCalm, "too many WINDOW_UPDATEs")
+		return flood("window_updates", "too many WINDOW_UPDATEs")
 	}
 	n := int64(binary.BigEndian.Uint32(f.payload) & windowMax)
 	s.moved = true

@@ -1,0 +1,45 @@
+package limit
+
+// What peers of HTTP/2 can make grow, where no configuration says otherwise. A burst is how many frames of a kind may come at once, a rate
+// how many more in each second; beyond, the connection ends with ENHANCE_YOUR_CALM and is counted (tulle_http2_floods_total).
+const (
+	// HTTP2StreamsMax bounds concurrent streams (Istio leaves Envoy's 2^31-1; RFC 9113 §6.5.2 recommends at least 100).
+	HTTP2StreamsMax = 1024
+	// HTTP2StreamWindow is how many body bytes of a stream may wait to be read, when its reader keeps up; HTTP2StreamWindowFirst is where
+	// it begins.
+	HTTP2StreamWindow      = 256 << 10
+	HTTP2StreamWindowFirst = 64 << 10
+	// HTTP2ConnWindow is how many body bytes of all streams of a client's connection may wait: enough that some slow streams don't stop
+	// the others.
+	HTTP2ConnWindow = 16 << 20
+	// HTTP2BlockBytesSlack is by how much a compressed block may exceed the head's limit before the connection ends: then even refusing it
+	// costs too much.
+	HTTP2BlockBytesSlack = 16 << 10
+	// HTTP2ContinuationsMax bounds the CONTINUATION frames of a block (CVE-2024-27316).
+	HTTP2ContinuationsMax = 32
+	// HTTP2InformationalMax bounds the 1xx heads of a response that nobody has read yet.
+	HTTP2InformationalMax = 16
+	// HTTP2OutBytesMax is how many bytes of a connection may wait to be written before body bytes wait too; HTTP2ControlBytesMax is how
+	// many may wait because a peer makes us answer and does not read, before the connection ends.
+	HTTP2OutBytesMax     = 64 << 10
+	HTTP2ControlBytesMax = 1 << 20
+	// HTTP2ClosedMax is how many closed streams are remembered, to tell late frames from wrong ones.
+	HTTP2ClosedMax = 128
+	// HTTP2LatePerReset is how many late frames of a server a reset of ours excuses: a window of small ones. HTTP2LateMax bounds what
+	// comes together.
+	HTTP2LatePerReset = 256
+	HTTP2LateMax      = 1 << 16
+	// HTTP2TableBytesMax is the largest HPACK table that we use for sending.
+	HTTP2TableBytesMax = 4096
+
+	// Resets of streams in progress (CVE-2023-44487).
+	HTTP2ResetBurst, HTTP2ResetRate = 200, 50
+	// PING and SETTINGS, which we must answer (CVE-2019-9512, CVE-2019-9515).
+	HTTP2AnswerBurst, HTTP2AnswerRate = 500, 100
+	// Frames without content: DATA and CONTINUATION without bytes, PRIORITY and unknown kinds (CVE-2019-9518).
+	HTTP2IdleBurst, HTTP2IdleRate = 1000, 200
+	// WINDOW_UPDATE, beside some for each DATA frame that we sent (Envoy: max_inbound_window_update_frames_per_data_frame_sent, 10).
+	HTTP2WindowBurst, HTTP2WindowRate, HTTP2WindowsPerData = 20000, 20000, 10
+	// Stream errors that the peer causes (CVE-2025-8671).
+	HTTP2ErrorBurst, HTTP2ErrorRate = 200, 50
+)
