@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
 
 	"github.com/tullemesh/tulle/internal/cli"
 	"github.com/tullemesh/tulle/internal/cli/call"
@@ -35,7 +36,22 @@ func TestMain(m *testing.M) {
 			os.Exit(code)
 		}
 	}
-	testscript.Main(m, map[string]func(){"tulle": program(cli.Run), "tulle-proxy": program(proxy.Run), "backend": program(runBackend)})
+	testscript.Main(leakless{m}, map[string]func(){"tulle": program(cli.Run), "tulle-proxy": program(proxy.Run), "backend": program(runBackend)})
+}
+
+// leakless are tests that have passed only when they leave no goroutine.
+type leakless struct{ *testing.M }
+
+// Run runs them.
+func (l leakless) Run() int {
+	code := l.M.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return code
 }
 
 func TestScripts(t *testing.T) {
