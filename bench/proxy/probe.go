@@ -119,7 +119,7 @@ func allocated(l loop.Load) probe {
 		if c.name != tulleName {
 			return sample{}, errUnmeasured
 		}
-		var before, after string
+		var first, before, after string
 		var failed error
 		read := func(into *string) func() {
 			return func() {
@@ -129,7 +129,8 @@ func allocated(l loop.Load) probe {
 			}
 		}
 		l := l
-		l.Target, l.For, l.Begin, l.End = c.listen, b.length, read(&before), read(&after)
+		l.Target, l.For, l.End = c.listen, b.length, read(&after)
+		l.Begin = func() { read(&first)(); read(&before)() } // the first says what reading costs
 		r, err := b.loop.Run(l)
 		if err = errors.Join(err, failed); err != nil {
 			return sample{}, err
@@ -138,7 +139,8 @@ func allocated(l loop.Load) probe {
 			return sample{}, fmt.Errorf("%.0f of %d requests are in istio_requests_total", counted, r.Done)
 		}
 		const name = "go_memstats_mallocs_total"
-		return sample{Cost: (metric(after, name) - metric(before, name)) / float64(r.Done), Rate: r.Rate()}, nil
+		reading := metric(before, name) - metric(first, name)
+		return sample{Cost: max(metric(after, name)-metric(before, name)-reading, 0) / float64(r.Done), Rate: r.Rate()}, nil
 	}
 }
 

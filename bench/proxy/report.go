@@ -183,10 +183,14 @@ func (t *table) markdown() string {
 		f.judge()
 		envoy, tulle := f.Medians[envoyName], f.Medians[tulleName]
 		cost := func(name string) string {
-			if m, ok := f.Medians[name]; ok {
-				return number(m.Cost)
+			m, ok := f.Medians[name]
+			switch {
+			case !ok:
+				return ""
+			case m.Cost == 0:
+				return "0"
 			}
-			return ""
+			return number(m.Cost)
 		}
 		foreign := 0.0
 		for _, name := range []string{envoyName, tulleName, nginxName, haproxyName} {
