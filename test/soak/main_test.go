@@ -22,6 +22,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/tullemesh/tulle/internal/testkit/meshrun"
 )
 
@@ -38,8 +40,12 @@ const (
 var binary string // built once for all tests by TestMain
 
 func TestMain(m *testing.M) {
-	if os.Getenv(role) != "" {
-		if err := serve(); err != nil {
+	if part := os.Getenv(role); part != "" {
+		run := serve
+		if part == volumeBackend {
+			run = func() error { return serveVolume(os.Getenv("PLACE")) }
+		}
+		if err := run(); err != nil {
 			fmt.Fprintln(os.Stderr, "error:", err)
 			os.Exit(1)
 		}
@@ -59,7 +65,14 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	return m.Run()
+	code := m.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return code
 }
 
 // serve is an application: / answers by itself, /deep asks the service back

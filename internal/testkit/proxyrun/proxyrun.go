@@ -30,7 +30,7 @@ const (
 	lookEvery = 5 * time.Millisecond
 )
 
-// Proxy is a running `tulle proxy`.
+// Proxy is a running `tulle proxy` or tulle-proxy.
 type Proxy struct {
 	// Admin is host:port of the admin port.
 	Admin string
@@ -63,8 +63,8 @@ func (l *lines) text() string {
 	return l.b.String()
 }
 
-// Start runs the program with a bootstrap and waits until its listeners
-// accept. More arguments follow `proxy -c FILE`.
+// Start runs the program, tulle or tulle-proxy, with a bootstrap and waits
+// until its listeners accept. More arguments follow `proxy -c FILE`.
 func Start(t testing.TB, binary string, bootstrap Object, more ...string) *Proxy {
 	t.Helper()
 	dir := t.TempDir()
@@ -77,7 +77,10 @@ func Start(t testing.TB, binary string, bootstrap Object, more ...string) *Proxy
 		t.Fatal(err)
 	}
 	p := &Proxy{ended: make(chan struct{})}
-	args := append([]string{"proxy", "-c", config, "--address-file", place}, more...)
+	args := append([]string{"-c", config, "--address-file", place}, more...)
+	if filepath.Base(binary) != "tulle-proxy" {
+		args = append([]string{"proxy"}, args...)
+	}
 	p.cmd = exec.Command(binary, args...) //nolint:noctx // ended by stop, gently
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
