@@ -19,8 +19,8 @@ import (
 	"github.com/tullemesh/tulle/internal/testkit/meshrun"
 )
 
-// binary is the program, built once for all tests by TestMain.
-var binary string
+// program is tulle, built once for all tests by TestMain.
+var program string
 
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
@@ -33,7 +33,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	if binary, err = meshrun.Build(context.Background(), filepath.Join("..", "..", ".."), dir); err != nil {
+	if program, err = meshrun.Build(context.Background(), filepath.Join("..", "..", ".."), dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
