@@ -16,7 +16,7 @@ import (
 func TestUnprovenPeerMetadataOfAnEndpointIsDropped(t *testing.T) {
 	b := answering(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nx-envoy-peer-metadata-id: evil\r\n"+
 		`x-envoy-peer-metadata: {"App":"evil"}`+"\r\n\r\nok")
-	p := start(t, &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", b.at)}, self: webWorkload(), peers: jsonPeers{webWorkload()}})
+	p := start(t, &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", b.at)}, self: webWorkload(), peers: newPeers(webWorkload())})
 	if got := p.talk(t, get); !strings.HasPrefix(got, "HTTP/1.1 200 ") || strings.Contains(got, "evil") || strings.Contains(got, "peer-metadata") {
 		t.Fatalf("got %s", got)
 	}

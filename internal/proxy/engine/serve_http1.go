@@ -43,6 +43,7 @@ type http1Memory struct {
 	resTrailers      message.Head
 	out              []byte // the request as the upstream gets it
 	back             []byte // what goes to the client
+	pumpOnSide       func()
 }
 
 // http1State is cleared for each request, in place.
@@ -293,6 +294,9 @@ func (x *http1Exchange) sendLocal() bool {
 	data, n, _ := x.reqBody.Next(x.rest)
 	_ = data
 	complete := x.requestRead()
+	if len(x.reqFrame.Upgrade) > 0 {
+		x.reqFrame.Close = true // what follows may be the other protocol's
+	}
 	persistence := x.persistence(complete)
 	x.back = http1.AppendResponse(x.back[:0], &x.res, false, persistence)
 	if string(x.req.Method) != "HEAD" {

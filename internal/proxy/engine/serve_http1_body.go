@@ -11,9 +11,23 @@ import (
 // lastChunkRoom is the room behind a chunk for the end of the body.
 const lastChunkRoom = 16
 
+// startPump runs pump on the connection's one side goroutine. What runs there
+// is made once, so that an upload allocates nothing.
+func (x *http1Exchange) startPump() {
+	d := x.d
+	if x.pumpOnSide == nil {
+		x.pumpOnSide = func() {
+			defer x.d.side.Done()
+			x.pump()
+		}
+	}
+	d.sideOn.Store(true)
+	d.side.Add(1)
+	go x.pumpOnSide()
+}
+
 // pump sends the rest of the request's body while the response may already
-// come. It is the connection's side goroutine; when the body is complete it
-// goes on as the one who watches for the client's leave.
+// come. It is the connection's side goroutine.
 func (x *http1Exchange) pump() {
 	d, up := x.d, x.up1
 	b := d.e.buffers.GetFor(x.reqFrame.Length - x.bytesIn)
@@ -52,7 +66,7 @@ func (x *http1Exchange) pump() {
 		d.e.buffers.Put(b)
 	}
 	x.startRouteTimeout(true)
-	d.watch()
+	d.watchLeave(d.e.clock.Now())
 }
 
 // widen changes a buffer that the last read of a body has filled for a wider

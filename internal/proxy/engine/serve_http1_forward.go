@@ -16,7 +16,6 @@ import (
 func (x *http1Exchange) forward() bool {
 	if len(x.reqFrame.Upgrade) > 0 && !x.upgradeAllowed() {
 		x.fail(Failure{Kind: NotSupported, Detail: "upgrade"})
-		x.reqFrame.Close = true // what follows may be the other protocol's
 		return x.sendLocal()
 	}
 	if err := x.cluster.Begin(); err != nil {
@@ -143,7 +142,7 @@ func (x *http1Exchange) send() (n int, err error) {
 		}
 	}
 	x.pumping = true
-	d.startSide(x.pump)
+	x.startPump()
 	return 0, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -25,15 +26,17 @@ import (
 var update = flag.Bool("update", false, "rewrite golden files")
 
 // jsonPeers stands for Istio's encoding of peer metadata.
-type jsonPeers struct{ self Workload }
+type jsonPeers struct{ id, encoded string }
 
-func (p jsonPeers) Self() (id, encoded string) {
-	b, err := json.Marshal(p.self)
+func newPeers(self Workload) jsonPeers {
+	b, err := json.Marshal(self)
 	if err != nil {
 		panic(err)
 	}
-	return p.self.Name, string(b)
+	return jsonPeers{self.Name, string(b)}
 }
+
+func (p jsonPeers) Self() (id, encoded string) { return p.id, p.encoded }
 
 func (p jsonPeers) Decode(encoded string) (Workload, bool) {
 	var w Workload
@@ -50,8 +53,12 @@ func cartWorkload() Workload {
 
 // sidecars are two of them with a service behind, with or without mutual TLS.
 func sidecars(t *testing.T, mutual bool) (web, cart *proxy) {
+	return sidecarsOf(t, mutual, echo(t).at)
+}
+
+func sidecarsOf(t *testing.T, mutual bool, service netip.AddrPort) (web, cart *proxy) {
 	a := newAuthority(t)
-	in := &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", echo(t).at)}, self: cartWorkload(), peers: jsonPeers{cartWorkload()},
+	in := &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", service)}, self: cartWorkload(), peers: newPeers(cartWorkload()),
 		extra: func(p *generation.Parts) {
 			p.Secrets = map[string]*etls.Secret{"default": a.issue(t, "default", cartID), "ROOTCA": a.roots()}
 			p.Listeners[0].Spec().Direction = listener.Inbound
@@ -66,7 +73,7 @@ func sidecars(t *testing.T, mutual bool) (web, cart *proxy) {
 		spec.TLS = []cluster.TLSMatch{{Spec: &etls.ClientSpec{Certificate: "default", Validation: "ROOTCA", ALPN: []string{"http/1.1"},
 			SANs: []match.String{match.Exact(cartID, match.CaseSensitive)}, SNI: "cart"}}}
 	}
-	web = start(t, &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{spec}, self: webWorkload(), peers: jsonPeers{webWorkload()},
+	web = start(t, &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{spec}, self: webWorkload(), peers: newPeers(webWorkload()),
 		extra: func(p *generation.Parts) {
 			p.Secrets = map[string]*etls.Secret{"default": a.issue(t, "default", otherID), "ROOTCA": a.roots()}
 		}})

@@ -206,25 +206,35 @@ func (p *part) appendTo(dst []byte, r *Record, dash bool) []byte {
 
 func (f *field) appendTo(dst []byte, r *Record) []byte {
 	dst = append(dst, f.key...)
-	var buf [256]byte
-	value := buf[:0]
+	start := len(dst)
+	if !f.plain {
+		dst = append(dst, '"')
+	}
+	from := len(dst)
 	single := len(f.parts) == 1
 	for i := range f.parts {
-		value = f.parts[i].appendTo(value, r, !single)
+		dst = f.parts[i].appendTo(dst, r, !single)
 	}
 	switch {
-	case single && len(value) == 0:
-		return append(dst, "null"...)
+	case single && len(dst) == from:
+		return append(dst[:start], "null"...)
 	case f.plain:
-		return append(dst, value...)
+		return dst
 	}
-	return appendJSONString(dst, value)
+	return closeJSONString(dst, from)
 }
 
-// appendJSONString writes valid JSON whatever the bytes: control characters
-// are escaped, and so are bytes that are not UTF-8.
-func appendJSONString(dst, s []byte) []byte {
-	return append(dst, jsonString(string(s))...)
+// closeJSONString ends the string that begins at from, behind its quote. It is
+// valid JSON whatever the bytes: control characters are escaped, and so are
+// bytes that are not UTF-8.
+func closeJSONString(dst []byte, from int) []byte {
+	for _, c := range dst[from:] {
+		if c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			escaped := jsonString(string(dst[from:]))
+			return append(dst[:from-1], escaped...)
+		}
+	}
+	return append(dst, '"')
 }
 
 // AppendOperator appends the value of one operator, for header templates;

@@ -40,6 +40,7 @@ const (
 	opWait         // for something to read, without taking it
 	opFirst        // read into a buffer that is taken only when there is something
 	opCheck        // nothing may be there to read; then write, then opRead
+	opTry          // read without waiting
 	opLook         // peek and do not wait
 )
 
@@ -74,6 +75,9 @@ func (o *rawOps) doRead(fd uintptr) bool {
 		o.op, o.rn = opRead, 0
 		o.ask, o.rerr = write(fd, o.ask)
 		return o.rerr != 0 // all is written: wait
+	case opTry:
+		o.rn, o.rerr = read(fd, o.rbuf)
+		return true
 	case opRead:
 	}
 	o.rn, o.rerr = read(fd, o.rbuf)
@@ -130,6 +134,16 @@ func (s *Socket) read(p []byte) (int, error) {
 }
 
 // result is what a reading callback found.
+// tryRead is read that fails with EAGAIN, a temporary error that crypto/tls
+// survives, where read would wait.
+func (s *Socket) tryRead(p []byte) (int, error) {
+	o := &s.ops
+	o.op, o.rbuf = opTry, p
+	err := s.raw.Read(o.rfn)
+	o.rbuf = nil
+	return o.result(err)
+}
+
 func (o *rawOps) result(err error) (int, error) {
 	switch {
 	case err != nil:

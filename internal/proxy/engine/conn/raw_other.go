@@ -5,6 +5,7 @@ package conn
 import (
 	"errors"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -86,3 +87,6 @@ func (s *Socket) AwaitEnd() error {
 	}
 	return nil
 }
+
+// tryRead knows no way to read without waiting.
+func (s *Socket) tryRead([]byte) (int, error) { return 0, syscall.EAGAIN }

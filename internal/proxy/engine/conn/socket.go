@@ -66,6 +66,7 @@ type Socket struct {
 
 	// Owned by the reader.
 	pending []byte // read before, to be read again
+	tries   bool   // reads don't wait
 }
 
 // New wraps a TCP or Unix stream connection and takes it over.
@@ -121,6 +122,9 @@ func (s *Socket) Read(p []byte) (int, error) {
 	}
 	if len(p) == 0 {
 		return 0, nil
+	}
+	if s.tries {
+		return s.tryRead(p)
 	}
 	return s.read(p)
 }
@@ -210,6 +214,9 @@ func AddrPort(a net.Addr) netip.AddrPort {
 
 // IsTimeout reports whether an error is an expired deadline.
 func IsTimeout(err error) bool {
+	if err == nil {
+		return false // without an allocation
+	}
 	var n net.Error
 	return errors.As(err, &n) && n.Timeout()
 }

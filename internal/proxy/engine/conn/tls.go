@@ -40,11 +40,10 @@ func (t *TLS) Read(p []byte) (int, error) {
 	if len(p) == 1 {
 		return 1, nil
 	}
-	// No message of any protocol we read ends after its first byte, so this
-	// waits only for a peer that sends its first byte alone.
-	n, err := t.Conn.Read(p[1:])
-	if err != nil && n == 0 {
-		return 1, nil // the next read will tell
-	}
+	// What follows in the record is at hand without a call. A record of one
+	// byte may be all that the peer says: nothing is waited for.
+	t.socket.tries = true
+	n, _ := t.Conn.Read(p[1:]) // the next read will tell
+	t.socket.tries = false
 	return n + 1, nil
 }
