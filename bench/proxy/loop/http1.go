@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// traceParent is the W3C trace context of every request, as a traced mesh has.
+const traceParent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 // h1request is a GET, or a POST with upload bytes.
 func h1request(host string, upload int) []byte {
 	method, length := "GET", ""
@@ -17,7 +20,7 @@ func h1request(host string, upload int) []byte {
 		method, length = "POST", "content-type: application/octet-stream\r\ncontent-length: "+strconv.Itoa(upload)+"\r\n"
 	}
 	head := method + " /api/v1/items/42?x=1 HTTP/1.1\r\nHost: " + host +
-		"\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\nx-tenant: blue\r\ncookie: session=0123456789abcdef\r\n" + length + "\r\n"
+		"\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\nx-tenant: blue\r\ncookie: session=0123456789abcdef\r\ntraceparent: " + traceParent + "\r\n" + length + "\r\n"
 	return append([]byte(head), bytes.Repeat([]byte{'u'}, upload)...)
 }
 

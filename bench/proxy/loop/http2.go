@@ -129,7 +129,7 @@ func grpcMessage(size int) []byte {
 func newH2Client(c conn, host string) *h2conn {
 	h := newH2(c, []hpack.HeaderField{
 		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"}, {Name: ":path", Value: "/api/v1.Echo/Get"}, {Name: ":authority", Value: host},
-		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"}, {Name: "user-agent", Value: "bench/1.0"}, {Name: "x-tenant", Value: "blue"},
+		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"}, {Name: "user-agent", Value: "bench/1.0"}, {Name: "x-tenant", Value: "blue"}, {Name: "traceparent", Value: traceParent},
 	}, nil)
 	h.client, h.begun = &h2client{next: 1}, true
 	h.frames = append(h.frames, preface...)
