@@ -184,6 +184,7 @@ func (v *conv) protocol(s *cluster.Spec, m *clusterv3.Cluster) {
 	s.IdleTimeout = idleTimeout
 	if o := m.GetHttp2ProtocolOptions(); o != nil { // deprecated, and still sent
 		s.Protocol, s.MaxConcurrentStreams = cluster.HTTP2, o.GetMaxConcurrentStreams().GetValue()
+		s.PingInterval, s.PingTimeout = v.keepalive(o.GetConnectionKeepalive(), "http2_protocol_options.connection_keepalive")
 	}
 	for key, a := range m.GetTypedExtensionProtocolOptions() {
 		at := fmt.Sprintf("typed_extension_protocol_options[%q]", key)
@@ -206,6 +207,7 @@ func (v *conv) protocol(s *cluster.Spec, m *clusterv3.Cluster) {
 			v.report.invalid(at, "a protocol is needed")
 		}
 		s.MaxConcurrentStreams = h2.GetMaxConcurrentStreams().GetValue()
+		s.PingInterval, s.PingTimeout = v.keepalive(h2.GetConnectionKeepalive(), join(at, "http2_protocol_options.connection_keepalive"))
 		s.AutoSNI = o.GetUpstreamHttpProtocolOptions().GetAutoSni()
 		c := o.GetCommonHttpProtocolOptions()
 		s.IdleTimeout = v.idle(c, join(at, "common_http_protocol_options.idle_timeout"))
@@ -217,6 +219,20 @@ func (v *conv) protocol(s *cluster.Spec, m *clusterv3.Cluster) {
 			v.report.refuse(join(at, "common_http_protocol_options"), "max_headers_count and max_stream_duration are not supported for upstreams")
 		}
 	}
+}
+
+// keepalive is how often a peer of HTTP/2 is asked whether it is there, and how
+// long its answer may take (Envoy: KeepaliveSettings).
+func (v *conv) keepalive(k *corev3.KeepaliveSettings, path string) (interval, timeout time.Duration) {
+	if k == nil {
+		return 0, 0
+	}
+	interval = v.duration(k.GetInterval(), 0, join(path, "interval"))
+	timeout = v.duration(k.GetTimeout(), 0, join(path, "timeout"))
+	if interval > 0 && timeout <= 0 {
+		v.report.invalid(join(path, "timeout"), "an interval needs a timeout")
+	}
+	return interval, timeout
 }
 
 // forever is longer than a proxy runs.

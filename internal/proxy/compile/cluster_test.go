@@ -36,6 +36,7 @@ func httpOptions(common string) string {
 func TestConnectionPoolsOfClusters(t *testing.T) {
 	const century = 100 * 365 * 24 * time.Hour
 	thresholds := func(s string) string { return static(`"circuit_breakers":{"thresholds":[{` + s + `}]}`) }
+	pings := func(s string) string { return static(`"http2_protocol_options":{"connection_keepalive":{` + s + `}}`) }
 	dns := func(s string) string {
 		return `{"name":"c","type":"STRICT_DNS",` + s + `}`
 	}
@@ -57,6 +58,7 @@ func TestConnectionPoolsOfClusters(t *testing.T) {
 		"age":                       {httpOptions(`"max_connection_duration":"8s"`), func(s *cluster.Spec) any { return s.MaxConnDuration }, 8 * time.Second},
 		"requests on a connection":  {httpOptions(`"max_requests_per_connection":9`), func(s *cluster.Spec) any { return s.MaxRequestsPerConn }, uint32(9)},
 		"keepalive":                 {static(`"upstream_connection_options":{"tcp_keepalive":{"keepalive_probes":5}}`), func(s *cluster.Spec) any { return [3]uint32{s.KeepaliveProbes, s.KeepaliveTime, s.KeepaliveInterval} }, [3]uint32{5, 7200, 75}},
+		"PING":                      {pings(`"interval":"3s","timeout":"2s"`), func(s *cluster.Spec) any { return [2]time.Duration{s.PingInterval, s.PingTimeout} }, [2]time.Duration{3 * time.Second, 2 * time.Second}},
 		"refresh of names":          {dns(`"dns_refresh_rate":"3s"`), func(s *cluster.Spec) any { return s.DNSRefresh }, 3 * time.Second},
 		"spread of names":           {dns(`"dns_jitter":"0.1s"`), func(s *cluster.Spec) any { return s.DNSJitter }, 100 * time.Millisecond},
 		"names after failures":      {dns(`"dns_failure_refresh_rate":{"base_interval":"2s"}`), func(s *cluster.Spec) any { return s.DNSFailure }, cluster.Backoff{Base: 2 * time.Second, Max: 20 * time.Second}},

@@ -66,6 +66,7 @@ func (v *conv) manager(m *hcmv3.HttpConnectionManager, path string) *listener.HT
 	if m.GetServerHeaderTransformation() == hcmv3.HttpConnectionManager_APPEND_IF_ABSENT {
 		v.report.refuse(join(path, "server_header_transformation"), "APPEND_IF_ABSENT is not supported")
 	}
+	h.PingInterval, h.PingTimeout = v.keepalive(m.GetHttp2ProtocolOptions().GetConnectionKeepalive(), join(path, "http2_protocol_options.connection_keepalive"))
 	v.slashes(h, m, path)
 	v.clientCert(h, m)
 	v.commonHTTP(h, m.GetCommonHttpProtocolOptions(), join(path, "common_http_protocol_options"))

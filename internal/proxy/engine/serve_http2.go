@@ -80,7 +80,7 @@ func (d *downstream) serveHTTP2(first []byte) {
 	h.conn = http2.NewConn(d.stream, d.e.clock, http2.Options{
 		Role: http2.Server, Memory: d.e.two.Memory,
 		HeadBytesMax: int(m.HeaderBytesMax), HeadFieldsMax: int(m.HeaderCountMax), StreamsMax: m.MaxConcurrentStreams,
-	}, http2.Timeouts{Idle: m.IdleTimeout, Head: m.HeadersTimeout, Write: m.StreamIdleTimeout}, nil)
+	}, http2.Timeouts{Idle: m.IdleTimeout, Head: m.HeadersTimeout, Write: m.StreamIdleTimeout, Ping: m.PingInterval, Pong: m.PingTimeout}, nil)
 	d.two.Store(h.conn)
 	if d.draining.Load() {
 		h.conn.Drain()

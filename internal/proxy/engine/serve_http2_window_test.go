@@ -65,3 +65,20 @@ func TestABodyThatWaitsForTheUpstreamsWindowStopsNeitherAnswerNorTimeout(t *test
 		}
 	}
 }
+
+// A request at an endpoint that does not answer PING ends long before its
+// timeout.
+func TestEndpointsThatDoNotAnswerPingAreLeft(t *testing.T) {
+	spec := speaking(true, "silent", closedWindow(t, false))
+	spec.PingInterval, spec.PingTimeout = 50*time.Millisecond, 50*time.Millisecond
+	p := start(t, &setup{routes: []*router.Route{to("/", "silent")}, clusters: []*cluster.Spec{spec}})
+	for _, two := range []bool{false, true} {
+		res, _ := do(t, client(t, two), "POST", "http://"+p.addr()+"/", strings.NewReader("x"), nil)
+		if res.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("HTTP/2 %v: %d", two, res.StatusCode)
+		}
+	}
+	if log := p.logged(); !strings.Contains(log, " 503 UC ") {
+		t.Errorf("log %q", log)
+	}
+}

@@ -227,7 +227,7 @@ func (u *Upstream) share(ctx context.Context, c *Conn) (*sharedConn, error) {
 		streams = 1<<31 - 1 // the peer's own bound holds (Envoy: max_concurrent_streams)
 	}
 	s := &sharedConn{since: time.Now(), Conn: http2.NewConn(c.Stream, live.opts.Clock,
-		http2.Options{Role: http2.Client, Memory: live.opts.HTTP2, StreamsMax: streams}, http2.Timeouts{Idle: idle}, u.mux.signal)}
+		http2.Options{Role: http2.Client, Memory: live.opts.HTTP2, StreamsMax: streams}, http2.Timeouts{Idle: idle, Ping: spec.PingInterval, Pong: spec.PingTimeout}, u.mux.signal)}
 	m := &u.mux
 	live.work.Go(func() {
 		_ = s.Serve(nil, nil) // the streams' users are told why

@@ -80,6 +80,7 @@ type Spec struct {
 	PanicThreshold                                      uint32 // percent
 	LocalityWeighted                                    bool
 	MaxConcurrentStreams                                uint32
+	PingInterval, PingTimeout                           time.Duration // of HTTP/2 connections; 0: no PING
 	// AutoSNI takes the SNI from the request's authority where TLS names none.
 	AutoSNI bool
 	// Catchall says that the cluster takes what nobody registered to its original

@@ -18,6 +18,8 @@ const (
 	slotHead         // the preface, or the rest of a header block
 	slotWrite        // a write that does not come to its end
 	slotDrain        // the peer's answer to our notice
+	slotPing         // the next question whether the peer is there
+	slotPong         // its answer
 )
 
 // Defaults of Timeouts.
@@ -38,7 +40,13 @@ type Timeouts struct {
 	// Idle: no stream. Head: a preface or header block that does not go on.
 	// Write: the peer takes nothing of what we write.
 	Idle, Head, Write time.Duration
+	// Ping is how often the peer is asked whether it is there, and Pong how long
+	// its answer may take; 0: it is not asked (Envoy: connection_keepalive).
+	Ping, Pong time.Duration
 }
+
+// ErrSilent: the peer did not answer a PING.
+var ErrSilent = errors.New("the peer does not answer PING")
 
 // Conn drives a socket with a Session. Serve's goroutine owns reading. Whoever
 // ends a turn writes; a goroutine exists only while the socket takes no more.
@@ -115,7 +123,9 @@ func (c *Conn) Serve(first []byte, handle func(*Turn, *Stream)) error {
 	t := c.begin()
 	c.mu.Lock()
 	c.markLocked(t)
-	c.deadlinesLocked(c.clock.Now())
+	now := c.clock.Now()
+	c.deadlinesLocked(now)
+	c.pingLaterLocked(now)
 	c.mu.Unlock()
 	c.end(t)
 	err := c.loop(first)
@@ -215,6 +225,11 @@ func (c *Conn) turn(t *Turn, b []byte, handle func(*Turn, *Stream)) (used int, e
 	c.markLocked(t)
 	c.readyLocked(s.gotSettings)
 	c.deadlinesLocked(t.Now)
+	if s.answered {
+		s.answered = false
+		c.guard.Clear(slotPong)
+		c.pingLaterLocked(t.Now)
+	}
 	c.mu.Unlock()
 	for _, st := range opened {
 		handle(t, st)
@@ -257,6 +272,13 @@ func (c *Conn) deadlinesLocked(now int64) {
 	}
 }
 
+// pingLaterLocked asks the peer in a while whether it is there.
+func (c *Conn) pingLaterLocked(now int64) {
+	if c.timeouts.Ping > 0 {
+		c.guard.Set(slotPing, now+int64(c.timeouts.Ping))
+	}
+}
+
 // goesOn tells what an error of reading means: some are only how a deadline
 // wakes the reader.
 func (c *Conn) goesOn(err error) bool {
@@ -270,13 +292,18 @@ func (c *Conn) goesOn(err error) bool {
 	case c.guard.Clear(slotHead):
 		_ = c.session.fail(connError(EnhanceYourCalm, "a head does not go on"))
 		return false
+	case c.guard.Clear(slotPong):
+		c.session.failed = ErrSilent
+		return false
+	case c.guard.Clear(slotPing):
+		c.session.out = appendPing(c.session.out, 0, []byte(keepalivePing))
+		c.session.asked = true
+		c.guard.Set(slotPong, c.clock.Now()+int64(c.timeouts.Pong))
+		c.flushInLocked(&c.reading.turn)
+		return true
 	case c.guard.Clear(slotDrain):
 		c.session.finalGoAway()
-		t := &c.reading.turn
-		c.flushLocked(t)
-		c.mu.Unlock()
-		t.run()
-		c.mu.Lock()
+		c.flushInLocked(&c.reading.turn)
 		return !c.session.over()
 	case c.guard.Clear(slotIdle):
 		if c.session.used() > 0 {
@@ -394,6 +421,14 @@ func (c *Conn) flushLocked(t *Turn) {
 		}
 		c.wroteLocked(t, b, err)
 	}
+}
+
+// flushInLocked flushes and does what follows from it.
+func (c *Conn) flushInLocked(t *Turn) {
+	c.flushLocked(t)
+	c.mu.Unlock()
+	t.run()
+	c.mu.Lock()
 }
 
 // takeOut takes what must be written: the caller is the writer now.

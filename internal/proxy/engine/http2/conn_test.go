@@ -389,3 +389,34 @@ func TestWindowsGrowForFastReadersOnly(t *testing.T) {
 		t.Errorf("windows of %d and %d bytes", fast.recvMax, slow.recvMax)
 	}
 }
+
+// A peer that answers is asked again, one that does not has left.
+func TestPeersAreAskedWhetherTheyAreThere(t *testing.T) {
+	for _, answers := range []bool{true, false} {
+		a, b := pair(t)
+		_, done := serving(t, a, Options{}, Timeouts{Ping: 20 * time.Millisecond, Pong: 50 * time.Millisecond}, echoing(t))
+		if _, err := b.Write(fromClient().post(1).b); err != nil {
+			t.Fatal(err)
+		}
+		pings, buf := 0, make([]byte, 4096)
+		for pings < 5 {
+			n, err := b.Read(buf)
+			if err != nil {
+				break
+			}
+			for range strings.Count(string(buf[:n]), keepalivePing) {
+				pings++
+				if answers {
+					_, _ = b.Write(appendPing(nil, flagAck, []byte(keepalivePing)))
+				}
+			}
+		}
+		if want := map[bool]int{true: 5, false: 1}[answers]; pings != want {
+			t.Errorf("answers %v: asked %d times, want %d", answers, pings, want)
+		}
+		b.Close()
+		if err := within(t, "the end", done); answers == errors.Is(err, ErrSilent) {
+			t.Errorf("answers %v: ended by %v", answers, err)
+		}
+	}
+}

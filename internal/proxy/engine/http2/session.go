@@ -82,6 +82,8 @@ type Session struct {
 	out        []byte // what must be written
 	enc        *hpack.Encoder
 	moved      bool // a window grew
+	asked      bool // a PING of ours is under way
+	answered   bool // and was answered
 	freed      bool // there may be room for streams, or none any more
 	sendWindow int64
 	peerFrame  int
@@ -121,6 +123,9 @@ type closedStream struct {
 // drainPing marks the PING whose answer says that the peer knows of our GOAWAY
 // notice (RFC 9113 §6.8).
 const drainPing = "tulle-go"
+
+// keepalivePing marks the PING that asks whether the peer is there.
+const keepalivePing = "tulle-ok"
 
 // NewSession returns the state of a new connection, with the first bytes to be
 // sent.
@@ -342,6 +347,10 @@ func (s *Session) ping(f *frame) error {
 	case f.has(flagAck):
 		if s.draining && string(f.payload) == drainPing {
 			s.finalGoAway()
+		}
+		if s.asked && string(f.payload) == keepalivePing {
+			s.asked, s.answered = false, true
+			return nil
 		}
 		return s.idle()
 	case !s.answers.take(answerBurst, answerRate, s.now):

@@ -140,7 +140,8 @@ type HTTPManager struct {
 	MaxRequestsPerConnection                                       uint32
 	HeaderBytesMax, HeaderCountMax                                 uint32
 	MaxConcurrentStreams                                           uint32
-	ServerName                                                     string // "istio-envoy"
+	PingInterval, PingTimeout                                      time.Duration // of HTTP/2 connections; 0: no PING
+	ServerName                                                     string        // "istio-envoy"
 	ServerHeaderPassThrough                                        bool
 	UseRemoteAddress, SkipXFFAppend                                bool
 	XFFTrustedHops                                                 uint32
