@@ -35,6 +35,9 @@ const (
 	HandshakesMax = 4096
 	// PassedChainsMax bounds the peers' certificate chains that are remembered as verified, 64 bytes each.
 	PassedChainsMax = 4096
+	// SniffBytesMax bounds what is read of a connection before its filter chain is known: a ClientHello at its limit in many records,
+	// with a PROXY header before it.
+	SniffBytesMax = 32 << 10
 	// SniffLineBytesMax bounds the request line that the HTTP inspector waits for.
 	SniffLineBytesMax = 8 << 10
 	// LingerBytesMax bounds what is still read of a request that was answered early, so that the client can read the answer (RFC 9112 §9.6).

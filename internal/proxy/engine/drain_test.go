@@ -251,7 +251,10 @@ func TestTCPConnectionsOfARemovedListenerEndInTime(t *testing.T) {
 func TestAnAddressComesBackWhileItRetires(t *testing.T) {
 	s := &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", echo(t).at)}}
 	at := dead(t)
-	move := func(p *generation.Parts) { p.Listeners[0].Spec().Addresses[0] = at; p.Listeners = remade(t, p.Listeners[0].Spec()) }
+	move := func(p *generation.Parts) {
+		p.Listeners[0].Spec().Addresses[0] = at
+		p.Listeners = remade(t, p.Listeners[0].Spec())
+	}
 	s.extra = move
 	p := start(t, s)
 	for range 3 {

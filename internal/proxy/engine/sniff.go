@@ -169,13 +169,27 @@ func (s *sniffer) protocol(accepts *listener.Matcher) bool {
 			return ok
 		}
 	}
-	for !d.sniffed(s.b[s.from:s.n], &wantTLS, wantHTTP) && s.n < len(s.b) {
+	for !d.sniffed(s.b[s.from:s.n], &wantTLS, wantHTTP) {
+		if s.n == len(s.b) && !s.grow() {
+			break
+		}
 		m, err := d.sock.Read(s.b[s.n:])
 		s.n += m
 		if err != nil {
 			return d.sniffEnded()
 		}
 	}
+	return true
+}
+
+// grow makes room for more bytes; false: there are enough.
+func (s *sniffer) grow() bool {
+	if len(s.b) >= limit.SniffBytesMax {
+		return false
+	}
+	b := make([]byte, limit.SniffBytesMax)
+	copy(b, s.b[:s.n])
+	s.b = b
 	return true
 }
 
