@@ -54,8 +54,11 @@ const (
 	RequestTimeout
 	// StreamIdle: nothing moved on the stream for too long.
 	StreamIdle
-	// DurationTimeout: the stream or connection lived as long as it may.
+	// DurationTimeout: the stream lived as long as it may. Detail incomplete
+	// says that its request had not come as a whole.
 	DurationTimeout
+	// ConnTooOld: the TCP connection lived as long as it may.
+	ConnTooOld
 	// ClientLeft: the downstream connection ended before the response did.
 	ClientLeft
 	// NotSupported: the request asks for what we refuse (an upgrade that is
@@ -76,6 +79,9 @@ const (
 	Again
 	kindCount
 )
+
+// incomplete is the Detail of a failure before the whole request has come.
+const incomplete = "incomplete request"
 
 // Failure is why a request or connection did not succeed.
 type Failure struct {
@@ -143,11 +149,13 @@ func answerTo(k Kind) Answer {
 	case RouteTimeout:
 		return Answer{Upstream, http.StatusGatewayTimeout, "UT", "response_timeout", "upstream request timeout"}
 	case RequestTimeout:
-		return Answer{Downstream, http.StatusRequestTimeout, "DT", "request_overall_timeout", "request timeout"}
+		return Answer{Downstream, http.StatusRequestTimeout, "", "request_overall_timeout", "request timeout"}
 	case StreamIdle:
 		return Answer{Upstream, http.StatusGatewayTimeout, "SI", "stream_idle_timeout", "stream timeout"}
 	case DurationTimeout:
-		return Answer{Ours, http.StatusRequestTimeout, "DT", "max_duration_timeout", "downstream duration timeout"}
+		return Answer{Ours, http.StatusGatewayTimeout, "", "max_duration_timeout", "downstream duration timeout"}
+	case ConnTooOld:
+		return Answer{Ours, 0, "DT", "max_connection_duration_reached", ""}
 	case ClientLeft:
 		return Answer{Downstream, 0, "DC", "downstream_remote_disconnect", ""}
 	case NotSupported:
@@ -175,6 +183,8 @@ func (f *Failure) Answer() Answer {
 	switch {
 	case f.Kind == BadRequest && errors.As(f.Cause, &codec):
 		a.Status, a.Body = codec.Status, http.StatusText(codec.Status)
+	case f.Kind == DurationTimeout && f.Detail == incomplete:
+		a.Status = http.StatusRequestTimeout
 	case f.Kind == Denied:
 		a.Detail += "_matched_policy[" + policyOrNone(f.Detail) + "]"
 	case f.Kind == ConnectFailed && f.Cause != nil:

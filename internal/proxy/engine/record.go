@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -62,6 +63,9 @@ func (x *exchange) record() *access.Record {
 	case x.failure.Kind != NoFailure:
 		a := x.failure.Answer()
 		r.Details = a.Detail
+		if x.headAt > 0 {
+			r.Details = strings.Replace(r.Details, "_before_response_started", "_after_response_started", 1)
+		}
 		if a.Side == Upstream && x.failure.Cause != nil {
 			r.TransportFailure = transportReasonOf(x.failure.Cause)
 		}

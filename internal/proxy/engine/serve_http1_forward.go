@@ -287,7 +287,11 @@ func (x *http1Exchange) interrupted() *Failure {
 	case g.Expired(slotStream):
 		return &Failure{Kind: StreamIdle}
 	case g.Expired(slotLife):
-		return &Failure{Kind: DurationTimeout}
+		f := &Failure{Kind: DurationTimeout}
+		if !x.requestRead() {
+			f.Detail = incomplete
+		}
+		return f
 	case g.Expired(slotRequest):
 		return &Failure{Kind: RequestTimeout}
 	case x.d.state.Load() == stateEnding:

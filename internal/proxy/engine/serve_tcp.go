@@ -38,7 +38,7 @@ func (d *downstream) serveTCP(p *listener.TCPProxy) {
 	}
 	f = nil
 	if r.TooOld {
-		f = &Failure{Kind: DurationTimeout}
+		f = &Failure{Kind: ConnTooOld}
 	}
 	d.logConn(p.AccessLog, f, &tcpRecord{r, up.Upstream})
 }
