@@ -212,3 +212,16 @@ func serveWire(t testing.TB, handle func(n int, w *wire)) string {
 	})
 	return l.Addr().String()
 }
+
+// dial opens a connection to the proxy and sends the preface and SETTINGS.
+func dial(t testing.TB, at string, settings ...uint32) *wire {
+	t.Helper()
+	c, err := (&net.Dialer{Timeout: wireTime}).DialContext(t.Context(), "tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWire(c)
+	w.raw([]byte(http2.ClientPreface))
+	w.settings(settings...)
+	return w
+}
