@@ -1,7 +1,6 @@
 package translate
 
 import (
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tullemesh/tulle/internal/control/model"
+	"github.com/tullemesh/tulle/internal/match"
 )
 
 // defaultRetryPolicy is what Istio gives every route. Stock Envoy follows it;
@@ -61,7 +61,7 @@ func retryOn(list string) (conditions string, statuses []uint32) {
 	var words []string
 	for word := range strings.SplitSeq(list, ",") {
 		word = strings.TrimSpace(word)
-		if n, err := strconv.Atoi(word); err == nil && http.StatusText(n) != "" {
+		if n, err := strconv.Atoi(word); err == nil && match.KnownStatus(n) {
 			statuses = append(statuses, uint32(n))
 		} else if word != "" {
 			words = append(words, word)
