@@ -60,7 +60,12 @@ func (c *contender) start(dir string) error {
 	for deadline := time.Now().Add(startPatience); ; {
 		conn, err := net.DialTimeout("tcp", c.listen.String(), time.Second)
 		if err == nil {
-			return conn.Close()
+			// Where nobody listens yet, the kernel may choose the very port for our
+			// end and connect us to ourselves.
+			ourselves := conn.LocalAddr().String() == c.listen.String()
+			if err := conn.Close(); !ourselves {
+				return err
+			}
 		}
 		if time.Now().After(deadline) || c.dead() {
 			return fmt.Errorf("%s does not listen at %s: %w\n%s", c.name, c.listen, err, c.logged())

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -64,6 +65,10 @@ func idle(secure, used bool) probe {
 		}
 		<-time.After(settle)
 		before, _ := c.memory()
+		heapBefore, err := heap(c)
+		if err != nil {
+			return sample{}, err
+		}
 		n := b.connections
 		if c.name == haproxyName {
 			n = min(n, haproxyConnections-2*first)
@@ -73,8 +78,36 @@ func idle(secure, used bool) probe {
 		}
 		<-time.After(settle)
 		after, _ := c.memory()
-		return sample{Cost: float64(after-before) / float64(n), Note: fmt.Sprintf("%d connections, %.1f → %.1f MB", n, float64(before)/1e6, float64(after)/1e6)}, nil
+		heapAfter, err := heap(c)
+		if err != nil {
+			return sample{}, err
+		}
+		s := sample{Cost: float64(after-before) / float64(n), Note: fmt.Sprintf("%d connections, %.1f → %.1f MB", n, float64(before)/1e6, float64(after)/1e6)}
+		if heapAfter > 0 {
+			s.Note += fmt.Sprintf("; %.0f bytes each of it on the heap", (heapAfter-heapBefore)/float64(n))
+		}
+		return s, nil
 	}
+}
+
+// heap is what the program's own allocator has given out, garbage included; 0
+// of those that don't say.
+func heap(c *contender) (float64, error) {
+	switch c.name {
+	case tulleName:
+		text, err := metrics(c)
+		return metric(text, "go_memstats_heap_alloc_bytes"), err
+	case envoyName:
+		text, err := ask(c, "/memory")
+		if err != nil {
+			return 0, err
+		}
+		var answer struct {
+			Allocated float64 `json:"allocated,string"`
+		}
+		return answer.Allocated, json.Unmarshal([]byte(text), &answer)
+	}
+	return 0, nil
 }
 
 func (b *bench) dialer(c *contender, secure bool) (func() (net.Conn, error), error) {

@@ -145,16 +145,19 @@ func allocated(l loop.Load) probe {
 }
 
 // metrics is what the admin port says in Prometheus' text.
-func metrics(c *contender) (string, error) {
+func metrics(c *contender) (string, error) { return ask(c, "/stats/prometheus") }
+
+// ask reads a page of the front proxy's admin port.
+func ask(c *contender, path string) (string, error) {
 	client := http.Client{Timeout: startPatience, Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Get("http://" + c.admin[0].String() + "/stats/prometheus")
+	resp, err := client.Get("http://" + c.admin[0].String() + path)
 	if err != nil {
 		return "", err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("metrics: %s", resp.Status)
+		err = fmt.Errorf("%s: %s", path, resp.Status)
 	}
 	return string(text), err
 }

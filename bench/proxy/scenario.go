@@ -119,7 +119,7 @@ func scenarios() []scenario {
 		}},
 		{name: "big", about: "10,000 routes of 1,000 hosts and 50,000 endpoints of 5,000 clusters loaded; 64 connections call 64 hosts, answers of 1 KiB", shape: shape{sidecars: 1, big: true}, gcTrace: true, rows: []row{
 			{name: "2,000 rps", unit: perRequest, probe: collected(load(loop.Load{Connections: 64, Body: 1024, Rate: 2000}, requests)), tail: true},
-			{name: "2,000 rps, configuration dumped twice", unit: perRequest, probe: collected(dumped(loop.Load{Connections: 64, Body: 1024, Rate: 2000})), tail: true},
+			{name: "2,000 rps, configuration dumped twice", unit: perRequest, probe: collected(dumped(loop.Load{Connections: 64, Body: 1024, Rate: 2000}))},
 		}},
 		{name: "h2", about: "one sidecar, HTTP/2 to HTTP/2, small unary gRPC calls", shape: h2, peers: both, rows: []row{
 			{name: "64 connections × 1 stream, 2,000 rps", unit: perRequest, probe: load(unary(64, 1, 2000), requests), goal: 0.35},
