@@ -55,6 +55,8 @@ type Response struct {
 	Closes bool
 	// Broken: the client either gets 502, or a message that does not end.
 	Broken bool
+	// Ends: the client's connection ends behind the answer.
+	Ends bool
 	// AtOnce: the bytes come in one piece only, because what comes later may
 	// come after the next request, and then nobody can know whose it is.
 	AtOnce bool
@@ -132,6 +134,12 @@ func (r Response) to(method string) Response {
 // closing makes the server close behind its bytes.
 func (r Response) closing() Response {
 	r.Closes = true
+	return r
+}
+
+// ending makes the client's connection end.
+func (r Response) ending() Response {
+	r.Ends = true
 	return r
 }
 

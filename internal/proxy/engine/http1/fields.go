@@ -274,22 +274,9 @@ func ParseTrailers(buf []byte, l Limits, h *message.Head) error {
 		return ErrTrailer
 	}
 	for _, field := range h.Fields() {
-		if !trailing(field.Name) {
+		if !message.MayTrail(string(field.Name)) {
 			return ErrTrailer
 		}
 	}
 	return nil
-}
-
-// trailing reports whether a field may stand in trailers. Those may not that
-// frame, route, authenticate or explain the message, and those that only
-// proxies may state: recipients that merge trailers into the head would take
-// them for ours.
-func trailing(name []byte) bool {
-	switch string(name) {
-	case "host", "authorization", "proxy-authorization", "cookie", "set-cookie", "content-type", "content-encoding", "content-range",
-		"expect", "trailer", "cache-control", "max-forwards", "range", "forwarded", "x-request-id":
-		return false
-	}
-	return !bytes.HasPrefix(name, []byte("x-forwarded-")) && !bytes.HasPrefix(name, []byte("x-envoy-"))
 }

@@ -164,7 +164,7 @@ func (r *fieldReader) field(f *hpack.Field) (malformed string) {
 			return ""
 		}
 	}
-	if r.section == trailerSection && !allowedTrailer(string(f.Name)) {
+	if r.section == trailerSection && !message.MayTrail(string(f.Name)) {
 		return "field that is not allowed in trailers"
 	}
 	h.Append(r.keep(f.Name, f.NameLives), r.keep(f.Value, f.ValueLives))
@@ -310,15 +310,4 @@ func parseLength(s []byte) (int64, bool) {
 		n = n*10 + int64(s[i]-'0')
 	}
 	return n, true
-}
-
-// allowedTrailer refuses what decides framing, routing or authentication
-// (RFC 9110 §6.5.1), as HTTP/1.1's trailers do.
-func allowedTrailer(name string) bool {
-	switch name {
-	case "host", "authorization", "cookie", "set-cookie", "content-type", "content-encoding", "content-range",
-		"expect", "trailer", "cache-control", "max-forwards", "range", "x-forwarded-client-cert":
-		return false
-	}
-	return true
 }
