@@ -72,6 +72,8 @@ const (
 	RemoteReset
 	// TryTimeout: an attempt took longer than the route's retry policy allows.
 	TryTimeout
+	// BadStream: the client broke a rule of HTTP/2, and its stream was reset.
+	BadStream
 	// CallDeadline: the deadline of a gRPC call passed (grpc-timeout).
 	CallDeadline
 	// Again: the response is one that the route's retry policy drops. Nobody is
@@ -168,6 +170,8 @@ func answerTo(k Kind) Answer {
 		return Answer{Ours, 0, "NR", "filter_chain_not_found", ""}
 	case TryTimeout:
 		return Answer{Upstream, http.StatusGatewayTimeout, "UT", "upstream_per_try_timeout", "upstream request timeout"}
+	case BadStream:
+		return Answer{Downstream, 0, "DPE", "http2.violation.of.messaging.rule", ""}
 	case CallDeadline:
 		return Answer{Upstream, http.StatusGatewayTimeout, "UT", "response_timeout", "upstream request timeout"}
 	case Again:

@@ -109,6 +109,10 @@ func (h *http2Conn) handle(t *http2.Turn, st *http2.Stream) {
 		h.conn.Drain()
 	}
 	switch {
+	case st.Malformed != "":
+		x.failure = Failure{Kind: BadStream, Detail: st.Malformed}
+		x.facts.Remote, x.source = d.facts.Remote.Addr(), d.peer
+		x.action, x.res.Status = actAnswer, 0 // the codec has answered with RST_STREAM
 	case st.TooLarge:
 		x.fail(Failure{Kind: BadRequest, Cause: &http1.Error{Status: http.StatusRequestHeaderFieldsTooLarge, Reason: "header section too large", Source: "RFC 6585 §5"}})
 	case string(x.req.Method) == http.MethodConnect:

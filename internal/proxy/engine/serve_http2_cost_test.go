@@ -107,15 +107,22 @@ func newAsker(t testing.TB, p *proxy) *asker {
 
 // begin sends a request with a body.
 func (a *asker) begin(t testing.TB, body string) (stream uint32) {
-	stream = a.stream
-	a.stream += 2
-	const head = "\x83\x86\x04\x0a/test.Echo\x01\x0cshop.example\x0f\x10\x10application/grpc\x00\x02te\x08trailers\x00\x08x-tenant\x04blue"
-	a.out = append(appendFrame(a.out[:0], 4, frameWindow, 0, 0), 0, 0, 0, 5) // for "hello"
-	a.out = append(appendFrame(a.out, len(head), frameHeaders, endHeaders, stream), head...)
-	a.out = append(appendFrame(a.out, len(body), frameData, endStream, stream), body...)
+	a.out = a.out[:0]
+	stream = a.add(body)
 	if _, err := a.c.Write(a.out); err != nil {
 		t.Fatal(err)
 	}
+	return stream
+}
+
+// add adds a request to what will be sent.
+func (a *asker) add(body string) (stream uint32) {
+	stream = a.stream
+	a.stream += 2
+	const head = "\x83\x86\x04\x0a/test.Echo\x01\x0cshop.example\x0f\x10\x10application/grpc\x00\x02te\x08trailers\x00\x08x-tenant\x04blue"
+	a.out = append(appendFrame(a.out, 4, frameWindow, 0, 0), 0, 0, 0, 5) // for "hello"
+	a.out = append(appendFrame(a.out, len(head), frameHeaders, endHeaders, stream), head...)
+	a.out = append(appendFrame(a.out, len(body), frameData, endStream, stream), body...)
 	return stream
 }
 
@@ -193,11 +200,12 @@ func BenchmarkHTTP2Request(b *testing.B) {
 func TestFloodsAreCountedByKind(t *testing.T) {
 	p := http2Proxy(t)
 	a := newAsker(t, p)
-	for range limit.HTTP2ResetBurst + 2 {
-		stream := a.begin(t, "wait")
-		if _, err := a.c.Write(append(appendFrame(nil, 4, frameReset, 0, stream), 0, 0, 0, 8)); err != nil {
-			break // it was sent away
-		}
+	for range 2 * limit.HTTP2ResetBurst { // at once: the limit forgets with time
+		stream := a.add("wait")
+		a.out = append(appendFrame(a.out, 4, frameReset, 0, stream), 0, 0, 0, 8)
+	}
+	if _, err := a.c.Write(a.out); err != nil {
+		t.Fatal(err)
 	}
 	for {
 		kind, _, _, payload, err := a.next()
@@ -214,5 +222,25 @@ func TestFloodsAreCountedByKind(t *testing.T) {
 	p.stop()
 	if n := p.registry.Sum("tulle_http2_floods_total", observe.Label{Name: "kind", Value: "resets"}); n != 1 {
 		t.Errorf("%v floods of resets", n)
+	}
+}
+
+// The codec resets what breaks a rule of HTTP/2; it is counted and logged all
+// the same, and the connection goes on.
+func TestMalformedRequestsOfHTTP2AreLogged(t *testing.T) {
+	p := http2Proxy(t)
+	a := newAsker(t, p)
+	const head = "\x82\x86\x04\x04/bad\x01\x04shop\x00\x0aconnection\x05close"
+	if _, err := a.c.Write(append(appendFrame(nil, len(head), frameHeaders, endHeaders|endStream, a.stream), head...)); err != nil {
+		t.Fatal(err)
+	}
+	a.stream += 2
+	a.ask(t)
+	if log := p.logged(); !strings.Contains(log, "GET /bad 0 DPE ") || !strings.Contains(log, "POST /test.Echo 200 ") {
+		t.Errorf("log %q", log)
+	}
+	p.stop()
+	if n := p.registry.Sum("istio_requests_total", observe.Label{Name: "response_flags", Value: "DPE"}); n != 1 {
+		t.Errorf("%v requests with flag DPE", n)
 	}
 }

@@ -68,7 +68,9 @@ func (x *http2Exchange) enterLocked(t *http2.Turn) (over bool) {
 	}
 	left := x.st.Watch(x) != nil
 	if x.action == actAnswer {
-		x.local()
+		if x.res.Status != 0 {
+			x.local()
+		}
 		return x.answerLocal(t)
 	}
 	_, complete := x.st.Complete()

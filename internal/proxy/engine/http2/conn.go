@@ -209,6 +209,7 @@ func (c *Conn) turn(t *Turn, b []byte, handle func(*Turn, *Stream)) (used int, e
 	s := c.session
 	t.Now = c.clock.Now()
 	used, err = s.Feed(b, t.Now)
+	s.opened = append(s.opened, s.rejected...)
 	for _, st := range s.opened {
 		st.adopt(c)
 	}

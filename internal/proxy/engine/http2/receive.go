@@ -177,7 +177,7 @@ func (s *Session) requestBlock(id uint32, payload []byte) error {
 	}
 	st := s.opts.Memory.stream(s, id)
 	err := s.request(st, id, payload)
-	if s.streams[id] != st {
+	if s.streams[id] != st && st.Malformed == "" {
 		s.opts.Memory.streams.Put(st)
 	}
 	return err
@@ -207,6 +207,9 @@ func (s *Session) request(st *Stream, id uint32, payload []byte) error {
 	case uint32(len(s.streams)) >= s.opts.StreamsMax:
 		return &StreamError{id, RefusedStream, "too many concurrent streams"}
 	case r.malformed != "":
+		st.Malformed, st.gone = r.malformed, true
+		st.wireIn = int64(len(payload)) + frameHeadBytes
+		s.rejected = append(s.rejected, st)
 		return &StreamError{id, ProtocolError, r.malformed}
 	}
 	st.TooLarge, st.declared, st.WantsTrailers, st.Expect100 = r.large, r.length, r.trailers, r.expect

@@ -94,7 +94,9 @@ type Session struct {
 	streams map[uint32]*Stream
 	waiting int       // ours that have no id yet (Client)
 	opened  []*Stream // requests that began in this Feed (Server)
-	touched []*Stream // streams that something happened to in this Feed
+	// rejected are requests of this Feed that break a rule (Server).
+	rejected []*Stream
+	touched  []*Stream // streams that something happened to in this Feed
 
 	// Ending.
 	failed    error // a ConnError: nothing goes on
@@ -159,7 +161,7 @@ func NewSession(o Options) *Session {
 // is in nanoseconds.
 func (s *Session) Feed(b []byte, now int64) (used int, err error) {
 	s.now = now
-	s.opened, s.touched = s.opened[:0], s.touched[:0]
+	s.opened, s.rejected, s.touched = s.opened[:0], s.rejected[:0], s.touched[:0]
 	if s.failed != nil {
 		return 0, s.failed
 	}

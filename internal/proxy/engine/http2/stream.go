@@ -17,6 +17,9 @@ type Stream struct {
 	ID       uint32
 	Head     message.Head
 	TooLarge bool // the head is beyond its limit: it is incomplete
+	// Malformed is the rule that the head breaks: it is incomplete, and the
+	// stream was reset. It is handed out to be counted.
+	Malformed string
 	// WantsTrailers is te: trailers; Expect100 is expect: 100-continue.
 	WantsTrailers, Expect100 bool
 
@@ -57,6 +60,7 @@ func (st *Stream) begin(s *Session, id uint32) {
 	st.ID, st.session, st.conn, st.watcher = id, s, nil, nil
 	st.Head.Reset()
 	st.trail.Reset()
+	st.Malformed = ""
 	st.TooLarge, st.WantsTrailers, st.Expect100 = false, false, false
 	if st.body = st.body[:0]; cap(st.body) > bodyBytesKept {
 		st.body = nil
