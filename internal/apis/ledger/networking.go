@@ -155,6 +155,9 @@ const connectionPool = `
 	http.h2UpgradePolicy
 	http.useClientProtocol
 	http.maxConcurrentStreams
+	http.http2KeepAlive
+	http.http2KeepAlive.interval
+	http.http2KeepAlive.timeout
 `
 
 func destinationRule() *Kind {
@@ -173,7 +176,6 @@ func destinationRule() *Kind {
 	` + under("trafficPolicy", policy+ports) + under("subsets[].trafficPolicy", policy+ports)
 	reasons := map[string]string{}
 	for _, place := range []string{"trafficPolicy.", "subsets[].trafficPolicy.", "trafficPolicy.portLevelSettings[].", "subsets[].trafficPolicy.portLevelSettings[]."} {
-		reasons[place+"connectionPool.http.http2KeepAlive"] = "http2KeepAlive is not enforced yet: no PING is sent"
 		reasons[place+"outlierDetection"] = "outlierDetection is not enforced yet: no endpoint is ejected"
 		reasons[place+"loadBalancer.consistentHash"] = "consistentHash is not enforced yet"
 		reasons[place+"loadBalancer.localityLbSetting"] = "locality settings of a destination are not enforced yet"

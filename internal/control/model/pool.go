@@ -15,6 +15,7 @@ type ConnectionPool struct {
 
 	ConnectTimeout, MaxDuration, TCPIdle, HTTPIdle *time.Duration
 	Keepalive                                      *Keepalive
+	Ping                                           *Ping
 
 	// Upgrade asks for HTTP/2, KeepProtocol for what the client speaks.
 	Upgrade, KeepProtocol bool
@@ -25,6 +26,9 @@ type Keepalive struct {
 	Probes         uint32
 	Time, Interval time.Duration
 }
+
+// Ping keeps HTTP/2 connections alive.
+type Ping struct{ Interval, Timeout time.Duration }
 
 func connectionPool(p *networking.ConnectionPoolSettings) *ConnectionPool {
 	if p == nil {
@@ -42,6 +46,9 @@ func connectionPool(p *networking.ConnectionPoolSettings) *ConnectionPool {
 	}
 	if k := t.GetTcpKeepalive(); k != nil {
 		out.Keepalive = &Keepalive{Probes: k.GetProbes(), Time: k.GetTime().AsDuration(), Interval: k.GetInterval().AsDuration()}
+	}
+	if k := h.GetHttp2KeepAlive(); k != nil {
+		out.Ping = &Ping{Interval: k.GetInterval().AsDuration(), Timeout: k.GetTimeout().AsDuration()}
 	}
 	return out
 }

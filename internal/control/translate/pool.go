@@ -69,6 +69,9 @@ func protocolOptions(p registry.Protocol, pool *model.ConnectionPool) map[string
 	}
 	o := &upstreamsv3.HttpProtocolOptions{CommonHttpProtocolOptions: commonOptions(pool)}
 	h2 := &corev3.Http2ProtocolOptions{MaxConcurrentStreams: positive(pool.MaxStreams)}
+	if pool.Ping != nil {
+		h2.ConnectionKeepalive = &corev3.KeepaliveSettings{Interval: durationpb.New(pool.Ping.Interval), Timeout: durationpb.New(pool.Ping.Timeout)}
+	}
 	switch {
 	case pool.KeepProtocol, p == registry.Unsupported && !pool.Upgrade:
 		o.UpstreamProtocolOptions = downstreamProtocol(h2)
