@@ -19,7 +19,7 @@ fi
 mkdir -p bin
 if [ -z "${TULLE:-}" ]; then
   TULLE=../bin/tulle-proxy
-  (cd .. && go build -trimpath -o bin/tulle-proxy ./cmd/tulle-proxy)
+  make -s -C .. build-proxy # small, as it is shipped
 fi
 go build -o bin/proxy ./proxy
 exec bin/proxy -tulle "$TULLE" -envoy "${ENVOY:-$(../test/envoy.sh)}" -nginx "$(command -v nginx || true)" -haproxy "$(command -v haproxy || true)" \
