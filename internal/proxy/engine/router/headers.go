@@ -1,6 +1,10 @@
 package router
 
-import "github.com/tullemesh/tulle/internal/proxy/engine/fact"
+import (
+	"bytes"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+)
 
 // HeaderStore holds the headers of a message that is about to be sent. Names
 // are in lower case; values are copied when they are stored.
@@ -62,11 +66,14 @@ func (op *HeaderOp) apply(store HeaderStore, values Values, scratch []byte) []by
 	return scratch
 }
 
-// AppendValue appends the header's value, templates evaluated.
+// AppendValue appends the header's value, templates evaluated. White space at
+// its ends, where an operator gave nothing, is no part of a value, and makes a
+// message malformed in HTTP/2 (RFC 9110 §5.5, RFC 9113 §8.2.1).
 func (op *HeaderOp) AppendValue(dst []byte, values Values) []byte {
 	if len(op.Parts) == 0 {
 		return append(dst, op.Value...)
 	}
+	at := len(dst)
 	for i := range op.Parts {
 		p := &op.Parts[i]
 		if p.Operator == "" {
@@ -75,7 +82,7 @@ func (op *HeaderOp) AppendValue(dst []byte, values Values) []byte {
 		}
 		dst = values.AppendValue(dst, p.Operator, p.Arg)
 	}
-	return dst
+	return append(dst[:at], bytes.Trim(dst[at:], " \t")...) // to the left, or where it is
 }
 
 // Levels are the header mutations of one exchange, in the order in which Envoy

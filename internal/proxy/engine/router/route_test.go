@@ -219,12 +219,13 @@ func TestHeadersAreMutatedInEnvoysOrder(t *testing.T) {
 			{Name: "keep", Value: "2", Action: router.AddIfAbsent},
 			{Name: "absent", Value: "2", Action: router.OverwriteIfExists},
 			{Name: "who", Parts: []router.ValuePart{{Literal: "from "}, {Operator: "REQ", Arg: "x"}}, Action: router.OverwriteOrAdd},
+			{Name: "trimmed", Parts: []router.ValuePart{{Operator: "NONE"}, {Literal: " by "}, {Operator: "NONE"}}},
 			{Name: "empty", Parts: []router.ValuePart{{Operator: "NONE"}}},
 			{Name: "kept-empty", Parts: []router.ValuePart{{Operator: "NONE"}}, KeepEmpty: true},
 		},
 	}
 	ops.Apply(s, values{}, nil)
-	want := store{"keep": {"1"}, "again": {"new"}, "list": {"1", "2"}, "set": {"2"}, "who": {"from REQ(x)"}, "kept-empty": {""}}
+	want := store{"keep": {"1"}, "again": {"new"}, "list": {"1", "2"}, "set": {"2"}, "who": {"from REQ(x)"}, "trimmed": {"by"}, "kept-empty": {""}}
 	if diff := cmp.Diff(want, s); diff != "" {
 		t.Error(diff)
 	}
