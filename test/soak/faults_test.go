@@ -371,48 +371,43 @@ func TestFaultsUnderLoadAreTold(t *testing.T) {
 		all.Go(func() { sent[i] = c.load(ctx, at, s) })
 	}
 	all.Wait()
-	total := 0
-	for _, c := range sent {
-		total += c.sum()
-	}
-	p.Await(t, 20*time.Second, "every request is logged", func() bool { return strings.Count(p.AccessLog(), "\n") >= total })
-	lines := logged(p.AccessLog())
-	for i, c := range causes {
-		c.judge(t, p, sent[i], lines[c.name])
-		delete(lines, c.name)
-	}
-	if len(lines) > 0 {
-		t.Errorf("nobody explains these lines: %v", lines)
-	}
-	t.Logf("%d requests", total)
+	judgeAll(t, p, causes, sent)
 }
 
-// judge compares what clients saw with the log and the metrics.
-func (c *cause) judge(t *testing.T, p *proxyrun.Proxy, sent *tally, lines map[string]int) {
+// judge compares what clients saw with the metrics and the log, and returns how
+// many lines the log lacks.
+func (c *cause) judge(t *testing.T, p *proxyrun.Proxy, sent *tally, lines map[string]int) (lacking int) {
 	t.Helper()
 	t.Logf("%-14s clients %v, log %v", c.name, sent.n, lines)
-	total, byStatus := 0, map[string]int{}
 	for what, n := range lines {
 		if !slices.Contains(c.may, what) {
 			t.Errorf("%s: the log says %q %d times", c.name, what, n)
 		}
+	}
+	service := fmt.Sprintf("destination_service_name=%q", c.name)
+	byStatus, total := map[string]int{}, 0
+	for _, what := range c.may {
 		status, flags, _ := strings.Cut(what, " ")
-		total += n
+		n := lines[what]
+		if c.name != "malformed" { // it came to no service
+			n = int(p.Metric(t, "istio_requests_total", service, fmt.Sprintf("response_code=%q", status), fmt.Sprintf("response_flags=%q", flags)))
+		}
+		lacking += n - lines[what]
+		if n < lines[what] {
+			t.Errorf("%s: the metric counts %d of %q, the log %d", c.name, n, what, lines[what])
+		}
 		byStatus[status] += n
-		if c.name == "malformed" {
-			continue // it came to no service
-		}
-		got := p.Metric(t, "istio_requests_total", fmt.Sprintf("destination_service_name=%q", c.name), fmt.Sprintf("response_code=%q", status), fmt.Sprintf("response_flags=%q", flags))
-		if int(got) != n {
-			t.Errorf("%s: the metric counts %v of %q, the log %d", c.name, got, what, n)
-		}
+		total += n
+	}
+	if counted := int(p.Metric(t, "istio_requests_total", service)); c.name != "malformed" && counted != total {
+		t.Errorf("%s: the metric counts %d requests, %d of them as expected", c.name, counted, total)
 	}
 	if total != sent.sum() {
-		t.Errorf("%s: %d requests sent, %d logged", c.name, sent.sum(), total)
+		t.Errorf("%s: %d requests sent, %d counted", c.name, sent.sum(), total)
 	}
 	for status, n := range sent.n {
 		if got := byStatus[strings.TrimPrefix(status, "-")]; got != n {
-			t.Errorf("%s: clients saw %s %d times, the log says %d", c.name, status, n, got)
+			t.Errorf("%s: clients saw %s %d times, the metric counts %d", c.name, status, n, got)
 		}
 	}
 	for _, what := range c.must {
@@ -423,6 +418,32 @@ func (c *cause) judge(t *testing.T, p *proxyrun.Proxy, sent *tally, lines map[st
 	if over := p.Metric(t, "envoy_cluster_upstream_rq_pending_overflow", fmt.Sprintf("cluster_name=%q", c.name)); int(over) != lines["503 UO"] {
 		t.Errorf("%s: %v overflows counted, %d logged", c.name, over, lines["503 UO"])
 	}
+	return lacking
+}
+
+// judgeAll waits for the log, and judges all causes: a line that is lacking was
+// dropped, and that is counted.
+func judgeAll(t *testing.T, p *proxyrun.Proxy, causes []*cause, sent []*tally) {
+	t.Helper()
+	total := 0
+	for _, c := range sent {
+		total += c.sum()
+	}
+	dropped := func() int { return int(p.Metric(t, "tulle_access_log_lines_dropped_total")) }
+	p.Await(t, 20*time.Second, "every request is logged", func() bool { return strings.Count(p.AccessLog(), "\n")+dropped() >= total })
+	lines := logged(p.AccessLog())
+	lacking := 0
+	for i, c := range causes {
+		lacking += c.judge(t, p, sent[i], lines[c.name])
+		delete(lines, c.name)
+	}
+	if len(lines) > 0 {
+		t.Errorf("nobody explains these lines: %v", lines)
+	}
+	if lacking != dropped() {
+		t.Errorf("%d lines are lacking, %d were dropped because the reader was slow", lacking, dropped())
+	}
+	t.Logf("%d requests, %d lines dropped", total, dropped())
 }
 
 // Backends that close idle connections whenever they like: no client of a
@@ -443,12 +464,7 @@ func TestConnectionsClosedAtRandomUnderLoad(t *testing.T) {
 		all.Go(func() { sent[i] = c.load(ctx, at, s) })
 	}
 	all.Wait()
-	total := sent[0].sum() + sent[1].sum()
-	p.Await(t, 20*time.Second, "every request is logged", func() bool { return strings.Count(p.AccessLog(), "\n") >= total })
-	lines := logged(p.AccessLog())
-	for i, c := range causes {
-		c.judge(t, p, sent[i], lines[c.name])
-	}
+	judgeAll(t, p, causes, sent[:])
 	if n := f.twice("posts/"); n > 0 {
 		t.Errorf("%d POSTs were carried out twice", n)
 	}

@@ -171,7 +171,8 @@ type slowReader struct {
 
 func (s *slowBody) reader(leave func()) slowReader {
 	return slowReader{read: s.read, leave: leave, finish: func() (int64, error) {
-		defer time.AfterFunc(30*time.Second, leave).Stop()
+		// A window of two kilobytes takes its time.
+		defer time.AfterFunc(2*time.Minute, leave).Stop()
 		n, err := io.Copy(io.Discard, s.body)
 		return s.got + n, err
 	}}

@@ -129,10 +129,14 @@ func startVolume(t *testing.T, deadlines bool) *volumeProxy {
 	if deadlines {
 		manager = proxyrun.Object{"request_headers_timeout": headTime.String(), "request_timeout": requestTime.String()}
 	}
+	// No timeout of the route's: it would bound whole responses, slow readers' among them.
+	to := func(cluster string) []proxyrun.Object {
+		return []proxyrun.Object{proxyrun.Forward("/", cluster, proxyrun.Object{"timeout": "0s"})}
+	}
 	boot := proxyrun.Bootstrap([]proxyrun.Listener{
-		{Name: "h1", Manager: manager},
-		{Name: "h2", Manager: manager, Routes: []proxyrun.Object{proxyrun.Forward("/", "be2", proxyrun.Object{"timeout": "0s"})}},
-		{Name: "tls", Manager: manager, TLS: p.credentials},
+		{Name: "h1", Manager: manager, Routes: to("be")},
+		{Name: "h2", Manager: manager, Routes: to("be2")},
+		{Name: "tls", Manager: manager, TLS: p.credentials, Routes: to("be")},
 	}, []proxyrun.Cluster{
 		{Name: "be", To: []string{at}, More: proxyrun.Object{"circuit_breakers": limits}},
 		{Name: "be2", To: []string{at}, HTTP2: true, More: proxyrun.Object{"circuit_breakers": limits}},
@@ -220,7 +224,7 @@ func (p *volumeProxy) files(t *testing.T) int {
 	return len(all)
 }
 
-// connections is how many can be made of each of two sides of one process.
+// connectionsMax is how many files one process may have open.
 func connectionsMax(t *testing.T) int {
 	t.Helper()
 	var l syscall.Rlimit
