@@ -1,6 +1,7 @@
 package main
 
 import (
+	"debug/buildinfo"
 	"fmt"
 	"os"
 	"os/exec"
@@ -99,7 +100,7 @@ func thisMachine() machine {
 		}
 	}
 	if data, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		m.Kernel = strings.TrimSpace(string(data))
+		m.Kernel, _, _ = strings.Cut(strings.TrimSpace(string(data)), "-")
 	}
 	if data, err := os.ReadFile("/proc/loadavg"); err == nil {
 		m.LoadBefore = strings.Join(strings.Fields(string(data))[:3], " ")
@@ -116,12 +117,23 @@ func countProcessors() int {
 	return strings.Count(string(data), "processor\t:")
 }
 
-// version is the first line that a program says of itself.
+// version is the first line that a program says of itself, without its path,
+// and of ours the commit that it was built from.
 func version(program string, args ...string) string {
 	out, err := exec.Command(program, args...).CombinedOutput()
 	if err != nil {
 		return "unknown"
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	return strings.TrimSpace(line)
+	line = strings.TrimSpace(strings.TrimPrefix(line, program))
+	info, err := buildinfo.ReadFile(program)
+	if err != nil {
+		return line // not Go
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" || s.Key == "vcs.modified" && s.Value == "true" {
+			line += ", " + s.Key + " " + s.Value
+		}
+	}
+	return line + ", " + info.GoVersion
 }
