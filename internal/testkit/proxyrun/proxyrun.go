@@ -23,10 +23,11 @@ import (
 	"time"
 )
 
-// The waits: for a proxy to serve, for it to be gone, and between two looks.
+// The waits: for a proxy to serve, for it to be gone, for its admin port, and between two looks.
 const (
 	startTime = 20 * time.Second
 	stopTime  = 20 * time.Second
+	adminTime = 20 * time.Second
 	lookEvery = 5 * time.Millisecond
 )
 
@@ -192,8 +193,13 @@ func (p *Proxy) AccessLog() string { return p.stdout.text() }
 func (p *Proxy) Metric(t testing.TB, name string, with ...string) float64 {
 	t.Helper()
 	sum := 0.0
+	var text []byte
+	p.Await(t, adminTime, "the admin port answers", func() bool {
+		text = p.get(t, "/stats/prometheus")
+		return text != nil
+	})
 next:
-	for line := range strings.Lines(string(p.get(t, "/stats/prometheus"))) {
+	for line := range strings.Lines(string(text)) {
 		rest, ok := strings.CutPrefix(line, name)
 		if !ok || rest[0] != '{' && rest[0] != ' ' {
 			continue
