@@ -33,13 +33,19 @@ const (
 	HTTP2TableBytesMax = 4096
 
 	// Resets of streams in progress (CVE-2023-44487).
-	HTTP2ResetBurst, HTTP2ResetRate = 200, 50
+	HTTP2ResetBurst = 200
+	HTTP2ResetRate  = 50
 	// PING and SETTINGS, which we must answer (CVE-2019-9512, CVE-2019-9515).
-	HTTP2AnswerBurst, HTTP2AnswerRate = 500, 100
+	HTTP2AnswerBurst = 500
+	HTTP2AnswerRate  = 100
 	// Frames without content: DATA and CONTINUATION without bytes, PRIORITY and unknown kinds (CVE-2019-9518).
-	HTTP2IdleBurst, HTTP2IdleRate = 1000, 200
+	HTTP2IdleBurst = 1000
+	HTTP2IdleRate  = 200
 	// WINDOW_UPDATE, beside some for each DATA frame that we sent (Envoy: max_inbound_window_update_frames_per_data_frame_sent, 10).
-	HTTP2WindowBurst, HTTP2WindowRate, HTTP2WindowsPerData = 20000, 20000, 10
+	HTTP2WindowBurst    = 20000
+	HTTP2WindowRate     = 20000
+	HTTP2WindowsPerData = 10
 	// Stream errors that the peer causes (CVE-2025-8671).
-	HTTP2ErrorBurst, HTTP2ErrorRate = 200, 50
+	HTTP2ErrorBurst = 200
+	HTTP2ErrorRate  = 50
 )

@@ -45,7 +45,7 @@ type Timeouts struct {
 	Ping, Pong time.Duration
 }
 
-// ErrSilent: the peer did not answer a PING.
+// ErrSilent means that the peer did not answer a PING.
 var ErrSilent = errors.New("the peer does not answer PING")
 
 // Conn drives a socket with a Session. Serve's goroutine owns reading. Whoever
