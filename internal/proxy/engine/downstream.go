@@ -50,7 +50,7 @@ type downstream struct {
 	// Fixed at creation.
 	e          *Engine
 	sock       *conn.Socket
-	acceptedAt netip.AddrPort
+	acceptedAt *netip.AddrPort // the acceptor's
 	guard      *conn.Guard
 	begun      int64
 
@@ -64,11 +64,15 @@ type downstream struct {
 	id       uint64
 	peerCert *x509.Certificate
 	tunnel   []byte // the authority of the CONNECT whose tunnel carries HTTP; nil: none
-	xfcc     []byte // made by xfccElement
+	xfcc     string // made by xfccElement
 
-	known    atomic.Bool // facts and chain are complete
-	state    atomic.Int32
-	draining atomic.Bool
+	// Small ones stand together: an idle connection is little more than this.
+	known      atomic.Bool // facts and chain are complete
+	state      atomic.Int32
+	draining   atomic.Bool
+	responding atomic.Bool
+	left       atomic.Bool // the client did
+	sideOn     atomic.Bool
 
 	two atomic.Pointer[http2.Conn] // when the client speaks HTTP/2
 
@@ -80,17 +84,14 @@ type downstream struct {
 	early      atomic.Pointer[early]
 	upstream   atomic.Pointer[conn.Socket]
 	cancel     atomic.Pointer[context.CancelFunc]
-	responding atomic.Bool
 	waitsSince atomic.Int64 // when the client began to wait for a response; 0: it does not
-	left       atomic.Bool
 	side       sync.WaitGroup
-	sideOn     atomic.Bool
 }
 
 func past() time.Time { return time.Unix(1, 0) }
 
 // serve handles a connection from its first byte to its last.
-func (e *Engine) serve(c netConn, at netip.AddrPort) {
+func (e *Engine) serve(c netConn, at *netip.AddrPort) {
 	sock, err := conn.New(c)
 	if err != nil {
 		c.Close()
@@ -176,7 +177,7 @@ func (d *downstream) learnAddresses(cfg *generation.Config) *listener.Matcher {
 	f.Direct = conn.AddrPort(d.sock.LocalAddr())
 	f.Remote = conn.AddrPort(d.sock.RemoteAddr())
 	f.Local = f.Direct
-	l := cfg.At(d.acceptedAt)
+	l := cfg.At(*d.acceptedAt)
 	if l == nil {
 		return nil // removed in this moment
 	}
@@ -238,16 +239,15 @@ func (d *downstream) startSide(f func()) {
 	d.side.Go(f)
 }
 
-// stopSide ends the side goroutine's waiting for the client and joins it.
+// stopSide ends the side goroutine's waiting for the client and joins it. When
+// it returns there is none and none begins: who sent the request's body may have
+// asked for a watcher as the last thing it did.
 func (d *downstream) stopSide() {
-	d.endWatch()
-	if !d.sideOn.Load() {
-		return
+	for d.endWatch(); d.sideOn.Swap(false); d.endWatch() {
+		_ = d.sock.SetReadDeadline(past())
+		d.side.Wait()
+		_ = d.sock.SetReadDeadline(time.Time{})
 	}
-	_ = d.sock.SetReadDeadline(past())
-	d.side.Wait()
-	d.sideOn.Store(false)
-	_ = d.sock.SetReadDeadline(time.Time{})
 }
 
 // watch waits for the client's leave and then cancels the upstream's work.
@@ -289,7 +289,7 @@ func (d *downstream) judgeAgain(cfg *generation.Config) {
 	if !d.known.Load() || d.draining.Load() {
 		return
 	}
-	l := cfg.At(d.acceptedAt)
+	l := cfg.At(*d.acceptedAt)
 	if l == nil {
 		return // its socket is closed: bindLocked drains it
 	}

@@ -197,7 +197,7 @@ func (e *Engine) bindLocked(cfg *generation.Config) error {
 			a.Retire()
 			e.retired = append(e.retired, a.Acceptor)
 			e.opts.Log.Info("listener closed", slog.String("listener", a.name), slog.Any("address", at))
-			e.drainLocked(func(d *downstream) bool { return d.acceptedAt == at })
+			e.drainLocked(func(d *downstream) bool { return *d.acceptedAt == at })
 		}
 	}
 	e.retired = slices.DeleteFunc(e.retired, (*listener.Acceptor).Done)
@@ -224,7 +224,7 @@ func (e *Engine) listenLocked(at netip.AddrPort, name string) error {
 		}
 	}
 	refused := e.telemetry.refused
-	l, err := listener.Listen(at, e.opts.ConnectionsMax, func(c netConn) { e.serve(c, at) }, refused.Inc)
+	l, err := listener.Listen(at, e.opts.ConnectionsMax, func(c netConn) { e.serve(c, &at) }, refused.Inc)
 	if err != nil {
 		return err
 	}

@@ -143,8 +143,8 @@ type seriesAt struct {
 	upstream            *cluster.Upstream
 	info                *cluster.EndpointInfo
 	proved              string
-	status              int
 	flag, grpc          string
+	status              int32
 	grpcReq             bool
 }
 
@@ -167,7 +167,7 @@ func (t *telemetry) request(x *exchange) {
 }
 
 func (x *exchange) seriesAt() seriesAt {
-	at := seriesAt{source: x.source, destination: x.destination, upstream: x.upstream, status: x.res.Status, flag: x.flags()}
+	at := seriesAt{source: x.source, destination: x.destination, upstream: x.upstream, status: int32(x.res.Status), flag: x.flags()}
 	if x.failure.Kind == ClientLeft {
 		at.status = 0
 	}
@@ -194,7 +194,7 @@ func (x *exchange) seriesAt() seriesAt {
 func (d *downstream) seriesKey(at *seriesAt) seriesKey {
 	k := seriesKey{
 		source: at.source.Workload, inbound: d.spec.Direction == listener.Inbound, mutual: d.facts.Verified,
-		status: at.status, flag: at.flag, grpc: at.grpc, grpcReq: at.grpcReq,
+		status: int(at.status), flag: at.flag, grpc: at.grpc, grpcReq: at.grpcReq,
 	}
 	if at.cluster != nil {
 		k.service = serviceOf(at.cluster)

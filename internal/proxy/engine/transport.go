@@ -60,8 +60,8 @@ func (d *downstream) handshake(chain *listener.Chain) bool {
 
 // xfccElement is what x-forwarded-client-cert says of this connection's client
 // (Envoy: "x-forwarded-client-cert"). It is built once and kept.
-func (d *downstream) xfccElement(c *listener.ForwardClientCert) []byte {
-	if d.xfcc != nil {
+func (d *downstream) xfccElement(c *listener.ForwardClientCert) string {
+	if d.xfcc != "" {
 		return d.xfcc
 	}
 	var parts []string
@@ -88,7 +88,7 @@ func (d *downstream) xfccElement(c *listener.ForwardClientCert) []byte {
 			}
 		}
 	}
-	d.xfcc = []byte(strings.Join(parts, ";"))
+	d.xfcc = strings.Join(parts, ";")
 	return d.xfcc
 }
 
