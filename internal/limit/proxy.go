@@ -2,7 +2,7 @@ package limit
 
 // What clients of the data plane can make grow, where no configuration says otherwise; their tests are those of the packages that enforce them.
 const (
-	// ListenerConnectionsMax bounds the open connections of one listening address: at some 6 KiB each, 400 MiB.
+	// ListenerConnectionsMax bounds the open connections of one listening address: at some 5 KiB each, 330 MiB.
 	ListenerConnectionsMax = 65_536
 	// HeadBytesMax bounds a message's head (Envoy: max_request_headers_kb, 60).
 	HeadBytesMax = 60 << 10

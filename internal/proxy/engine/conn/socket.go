@@ -10,9 +10,10 @@
 // the monitor thread, which doubles the cost of a request at low rates. A
 // socket is non-blocking, so its read and write can run inside the RawConn
 // callbacks as raw calls and still park in the netpoller
-// (docs/adr/0004-raw-socket-calls.md). Sketch of a kept-alive request: one read, one
-// write, no allocation, no timer. Buffers belong to a request in progress: an
-// idle connection waits in AwaitReadable without one.
+// (docs/adr/0004-raw-socket-calls.md). Sketch of a kept-alive request, at each
+// end: one read, one write, one try before the wait, no allocation, no timer.
+// Buffers belong to a request in progress: an idle connection waits in ReadFirst
+// or AwaitReadable without one.
 //
 // Read socket.go first, then guard.go for deadlines.
 package conn
