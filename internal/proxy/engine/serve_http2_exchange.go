@@ -547,13 +547,23 @@ func (x *http2Exchange) failed(f *Failure) {
 	x.noteFailure(f)
 	switch {
 	case x.headSent:
-		x.st.Reset(http2.InternalError) // it must not look complete
+		x.st.Reset(cutCode(f))
 	case f.Kind == ClientLeft:
 	default:
 		x.fail(*f)
 		x.local()
 		x.sendLocal()
 	}
+}
+
+// cutCode is how a response that began ends when it can't go on: it must not
+// look complete. CANCEL is what a caller of gRPC takes for its own deadline when
+// that has passed (gRPC: "HTTP2 Error Code to gRPC status mapping").
+func cutCode(f *Failure) http2.Code {
+	if f.Kind == CallDeadline {
+		return http2.Cancel
+	}
+	return http2.InternalError
 }
 
 // sendLocal sends the answer that local made.

@@ -344,7 +344,7 @@ func (x *http2Exchange) stop(t *http2.Turn, f *Failure) (over bool) {
 	if f.Kind == ClientLeft || x.headSent {
 		x.noteFailure(f)
 		if x.headSent && f.Kind != ClientLeft {
-			x.st.ResetIn(t, http2.InternalError) // it must not look complete
+			x.st.ResetIn(t, cutCode(f))
 		}
 		x.endRelay(t)
 		return true

@@ -146,7 +146,8 @@ def timeout_on_sleeping_server(c):
         never.wait(5)
 
     try:
-        assert code(lambda: list(c.duplex(ask(), timeout=0.05)))[0] == grpc.StatusCode.DEADLINE_EXCEEDED
+        got = code(lambda: list(c.duplex(ask(), timeout=0.05)))
+        assert got[0] == grpc.StatusCode.DEADLINE_EXCEEDED, got
     finally:
         never.set()
 
