@@ -35,7 +35,7 @@ func (m *meter) end() {
 }
 
 func (m *meter) sample(units float64) sample {
-	return sample{Cost: float64(m.used.Nanoseconds()) / 1000 / units, Rate: units / m.took.Seconds(), Foreign: float64(m.others) / float64(m.took)}
+	return sample{Cost: float64(m.used.Nanoseconds()) / 1000 / units, Rate: units / m.took.Seconds(), Foreign: float64(m.others) / float64(m.took), units: units}
 }
 
 // units is what a load's cost is divided by.

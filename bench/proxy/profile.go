@@ -90,12 +90,11 @@ func (b *bench) profileOf(c *contender, r row) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	units := s.Rate * b.length.Seconds()
 	calls, err := os.ReadFile(summary)
 	if err != nil {
 		return "", err
 	}
-	fmt.Fprintf(&out, "\nsystem calls in %.0f units (strace -c -f; its times mean little)\n\n%s", units, calls)
+	fmt.Fprintf(&out, "\nsystem calls in %.0f units and the warm-up (strace -c -f; its times mean little)\n\n%s", s.units, calls)
 	return out.String(), nil
 }
 

@@ -44,6 +44,8 @@ type sample struct {
 	// Foreign is the share of the proxies' processor that others had.
 	Foreign float64
 	Note    string `json:",omitempty"`
+
+	units float64 // that the cost was divided by
 }
 
 const (
