@@ -240,6 +240,7 @@ func TestAClusterBoundsItsRetries(t *testing.T) {
 	if got := len(a.all()); res.StatusCode != 503 || got != 3 {
 		t.Errorf("%d, %d attempts; want the second request's 503 without a retry", res.StatusCode, got)
 	}
+	p.stop() // counting comes after the answer
 	if n := p.registry.Sum("istio_requests_total", observe.Label{Name: "response_flags", Value: "UO"}); n != 1 {
 		t.Errorf("%v requests with flag UO", n)
 	}
