@@ -211,7 +211,7 @@ func faultMatrix(t *testing.T, s *seen) []*cause {
 			_ = say(c, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 			return untilLeft(c)
 		}), may: []string{"413 -"}},
-		{name: "refused", to: []string{unused(t)}, may: []string{"503 UF"}},
+		{name: "refused", to: []string{blackhole.Refuse(t).String()}, may: []string{"503 UF"}},
 		{name: "blackhole", to: []string{blackhole.Listen(t).String()}, more: proxyrun.Object{"connect_timeout": "0.2s"}, may: []string{"503 UF"}},
 		{name: "overflow", clients: 6, pause: time.Millisecond, to: to(func(c net.Conn, _ *http.Request) bool {
 			wait(20 * time.Millisecond)
@@ -233,17 +233,6 @@ func faultMatrix(t *testing.T, s *seen) []*cause {
 
 func thresholds(t proxyrun.Object) proxyrun.Object {
 	return proxyrun.Object{"circuit_breakers": proxyrun.Object{"thresholds": []proxyrun.Object{t}}}
-}
-
-// unused is an address that nobody listens at.
-func unused(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.9:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // revive kills a backend and starts it again until the test ends.

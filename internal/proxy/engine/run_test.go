@@ -22,6 +22,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
+	"github.com/tullemesh/tulle/internal/testkit/blackhole"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -294,15 +295,7 @@ func rawRequest(r *bufio.Reader) (string, error) {
 }
 
 // dead is an address where nobody listens.
-func dead(t testing.TB) netip.AddrPort {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return conn.AddrPort(l.Addr())
-}
+func dead(t testing.TB) netip.AddrPort { return blackhole.Refuse(t) }
 
 const get = "GET /a?b=c HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"
 

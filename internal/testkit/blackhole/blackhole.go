@@ -1,5 +1,5 @@
-// Package blackhole makes an address that answers no SYN, for tests: a listening socket whose queue is full. It owns the sockets until the
-// test ends.
+// Package blackhole makes addresses that take no connection, for tests: one that answers no SYN, a listening socket whose queue is full, and one
+// that refuses. It owns the sockets until the test ends, so that nobody else gets the address.
 package blackhole
 
 import (
@@ -13,8 +13,15 @@ import (
 // fillMax bounds the connections that fill the queue: the kernel keeps one or two for a backlog of 0.
 const fillMax = 16
 
-// Listen returns the address.
-func Listen(t testing.TB) netip.AddrPort {
+// Refuse returns an address of 127.0.0.1 where nobody listens and nobody can.
+func Refuse(t testing.TB) netip.AddrPort {
+	t.Helper()
+	_, at := bind(t)
+	return at
+}
+
+// bind returns a socket that is bound to a port of its own.
+func bind(t testing.TB) (fd int, at netip.AddrPort) {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
@@ -22,18 +29,24 @@ func Listen(t testing.TB) netip.AddrPort {
 	}
 	syscall.CloseOnExec(fd)
 	t.Cleanup(func() { _ = syscall.Close(fd) })
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Listen(fd, 0); err != nil {
+	loopback := [4]byte{127, 0, 0, 1}
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: loopback}); err != nil {
 		t.Fatal(err)
 	}
 	name, err := syscall.Getsockname(fd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := name.(*syscall.SockaddrInet4).Port
-	at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))
+	return fd, netip.AddrPortFrom(netip.AddrFrom4(loopback), uint16(name.(*syscall.SockaddrInet4).Port))
+}
+
+// Listen returns an address that answers no SYN.
+func Listen(t testing.TB) netip.AddrPort {
+	t.Helper()
+	fd, at := bind(t)
+	if err := syscall.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
 	for range fillMax {
 		c, err := net.DialTimeout("tcp", at.String(), 200*time.Millisecond)
 		if err != nil {
