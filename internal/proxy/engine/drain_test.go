@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
@@ -257,7 +259,7 @@ func TestTCPConnectionsOfARemovedListenerEndInTime(t *testing.T) {
 // An address that is given up and wanted again is free at once.
 func TestAnAddressComesBackWhileItRetires(t *testing.T) {
 	s := &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", echo(t).at)}}
-	at := dead(t)
+	at := vacant(t)
 	move := func(p *generation.Parts) {
 		p.Listeners[0].Spec().Addresses[0] = at
 		p.Listeners = remade(t, p.Listeners[0].Spec())
@@ -285,6 +287,18 @@ func TestAnAddressComesBackWhileItRetires(t *testing.T) {
 		}
 		c.Close()
 	}
+}
+
+// vacant is an address that may be listened at, as long as nobody else is given
+// its port.
+func vacant(t testing.TB) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return conn.AddrPort(l.Addr())
 }
 
 func remade(t testing.TB, spec *listener.Spec) []*listener.Matcher {
