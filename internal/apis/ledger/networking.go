@@ -165,6 +165,9 @@ func destinationRule() *Kind {
 	ports := under("portLevelSettings[]", policy+`
 		port
 		port.number`)
+	const proxyHeader = `
+		proxyProtocol
+		proxyProtocol.version`
 	lines := `
 		host
 		exportTo[]
@@ -173,7 +176,7 @@ func destinationRule() *Kind {
 		subsets[]
 		subsets[].name
 		subsets[].labels{}
-	` + under("trafficPolicy", policy+ports) + under("subsets[].trafficPolicy", policy+ports)
+	` + under("trafficPolicy", policy+ports+proxyHeader) + under("subsets[].trafficPolicy", policy+ports+proxyHeader)
 	reasons := map[string]string{}
 	for _, place := range []string{"trafficPolicy.", "subsets[].trafficPolicy.", "trafficPolicy.portLevelSettings[].", "subsets[].trafficPolicy.portLevelSettings[]."} {
 		reasons[place+"outlierDetection"] = "outlierDetection is not enforced yet: no endpoint is ejected"

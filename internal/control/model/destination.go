@@ -44,7 +44,7 @@ func trafficPolicy(p *networking.TrafficPolicy, at func(string) Origin, path str
 	if p == nil {
 		return nil, nil
 	}
-	out := &TrafficPolicy{Balancer: balancer(p.LoadBalancer), TLSMode: tlsMode(p.Tls), Pool: connectionPool(p.ConnectionPool), Origin: at(path)}
+	out := &TrafficPolicy{Balancer: balancer(p.LoadBalancer), TLSMode: tlsMode(p.Tls), Pool: connectionPool(p.ConnectionPool), ProxyHeader: proxyHeader(p.ProxyProtocol), Origin: at(path)}
 	var ports map[int]*TrafficPolicy
 	for i, l := range p.PortLevelSettings {
 		if ports == nil {
@@ -74,6 +74,13 @@ func balancer(lb *networking.LoadBalancerSettings) string {
 		return "LEAST_REQUEST"
 	}
 	return ""
+}
+
+func proxyHeader(p *networking.TrafficPolicy_ProxyProtocol) int {
+	if p == nil {
+		return 0
+	}
+	return int(p.Version) + 1
 }
 
 func tlsMode(t *networking.ClientTLSSettings) string {

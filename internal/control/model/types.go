@@ -251,7 +251,10 @@ type TrafficPolicy struct {
 	Balancer string // "", ROUND_ROBIN, LEAST_REQUEST, RANDOM, PASSTHROUGH
 	TLSMode  string // "", DISABLE, ISTIO_MUTUAL
 	Pool     *ConnectionPool
-	Origin   Origin
+	// ProxyHeader is the version of the PROXY header that connections begin
+	// with, 1 or 2; 0: none. A port's settings do not have one of their own.
+	ProxyHeader int
+	Origin      Origin
 }
 
 // Subset is a named part of a service's endpoints.

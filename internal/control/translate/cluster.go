@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -162,8 +163,13 @@ func (g *target) policy() model.TrafficPolicy {
 		return out
 	}
 	level := func(general *model.TrafficPolicy, ports map[int]*model.TrafficPolicy) {
+		header := out.ProxyHeader
+		if general != nil {
+			header = cmp.Or(general.ProxyHeader, header)
+		}
 		if p := ports[g.port.Number]; p != nil {
 			out = *p
+			out.ProxyHeader = header // which port settings can't say
 			return
 		}
 		if general != nil {
@@ -187,6 +193,7 @@ func overlay(base, over model.TrafficPolicy) model.TrafficPolicy {
 	if over.Pool != nil {
 		base.Pool = over.Pool
 	}
+	base.ProxyHeader = cmp.Or(over.ProxyHeader, base.ProxyHeader)
 	base.Origin = over.Origin
 	return base
 }
@@ -222,6 +229,7 @@ func (t *Translator) outboundCluster(r *reader, name, host, subset string, port 
 		return c
 	}
 	t.secure(c, g, subset, policy)
+	tellClient(c, policy.ProxyHeader)
 	return c
 }
 

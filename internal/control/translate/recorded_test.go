@@ -26,7 +26,7 @@ var unsupported = map[string][]string{
 		"spec.http[].corsPolicy",
 	},
 	"DestinationRule": {
-		"spec.trafficPolicy.outlierDetection", "spec.trafficPolicy.proxyProtocol",
+		"spec.trafficPolicy.outlierDetection",
 		"spec.trafficPolicy.loadBalancer.localityLbSetting", "spec.trafficPolicy.loadBalancer.warmup",
 		"spec.trafficPolicy.loadBalancer.consistentHash",
 		"spec.trafficPolicy.portLevelSettings[].loadBalancer.consistentHash",
@@ -50,7 +50,6 @@ var exceptions = []struct{ place, reason string }{
 	{` Cluster outbound\|9080\|.*\|reviews\..*\.common_lb_config`, "outlierDetection of reviews"},
 	{` Cluster outbound\|9080\|.*\|ratings\..*\.common_lb_config`, "outlierDetection of ratings"},
 	{`\.lb_policy$`, "consistentHash"},
-	{` Cluster outbound\|9080\|\|productpage\..*\.transport_socket_matches`, "proxyProtocol"},
 	{` ClusterLoadAssignment .*\.priority$`, "Istio ranks localities under outlierDetection only, which is unsupported"},
 	{` ClusterLoadAssignment outbound\|5432\|\|db\.example\.com`, "Istio makes one service for each address and sends its endpoints once for each"},
 }

@@ -3,6 +3,7 @@ package translate
 import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	proxysocketv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
 	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -28,6 +29,8 @@ const (
 const (
 	tlsSocket = "envoy.transport_sockets.tls"
 	rawSocket = "envoy.transport_sockets.raw_buffer"
+	// proxySocket wraps another (Istio: wellknown.TransportSocketPROXY).
+	proxySocket = "envoy.transport_sockets.upstream_proxy_protocol"
 	// tlsModeKey marks endpoints that take mutual TLS (Istio's label
 	// security.istio.io/tlsMode).
 	tlsModeKey      = "tlsMode"
@@ -62,6 +65,28 @@ func (t *Translator) secure(c *clusterv3.Cluster, g target, subset string, polic
 	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{
 		{Name: "tlsMode-istio", Match: object(tlsModeKey, structpb.NewStringValue(modeIstio)), TransportSocket: mutual()},
 		{Name: "tlsMode-disabled", Match: &structpb.Struct{}, TransportSocket: socket(rawSocket, &rawbufferv3.RawBuffer{})},
+	}
+}
+
+// tellClient lets a cluster's connections begin with a PROXY header of a
+// version, 0 for none, whatever their transport (DestinationRule:
+// trafficPolicy.proxyProtocol).
+func tellClient(c *clusterv3.Cluster, version int) {
+	if version == 0 {
+		return
+	}
+	config := &corev3.ProxyProtocolConfig{Version: corev3.ProxyProtocolConfig_Version(version - 1)}
+	wrap := func(inner *corev3.TransportSocket) *corev3.TransportSocket {
+		return socket(proxySocket, &proxysocketv3.ProxyProtocolUpstreamTransport{Config: config, TransportSocket: inner})
+	}
+	for _, m := range c.GetTransportSocketMatches() {
+		m.TransportSocket = wrap(m.GetTransportSocket())
+	}
+	switch {
+	case c.GetTransportSocket() != nil:
+		c.TransportSocket = wrap(c.GetTransportSocket())
+	case len(c.GetTransportSocketMatches()) == 0:
+		c.TransportSocket = wrap(socket(rawSocket, &rawbufferv3.RawBuffer{}))
 	}
 }
 

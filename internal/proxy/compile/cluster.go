@@ -7,6 +7,7 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	proxysocketv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
 	rawv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
@@ -251,7 +252,8 @@ func (v *conv) idle(m *corev3.HttpProtocolOptions, path string) time.Duration {
 func (v *conv) transport(s *cluster.Spec, m *clusterv3.Cluster) {
 	for i, t := range m.GetTransportSocketMatches() {
 		at := fmt.Sprintf("transport_socket_matches[%d]", i)
-		entry := cluster.TLSMatch{Name: t.GetName(), Spec: v.clientTLS(t.GetTransportSocket(), join(at, "transport_socket.typed_config"), s.AutoSNI)}
+		entry := v.transportSocket(t.GetTransportSocket(), join(at, "transport_socket.typed_config"), s.AutoSNI)
+		entry.Name = t.GetName()
 		for key, value := range t.GetMatch().GetFields() {
 			if entry.Match == nil {
 				entry.Match = map[string]match.String{}
@@ -261,8 +263,33 @@ func (v *conv) transport(s *cluster.Spec, m *clusterv3.Cluster) {
 		s.TLS = append(s.TLS, entry)
 	}
 	if t := m.GetTransportSocket(); t != nil {
-		s.TLS = append(s.TLS, cluster.TLSMatch{Name: t.GetName(), Spec: v.clientTLS(t, "transport_socket.typed_config", s.AutoSNI)})
+		s.TLS = append(s.TLS, v.transportSocket(t, "transport_socket.typed_config", s.AutoSNI))
 	}
+}
+
+// transportSocket compiles a transport socket of connections that may begin with a PROXY
+// header.
+func (v *conv) transportSocket(t *corev3.TransportSocket, path string, autoSNI bool) cluster.TLSMatch {
+	out := cluster.TLSMatch{Name: t.GetName()}
+	m, ok := v.unpacked[t.GetTypedConfig()].(*proxysocketv3.ProxyProtocolUpstreamTransport)
+	if !ok {
+		out.Spec = v.clientTLS(t, path, autoSNI)
+		return out
+	}
+	switch m.GetConfig().GetVersion() {
+	case corev3.ProxyProtocolConfig_V1:
+		out.Proxy = 1
+	case corev3.ProxyProtocolConfig_V2:
+		out.Proxy = 2
+	default:
+		v.report.invalid(join(path, "config.version"), "no such version")
+	}
+	if m.GetTransportSocket() == nil {
+		v.report.invalid(join(path, "transport_socket"), "the transport socket behind the header is needed")
+		return out
+	}
+	out.Spec = v.clientTLS(m.GetTransportSocket(), join(path, "transport_socket.typed_config"), autoSNI)
+	return out
 }
 
 func (v *conv) clientTLS(t *corev3.TransportSocket, path string, autoSNI bool) *tls.ClientSpec {

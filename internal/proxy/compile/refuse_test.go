@@ -128,6 +128,12 @@ func upstreamTLS(ctx string) string {
 	return static(`"transport_socket":{"name":"tls","typed_config":{"@type":"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",` + ctx + `}}`)
 }
 
+const rawSocket = `{"name":"raw","typed_config":{"@type":"type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"}}`
+
+func upstreamProxy(fields string) string {
+	return static(`"transport_socket":{"name":"proxy","typed_config":{"@type":"type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport",` + fields + `}}`)
+}
+
 func downstreamTLS(ctx string) string {
 	return `{"name":"l",` + address + `,"filter_chains":[{"filters":[` + tcpFilter + `],"transport_socket":{"name":"tls","typed_config":{"@type":"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",` + ctx + `}}}]}`
 }
@@ -162,6 +168,8 @@ func TestAccepted(t *testing.T) {
 		"no retries":        {"route", withAction(`"retry_policy":{"retry_on":"5xx","num_retries":0}`)},
 		"operators":         {"route", withRoute(`"match":{"prefix":"/"},"direct_response":{"status":200},"response_headers_to_add":[{"header":{"key":"x","value":"100%% of %REQ(X-User)%"}}]`)},
 		"cluster":           {"cluster", static(`"lb_policy":"LEAST_REQUEST","circuit_breakers":{"thresholds":[{"max_connections":7}]}`)},
+		"PROXY out":         {"cluster", upstreamProxy(`"config":{"version":"V2"},"transport_socket":` + rawSocket)},
+		"PROXY before TLS":  {"cluster", upstreamProxy(`"config":{},"transport_socket":{"name":"tls","typed_config":{"@type":"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext","sni":"a"}}`)},
 		"upstream TLS":      {"cluster", upstreamTLS(`"sni":"a","common_tls_context":{"validation_context":{"trusted_ca":{"filename":"/ca"}}}`)},
 		"downstream TLS":    {"listener", downstreamTLS(`"common_tls_context":{"tls_certificate_sds_secret_configs":[{"name":"default"}]}`)},
 		"secret":            {"secret", `{"name":"s","validation_context":{"trusted_ca":{"inline_string":"PEM"}}}`},
@@ -275,6 +283,13 @@ func TestRefused(t *testing.T) {
 		{"unknown group", "cluster", upstreamTLS(`"common_tls_context":{"tls_params":{"ecdh_curves":["secp112r1"]}}`), "transport_socket.typed_config.common_tls_context.tls_params"},
 		{"versions upside down", "cluster", upstreamTLS(`"common_tls_context":{"tls_params":{"tls_minimum_protocol_version":"TLSv1_3","tls_maximum_protocol_version":"TLSv1_2"}}`), "transport_socket.typed_config.common_tls_context.tls_params"},
 		{"certificate hash", "cluster", upstreamTLS(`"common_tls_context":{"validation_context":{"verify_certificate_hash":["aa"]}}`), "transport_socket.typed_config.common_tls_context.validation_context.verify_certificate_hash"},
+
+		{"PROXY header over nothing", "cluster", upstreamProxy(`"config":{}`), "transport_socket.typed_config.transport_socket"},
+		{"PROXY header over another", "cluster", upstreamProxy(`"config":{},"transport_socket":{"name":"p","typed_config":{"@type":"type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport","transport_socket":` + rawSocket + `}}`), "transport_socket.typed_config.transport_socket.typed_config"},
+		{"PROXY version 3", "cluster", upstreamProxy(`"config":{"version":3},"transport_socket":` + rawSocket), "transport_socket.typed_config.config.version"},
+		{"fields of the client's PROXY header", "cluster", upstreamProxy(`"config":{"pass_through_tlvs":{}},"transport_socket":` + rawSocket), "transport_socket.typed_config.config.pass_through_tlvs"},
+		{"fields in the PROXY header", "cluster", upstreamProxy(`"config":{"added_tlvs":[{"type":240}]},"transport_socket":` + rawSocket), "transport_socket.typed_config.config.added_tlvs"},
+		{"PROXY header without addresses", "cluster", upstreamProxy(`"config":{},"allow_unspecified_address":true,"transport_socket":` + rawSocket), "transport_socket.typed_config.allow_unspecified_address"},
 
 		{"back-off that is no pause", "cluster", `{"name":"c","type":"STRICT_DNS","dns_failure_refresh_rate":{"base_interval":"0s"}}`, "dns_failure_refresh_rate"},
 		{"back-off upside down", "cluster", `{"name":"c","type":"STRICT_DNS","dns_failure_refresh_rate":{"base_interval":"5s","max_interval":"1s"}}`, "dns_failure_refresh_rate"},

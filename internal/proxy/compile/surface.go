@@ -119,7 +119,6 @@ func extensions() map[string]rule {
 		"envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig":                            "dynamic forward proxying is not built yet",
 		"envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig":                     "dynamic forward proxying is not built yet",
 		"envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig":                               "dynamic forward proxying is not built yet",
-		"envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport":            "PROXY protocol towards upstreams is not built yet",
 		"envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig":                retryReason,
 		"envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig":                                "access logs over gRPC are not built yet",
 		"envoy.extensions.access_loggers.grpc.v3.TcpGrpcAccessLogConfig":                                 "access logs over gRPC are not built yet",
@@ -150,6 +149,7 @@ envoy.extensions.filters.http.rbac.v3.RBACPerRoute
 envoy.extensions.filters.http.cors.v3.Cors
 envoy.extensions.filters.http.fault.v3.HTTPFault
 envoy.config.route.v3.FilterConfig
+envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
 envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
 envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
 envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext

@@ -60,11 +60,16 @@ func endpointSurface() map[protoreflect.FullName]fields {
 
 func tlsSurface() map[protoreflect.FullName]fields {
 	const tls = "envoy.extensions.transport_sockets.tls.v3."
+	const tlvReason = "the PROXY header carries addresses only"
 	return map[protoreflect.FullName]fields{
 		"envoy.config.core.v3.TransportSocket":                       all("name typed_config"),
 		"envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer": all(""),
-		tls + "DownstreamTlsContext":                                 all("common_tls_context require_client_certificate"),
-		tls + "UpstreamTlsContext":                                   all("common_tls_context sni").inert("sessions are resumed as crypto/tls does", "max_session_keys"),
+		"envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport": all("config transport_socket").
+			refuse("Envoy does not implement it either", "allow_unspecified_address").
+			refuse(tlvReason, "tlv_as_pool_key"),
+		"envoy.config.core.v3.ProxyProtocolConfig": all("version").refuse(tlvReason, "pass_through_tlvs added_tlvs"),
+		tls + "DownstreamTlsContext":               all("common_tls_context require_client_certificate"),
+		tls + "UpstreamTlsContext":                 all("common_tls_context sni").inert("sessions are resumed as crypto/tls does", "max_session_keys"),
 		tls + "CommonTlsContext": all(`tls_params tls_certificates tls_certificate_sds_secret_configs validation_context
 			validation_context_sds_secret_config combined_validation_context alpn_protocols`),
 		tls + "CommonTlsContext.CombinedCertificateValidationContext": all("default_validation_context validation_context_sds_secret_config"),

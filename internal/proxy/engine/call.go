@@ -51,7 +51,7 @@ func (x *exchange) speaksHTTP2(ctx context.Context, downstreamTwo bool) (bool, e
 
 // use is what a new connection for this request is for.
 func (x *exchange) use() *cluster.Use {
-	return &cluster.Use{ServerName: string(withoutPort(x.req.Authority))}
+	return &cluster.Use{ServerName: string(withoutPort(x.req.Authority)), ProxyHeader: x.d.proxyHeader}
 }
 
 // callFailure tells what an error of a call means.
@@ -264,7 +264,7 @@ func (c *http1Call) release() {
 
 // http2Call is a call on a stream of a shared HTTP/2 connection.
 type http2Call struct {
-	st            *http2.Stream
+	st            cluster.Stream
 	wantsTrailers bool
 }
 

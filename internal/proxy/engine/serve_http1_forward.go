@@ -253,7 +253,7 @@ func (x *http1Exchange) getConn() *Failure {
 		x.startRouteTimeout(false)
 		d.watchLeave(now)
 		var err error
-		c, err = u.Connect(ctx, &cluster.Use{ServerName: string(withoutPort(x.req.Authority))})
+		c, err = u.Connect(ctx, x.use())
 		d.cancel.Store(nil)
 		if f := x.connected(); f != nil {
 			if c != nil {

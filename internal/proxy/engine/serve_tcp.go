@@ -98,7 +98,14 @@ func (d *downstream) pickTCP(c *cluster.Cluster) (*cluster.Upstream, *Failure) {
 }
 
 // useTCP is what an upstream connection is for.
-func (d *downstream) useTCP() *cluster.Use { return &cluster.Use{Raw: true, ServerName: d.facts.SNI} }
+func (d *downstream) useTCP() *cluster.Use {
+	return &cluster.Use{Raw: true, ServerName: d.facts.SNI, ProxyHeader: d.proxyHeader}
+}
+
+// proxyHeader tells an endpoint who the client is and where it was going (Envoy: ProxyProtocolUpstreamTransport).
+func (d *downstream) proxyHeader(version int) []byte {
+	return listener.AppendProxyHeader(nil, version, d.facts.Remote, d.facts.Local)
+}
 
 // connectRaw makes a connection for bytes that are not HTTP. The client's
 // leave ends the wait.

@@ -44,38 +44,56 @@ const waitsMax = 256
 // takes no streams on them takes none on more.
 const dialsMax = 2
 
+// Stream is a stream to an endpoint. Close ends it, and its connection if that
+// is for nobody else.
+type Stream struct {
+	*http2.Stream
+	own *sharedConn // nil: others use the connection as well
+}
+
+// Close ends the use of the stream.
+func (s *Stream) Close() {
+	s.Stream.Close()
+	if s.own != nil {
+		s.own.Drain()
+	}
+}
+
 // OpenStream begins a stream to the endpoint, on a connection that is there or
 // on a new one.
-func (u *Upstream) OpenStream(ctx context.Context, use *Use) (*http2.Stream, error) {
+func (u *Upstream) OpenStream(ctx context.Context, use *Use) (Stream, error) {
 	if st := u.TryStream(); st != nil {
-		return st, nil
+		return Stream{Stream: st}, nil
 	}
 	if err := u.cluster.beginWait(); err != nil {
-		return nil, err
+		return Stream{}, err
 	}
 	defer u.cluster.endWait()
+	if u.proxy != 0 {
+		return u.openAlone(ctx, use)
+	}
 	m := &u.mux
 	dials := 0
 	for range waitsMax {
 		if st := u.TryStream(); st != nil {
-			return st, nil
+			return Stream{Stream: st}, nil
 		}
 		done, mine := m.dial()
 		if !mine {
 			select {
 			case <-done:
 			case <-ctx.Done():
-				return nil, fmt.Errorf("%w: %w", ErrConnect, ctx.Err())
+				return Stream{}, fmt.Errorf("%w: %w", ErrConnect, ctx.Err())
 			}
 			if err := m.lastError(); err != nil {
-				return nil, err
+				return Stream{}, err
 			}
 			continue
 		}
 		if m.any() && (u.cluster.full() || dials == dialsMax) {
 			m.dialed(nil, nil)
 			if st, err := u.awaitRoom(ctx); st != nil || err != nil {
-				return st, err
+				return Stream{Stream: st}, err
 			}
 			continue
 		}
@@ -83,17 +101,34 @@ func (u *Upstream) OpenStream(ctx context.Context, use *Use) (*http2.Stream, err
 		c, err := u.connectShared(ctx, use)
 		m.dialed(c, err) // those that wait may take streams before us
 		if err != nil {
-			return nil, err
+			return Stream{}, err
 		}
 		st, err := c.Open()
-		if c.retired {
-			c.Drain() // the endpoint went away while we dialed
-		}
-		if err == nil {
-			return st, nil
+		switch {
+		case c.retired && err == nil:
+			return Stream{st, c}, nil // the endpoint went away while we dialed
+		case c.retired:
+			c.Drain()
+		case err == nil:
+			return Stream{Stream: st}, nil
 		}
 	}
-	return nil, fmt.Errorf("%w: no stream became free", ErrOverflow)
+	return Stream{}, fmt.Errorf("%w: no stream became free", ErrOverflow)
+}
+
+// openAlone begins a stream on a connection of its own, for one that began with
+// a PROXY header speaks for one client.
+func (u *Upstream) openAlone(ctx context.Context, use *Use) (Stream, error) {
+	c, err := u.connectShared(ctx, use)
+	if err != nil {
+		return Stream{}, err
+	}
+	st, err := c.Open()
+	if err != nil {
+		c.Drain()
+		return Stream{}, fmt.Errorf("%w: %w", ErrConnect, err)
+	}
+	return Stream{st, c}, nil
 }
 
 // awaitRoom waits until a stream of a connection may be free, or takes one.
@@ -252,7 +287,7 @@ func (u *Upstream) share(ctx context.Context, c *Conn) (*sharedConn, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if s.retired = m.retired; !s.retired && !s.Ended() {
+	if s.retired = m.retired || u.proxy != 0; !s.retired && !s.Ended() {
 		m.conns = append(m.conns, s)
 	}
 	return s, nil

@@ -42,6 +42,7 @@ type Upstream struct {
 	Pipe      string
 	cluster   *Cluster
 	transport *tls.ClientSpec // nil: plaintext
+	proxy     int             // version of the PROXY header that connections begin with; 0: none
 
 	info   atomic.Pointer[EndpointInfo]
 	peer   atomic.Pointer[string]
@@ -64,9 +65,12 @@ type Counts struct {
 	RequestTimeouts                     atomic.Int64
 }
 
-func newUpstream(c *Cluster, key string, at netip.AddrPort, pipe string, transport *tls.ClientSpec) *Upstream {
-	u := &Upstream{Host: Host{Key: key}, Addr: at, Pipe: pipe, cluster: c, transport: transport, mux: multiplex{speaks: Auto, room: make(chan struct{}, 1)}}
+func newUpstream(c *Cluster, key string, at netip.AddrPort, pipe string, transport *TLSMatch) *Upstream {
+	u := &Upstream{Host: Host{Key: key}, Addr: at, Pipe: pipe, cluster: c, mux: multiplex{speaks: Auto, room: make(chan struct{}, 1)}}
 	u.Host.up = u
+	if transport != nil {
+		u.transport, u.proxy = transport.Spec, transport.Proxy
+	}
 	return u
 }
 
@@ -136,6 +140,9 @@ type Use struct {
 	Raw bool
 	// Protocol of HTTP: HTTP1, HTTP2 or Auto.
 	Protocol Protocol
+	// ProxyHeader is the PROXY header, in a version, of whom the connection
+	// serves. It is asked where the endpoint wants one.
+	ProxyHeader func(version int) []byte
 }
 
 // application is what TLS offers.
@@ -298,6 +305,12 @@ func (u *Upstream) connect(ctx context.Context, use *Use) (*Conn, error) {
 		return nil, fmt.Errorf("%w: %w", ErrConnect, err)
 	}
 	c := &Conn{Stream: s, Upstream: u, made: u.cluster.live.opts.Clock.Now()}
+	if u.proxy != 0 {
+		if _, err := s.Write(use.ProxyHeader(u.proxy)); err != nil {
+			s.Close()
+			return nil, fmt.Errorf("%w: PROXY header to %s: %w", ErrConnect, u.Host.Key, err)
+		}
+	}
 	if u.transport != nil {
 		t, err := u.cluster.live.opts.TLS.Connect(ctx, s, u.transport, u.serverName(use), use.application())
 		if err != nil {
@@ -326,13 +339,14 @@ func (u *Upstream) serverName(use *Use) string {
 }
 
 // Release gives a connection back after a complete exchange that left it
-// reusable. now is the clock's.
+// reusable. now is the clock's. One that began with a PROXY header speaks for
+// one client and is closed.
 func (c *Conn) Release(now int64) {
 	u := c.Upstream
 	spec := u.cluster.spec.Load()
 	c.requests++
 	c.since = now
-	if spec.MaxRequestsPerConn > 0 && c.requests >= spec.MaxRequestsPerConn ||
+	if u.proxy != 0 || spec.MaxRequestsPerConn > 0 && c.requests >= spec.MaxRequestsPerConn ||
 		spec.MaxConnDuration > 0 && now-c.made > int64(spec.MaxConnDuration) {
 		c.Close()
 		return

@@ -4,17 +4,15 @@ import (
 	"maps"
 	"slices"
 	"strings"
-
-	"github.com/tullemesh/tulle/internal/proxy/engine/tls"
 )
 
 // Transport chooses how endpoints with this transport socket metadata are
 // connected to: the first entry of TLS that matches; nil is plaintext
 // (Envoy: Cluster.transport_socket_matches).
-func (s *Spec) Transport(metadata map[string]string) *tls.ClientSpec {
+func (s *Spec) Transport(metadata map[string]string) *TLSMatch {
 	for i := range s.TLS {
 		if s.TLS[i].holds(metadata) {
-			return s.TLS[i].Spec
+			return &s.TLS[i]
 		}
 	}
 	return nil
@@ -50,7 +48,7 @@ func sameTLS(a, b *Spec) bool {
 	}
 	for i := range a.TLS {
 		x, y := &a.TLS[i], &b.TLS[i]
-		if x.Name != y.Name || len(x.Match) != len(y.Match) || (x.Spec == nil) != (y.Spec == nil) {
+		if x.Name != y.Name || x.Proxy != y.Proxy || len(x.Match) != len(y.Match) || (x.Spec == nil) != (y.Spec == nil) {
 			return false
 		}
 		for key, want := range x.Match {

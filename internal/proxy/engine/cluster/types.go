@@ -115,6 +115,9 @@ type TLSMatch struct {
 	Name  string
 	Match map[string]match.String
 	Spec  *tls.ClientSpec
+	// Proxy is the version of the PROXY header that connections begin with, 1
+	// or 2, before any TLS; 0: none (Envoy: ProxyProtocolUpstreamTransport).
+	Proxy int
 }
 
 // Assignment is the endpoints of a cluster (Envoy: ClusterLoadAssignment).
