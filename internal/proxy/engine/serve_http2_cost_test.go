@@ -160,6 +160,75 @@ func TestStreamsDoNotAllocate(t *testing.T) {
 	}
 }
 
+// messagesPerCall of 1 KiB fit the windows that peers begin with.
+const messagesPerCall = 48
+
+// streamingHTTP2 answers each request of HTTP/2 with a stream of messages,
+// without allocating.
+func streamingHTTP2(t testing.TB) netip.AddrPort {
+	return serveWith(t, func(_ int, c net.Conn) {
+		f := &frames{c: c}
+		if _, err := io.ReadFull(c, f.buf[:len(http2.Preface)]); err != nil {
+			return
+		}
+		if _, err := c.Write(appendFrame(appendFrame(nil, 0, frameSettings, 0, 0), 0, frameSettings, 1, 0)); err != nil {
+			return
+		}
+		var answer []byte
+		for {
+			kind, flags, stream, _, err := f.next()
+			if err != nil {
+				return
+			}
+			if kind != frameData || flags&endStream == 0 {
+				continue
+			}
+			answer = append(appendFrame(answer[:0], 1, frameHeaders, endHeaders, stream), 0x88)
+			for i := range messagesPerCall {
+				answer = appendFrame(answer, 1<<10, frameData, byte((i+1)/messagesPerCall)*endStream, stream)
+				answer = append(answer, f.buf[:1<<10]...)
+			}
+			if _, err := c.Write(answer); err != nil {
+				return
+			}
+		}
+	}).at
+}
+
+// Messages that stream leave nothing to collect, although a collection empties
+// the pools again and again: what is counted are the streams themselves.
+func TestMessagesDoNotAllocate(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes pools forget")
+	}
+	a := newAsker(t, start(t, &setup{routes: []*router.Route{to("/", "echo")}, clusters: []*cluster.Spec{speaking(true, "echo", streamingHTTP2(t))}}))
+	credit := append(appendFrame(nil, 4, frameWindow, 0, 0), 0, 0, messagesPerCall<<2, 0)
+	call := func() {
+		if _, err := a.c.Write(credit); err != nil {
+			t.Fatal(err)
+		}
+		a.ask(t)
+	}
+	for range 20 {
+		call()
+	}
+	const calls, want = 200, 64
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for i := range calls {
+		call()
+		if i%4 == 0 {
+			runtime.GC()
+		}
+	}
+	runtime.ReadMemStats(&after)
+	each := (after.TotalAlloc - before.TotalAlloc) / (calls * messagesPerCall)
+	t.Logf("%d bytes a message", each)
+	if each > want {
+		t.Errorf("%d bytes of garbage a message, want at most %d", each, want)
+	}
+}
+
 // What 1,000 streams hold that wait for their answer: heap and stacks.
 func TestWaitingStreamsAreSmall(t *testing.T) {
 	if raceEnabled {

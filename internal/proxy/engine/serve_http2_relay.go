@@ -385,6 +385,8 @@ func (x *http2Exchange) answerLocal(t *http2.Turn) (over bool) {
 func (x *http2Exchange) endRelay(t *http2.Turn) {
 	x.stage = stageNone
 	x.endAttempt(t)
+	m, r := x.h.d.e.two.Memory, &x.relay
+	r.out.buf, r.back.buf, x.first = m.Settle(r.out.buf), m.Settle(r.back.buf), nil
 	x.h.deadlines.remove(x)
 	x.leaveCluster()
 	x.wireIn, x.wireOut = x.st.Release(t)

@@ -139,9 +139,9 @@ type reading struct {
 	conn   *Conn
 	handle func(*Turn, *Stream)
 	turn   Turn
-	buffer *readBuffer // while something is in it or about to be
-	held   []byte      // the beginning of a frame, while the connection waits
-	n      int         // valid bytes of buffer
+	buffer []byte // while something is in it or about to be
+	held   []byte // the beginning of a frame, while the connection waits
+	n      int    // valid bytes of buffer
 	err    error
 }
 
@@ -171,7 +171,7 @@ func (c *Conn) loop(first []byte) error {
 func (r *reading) Room() []byte {
 	if r.buffer == nil {
 		r.buffer = r.conn.session.opts.Memory.buffer()
-		r.n = copy(r.buffer[:], r.held)
+		r.n = copy(r.buffer, r.held)
 		r.held = r.held[:0]
 	}
 	return r.buffer[r.n:]
@@ -185,7 +185,7 @@ func (r *reading) Took(n int) bool {
 		r.err = err
 		return false
 	}
-	r.n = copy(r.buffer[:], r.buffer[used:r.n]) // less than a frame, and seldom any
+	r.n = copy(r.buffer, r.buffer[used:r.n]) // less than a frame, and seldom any
 	return true
 }
 
@@ -197,7 +197,7 @@ func (r *reading) Wait() (between bool) {
 	if r.held = append(r.held[:0], r.buffer[:r.n]...); len(r.held) == 0 {
 		r.held = nil
 	}
-	r.conn.session.opts.Memory.buffers.Put(r.buffer)
+	r.conn.session.opts.Memory.lender.give(r.buffer)
 	r.buffer, r.n = nil, 0
 	return len(r.held) == 0
 }
@@ -387,9 +387,9 @@ func (c *Conn) linger() {
 	_ = c.stream.Socket().SetReadDeadline(time.Now().Add(closeTimeout))
 	m := c.session.opts.Memory
 	b := m.buffer()
-	defer m.buffers.Put(b)
+	defer m.lender.give(b)
 	for total := 0; total < lingerBytesMax; {
-		n, err := c.stream.Read(b[:])
+		n, err := c.stream.Read(b)
 		if err != nil {
 			return
 		}
@@ -453,7 +453,8 @@ func (c *Conn) wroteLocked(t *Turn, b []byte, err error) {
 		_ = c.stream.Socket().SetReadDeadline(past())
 	}
 	if s.used() == 0 && len(s.out) == 0 && cap(b) > idleBytesKept { // an idle connection holds little
-		c.spare, s.out = nil, nil
+		m := s.opts.Memory
+		c.spare, s.out = m.Settle(c.spare), m.Settle(s.out)
 		c.flusher.Release()
 	}
 	c.unblockLocked(t) // there is room again

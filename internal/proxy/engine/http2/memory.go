@@ -14,7 +14,7 @@ type Memory struct {
 	OnFlood func(name string)
 
 	tables  *hpack.Tables
-	buffers sync.Pool // *readBuffer
+	lender  *lender
 	streams sync.Pool // *Stream
 	turns   sync.Pool // *Turn
 }
@@ -23,17 +23,11 @@ type Memory struct {
 // that we allow.
 const readBytes = 64 << 10
 
-type readBuffer [readBytes]byte
-
 // NewMemory returns memory for connections.
-func NewMemory() *Memory { return &Memory{tables: hpack.NewTables()} }
+func NewMemory() *Memory { return &Memory{tables: hpack.NewTables(), lender: newLender()} }
 
-func (m *Memory) buffer() *readBuffer {
-	if b, ok := m.buffers.Get().(*readBuffer); ok {
-		return b
-	}
-	return new(readBuffer)
-}
+// buffer returns one to read into, which the lender takes back.
+func (m *Memory) buffer() []byte { return m.lender.get(readBytes)[:readBytes] }
 
 func (m *Memory) turn() *Turn {
 	if t, ok := m.turns.Get().(*Turn); ok {

@@ -120,7 +120,7 @@ func (st *Stream) TakeBody(t *Turn, body *[]byte) (end bool, err error) {
 }
 
 func (st *Stream) takeLocked(body *[]byte) {
-	*body, st.body = st.body, (*body)[:0]
+	*body, st.body = st.body, st.session.opts.Memory.Settle(*body)
 	st.taken += int64(len(*body))
 }
 
@@ -142,6 +142,8 @@ func (st *Stream) Release(t *Turn) (wireIn, wireOut int64) {
 	defer c.mu.Unlock()
 	c.closeLocked(t, st)
 	wireIn, wireOut = st.wireIn, st.wireOut
-	c.session.opts.Memory.streams.Put(st)
+	m := c.session.opts.Memory
+	st.body = m.Settle(st.body)
+	m.streams.Put(st)
 	return wireIn, wireOut
 }

@@ -51,7 +51,7 @@ func (s *Session) data(f *frame) error {
 	}
 	st.received += n
 	st.wireIn += whole + frameHeadBytes
-	st.body = append(st.body, f.payload...)
+	st.body = append(s.opts.Memory.lender.grow(st.body, int(n)), f.payload...)
 	if whole > n {
 		s.consumed(st, whole-n)
 	}

@@ -62,9 +62,7 @@ func (st *Stream) begin(s *Session, id uint32) {
 	st.trail.Reset()
 	st.Malformed = ""
 	st.TooLarge, st.WantsTrailers, st.Expect100 = false, false, false
-	if st.body = st.body[:0]; cap(st.body) > bodyBytesKept {
-		st.body = nil
-	}
+	st.body = s.opts.Memory.Settle(st.body)
 	st.more, st.read, st.taken = nil, 0, 0
 	st.recvMax, st.unacked, st.sendWindow = s.opts.firstWindow(), 0, s.peerWindow
 	st.recvWindow = st.recvMax
@@ -185,7 +183,7 @@ func (st *Stream) Read(p []byte) (n int, err error) {
 			n = copy(p, left)
 			st.read += n
 			if st.read == len(st.body) {
-				st.body, st.read = st.body[:0], 0
+				st.body, st.read = st.session.opts.Memory.Settle(st.body), 0
 			}
 			st.session.consumed(st, int64(n))
 			if st.remoteEnd && len(st.body) == 0 {
