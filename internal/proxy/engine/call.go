@@ -61,6 +61,8 @@ func callFailure(err error) *Failure {
 	var all *http2.ConnError
 	var codec *http1.Error
 	switch {
+	case errors.Is(err, http2.ErrNoSwitch):
+		return &Failure{Kind: NotSupported, Detail: "the endpoint takes no extended CONNECT", Cause: err}
 	case errors.As(err, &reset):
 		return &Failure{Kind: RemoteReset, Cause: err}
 	case errors.As(err, &one), errors.As(err, &all), errors.As(err, &codec):
@@ -78,13 +80,15 @@ type http1Call struct {
 	out     []byte
 	chunked bool // the request
 	method  []byte
+	upgrade []byte // what the request asks to switch to, in lower case; empty: nothing
 
-	in    *conn.Buffer // the response's head, and what came with it
-	rest  []byte       // of in
-	frame http1.Framing
-	body  http1.Body
-	trail message.Head
-	dirty bool // bytes behind the response: the connection can't be used again
+	in       *conn.Buffer // the response's head, and what came with it
+	rest     []byte       // of in
+	frame    http1.Framing
+	body     http1.Body
+	trail    message.Head
+	switched bool // the other protocol follows, both ways
+	dirty    bool // bytes behind the response: the connection can't be used again
 }
 
 // openHTTP1 takes a pooled connection or makes one.
@@ -96,7 +100,7 @@ func (x *exchange) openHTTP1(ctx context.Context, careful bool) (*http1Call, err
 			return nil, err
 		}
 	}
-	return &http1Call{e: x.d.e, conn: c, method: x.req.Method}, nil
+	return &http1Call{e: x.d.e, conn: c, method: x.req.Method, upgrade: x.upgrade}, nil
 }
 
 func (c *http1Call) sendHead(h *message.Head, body []byte, end bool) error {
@@ -128,6 +132,9 @@ func (c *http1Call) appendBody(p []byte, end bool, trailers *message.Head) {
 }
 
 func (c *http1Call) sendBody(p []byte, end bool, trailers *message.Head) error {
+	if c.switched {
+		return c.sendRaw(p, end)
+	}
 	if !c.chunked {
 		_, err := c.conn.Write(p)
 		return err
@@ -159,7 +166,7 @@ func (c *http1Call) readHead(h *message.Head) (end bool, err error) {
 			}
 			c.rest = c.in.B[at:n]
 			if h.Status == 101 {
-				return false, http1.ErrStatus // nobody asked for an upgrade
+				return false, c.switchProtocols()
 			}
 			if h.Status < 200 {
 				return false, nil
@@ -189,6 +196,9 @@ func (c *http1Call) readHead(h *message.Head) (end bool, err error) {
 }
 
 func (c *http1Call) readBody(p []byte) (n int, err error) {
+	if c.switched {
+		return c.readRaw(p)
+	}
 	for n == 0 && !c.body.Done() {
 		if len(c.rest) > 0 {
 			data, used, err := c.body.Next(c.rest[:min(len(c.rest), len(p))])
@@ -247,7 +257,7 @@ func (c *http1Call) trailers() *message.Head {
 func (c *http1Call) interrupt() { _ = c.conn.Socket().SetDeadline(past()) }
 
 func (c *http1Call) finish(whole bool) {
-	if whole && c.body.Done() && c.body.Kind() != http1.CloseBody && !c.frame.Close && !c.dirty && len(c.rest) == 0 {
+	if whole && !c.switched && c.body.Done() && c.body.Kind() != http1.CloseBody && !c.frame.Close && !c.dirty && len(c.rest) == 0 {
 		c.conn.Release(c.e.clock.Now())
 		return
 	}
@@ -266,6 +276,7 @@ func (c *http1Call) release() {
 type http2Call struct {
 	st            cluster.Stream
 	wantsTrailers bool
+	upgrade       []byte // as of http1Call
 }
 
 func (x *exchange) openHTTP2(ctx context.Context, wantsTrailers bool) (*http2Call, error) {
@@ -273,7 +284,7 @@ func (x *exchange) openHTTP2(ctx context.Context, wantsTrailers bool) (*http2Cal
 	if err != nil {
 		return nil, err
 	}
-	return &http2Call{st, wantsTrailers}, nil
+	return &http2Call{st, wantsTrailers, x.upgrade}, nil
 }
 
 func (c *http2Call) sendHead(h *message.Head, body []byte, end bool) error {
@@ -282,7 +293,8 @@ func (c *http2Call) sendHead(h *message.Head, body []byte, end bool) error {
 
 // first is the beginning of a request, or all of it.
 func (c *http2Call) first(h *message.Head, body []byte, end bool, trailers *message.Head) *http2.Part {
-	return &http2.Part{Head: h, Body: body, End: end, Trailers: trailers, WantsTrailers: c.wantsTrailers}
+	end = end && len(c.upgrade) == 0 // the stream goes on as the other protocol
+	return &http2.Part{Head: h, Body: body, End: end, Trailers: trailers, WantsTrailers: c.wantsTrailers, Protocol: c.upgrade}
 }
 
 func (c *http2Call) sendBody(p []byte, end bool, trailers *message.Head) error {
@@ -299,7 +311,10 @@ func (c *http2Call) sendBody(p []byte, end bool, trailers *message.Head) error {
 }
 
 func (c *http2Call) readHead(h *message.Head) (end bool, err error) {
-	return c.st.ReadHead(h)
+	if end, err = c.st.ReadHead(h); err == nil && len(c.upgrade) > 0 && h.Status >= 200 && h.Status < 300 {
+		asSwitched(h, c.upgrade)
+	}
+	return end, err
 }
 
 func (c *http2Call) readBody(p []byte) (int, error) { return c.st.Read(p) }

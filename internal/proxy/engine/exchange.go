@@ -52,6 +52,7 @@ type exchangeState struct {
 	table    *router.Table
 	result   router.Result
 	weighted *router.Weighted
+	upgrade  []byte // what the client asks to switch to, in lower case; empty: nothing
 	cluster  *cluster.Cluster
 	action   action
 	body     []byte // of a local answer

@@ -14,7 +14,7 @@ import (
 // forward sends the request to an endpoint and the response to the client;
 // false: the connection ends.
 func (x *http1Exchange) forward() bool {
-	if len(x.reqFrame.Upgrade) > 0 && !x.upgradeAllowed() {
+	if x.upgrade = x.reqFrame.Upgrade; len(x.upgrade) > 0 && !x.upgradeAllowed() {
 		x.fail(Failure{Kind: NotSupported, Detail: "upgrade"})
 		return x.sendLocal()
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
@@ -15,22 +16,15 @@ import (
 
 // upstreamHTTP2 reports whether the chosen endpoint gets the request in HTTP/2.
 func (x *http1Exchange) upstreamHTTP2() (bool, *Failure) {
-	two := false
 	switch x.cluster.Spec().Protocol {
 	case cluster.HTTP1, cluster.Downstream:
 		return false, nil
 	case cluster.HTTP2:
-		two = true
+		return true, nil
 	case cluster.Auto:
-		var f *Failure
-		if two, f = x.askProtocol(); f != nil {
-			return false, f
-		}
+		return x.askProtocol()
 	}
-	if two && len(x.reqFrame.Upgrade) > 0 {
-		return false, &Failure{Kind: NotSupported, Detail: "upgrade over HTTP/2"}
-	}
-	return two, nil
+	return false, nil
 }
 
 // askProtocol asks the endpoint of an Auto cluster.
@@ -227,7 +221,7 @@ func (x *http1Exchange) responseOver2(c *http2Call) *Failure {
 		}
 		x.sawResponse = true
 		x.touch()
-		if x.res.Status >= 200 {
+		if x.res.Status >= 200 || x.res.Status == http.StatusSwitchingProtocols {
 			break
 		}
 		if f := x.informational(); f != nil {
@@ -237,6 +231,9 @@ func (x *http1Exchange) responseOver2(c *http2Call) *Failure {
 	x.headAt = d.e.clock.Now()
 	if x.wantsAnother(x.canReplay()) {
 		return &Failure{Kind: Again}
+	}
+	if x.res.Status == http.StatusSwitchingProtocols {
+		return x.switchOver2(c)
 	}
 	if !bodyAllowed(x.res.Status) && x.res.Status != 304 {
 		x.res.Remove("content-length") // RFC 9110 §8.6

@@ -13,23 +13,6 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/tcp"
 )
 
-// upgradeAllowed reports whether the listener or the route allows the wanted
-// upgrade (Envoy: upgrade_configs).
-func (x *http1Exchange) upgradeAllowed() bool {
-	lists := [2][]string{x.manager.Upgrades, nil}
-	if r := x.result.Route; r != nil && r.Forward != nil {
-		lists[1] = r.Forward.Upgrades
-	}
-	for _, list := range lists {
-		for _, allowed := range list {
-			if string(x.reqFrame.Upgrade) == allowed {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // switchProtocols answers 101 and then passes bytes both ways until both
 // directions have ended. first is what the upstream has sent already.
 func (x *http1Exchange) switchProtocols(first []byte) *Failure {

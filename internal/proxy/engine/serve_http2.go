@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -80,6 +81,7 @@ func (d *downstream) serveHTTP2(first []byte) {
 	h.conn = http2.NewConn(d.stream, d.e.clock, http2.Options{
 		Role: http2.Server, Memory: d.e.two.Memory,
 		HeadBytesMax: int(m.HeaderBytesMax), HeadFieldsMax: int(m.HeaderCountMax), StreamsMax: m.MaxConcurrentStreams,
+		ExtendedConnect: switches(m),
 	}, http2.Timeouts{Idle: m.IdleTimeout, Head: m.HeadersTimeout, Write: m.StreamIdleTimeout, Ping: m.PingInterval, Pong: m.PingTimeout}, nil)
 	d.two.Store(h.conn)
 	if d.draining.Load() {
@@ -118,7 +120,10 @@ func (h *http2Conn) handle(t *http2.Turn, st *http2.Stream) {
 	case string(x.req.Method) == http.MethodConnect:
 		x.fail(Failure{Kind: NotSupported, Detail: "CONNECT over HTTP/2"})
 	default:
-		x.admit()
+		x.upgrade = bytes.ToLower(st.Protocol)
+		if x.admit() == actForward && len(x.upgrade) > 0 && !x.upgradeAllowed() {
+			x.fail(Failure{Kind: NotSupported, Detail: "upgrade"})
+		}
 	}
 	x.enter(t)
 }

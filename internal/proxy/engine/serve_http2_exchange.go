@@ -40,6 +40,8 @@ type http2Exchange struct {
 	held        *http1Call  // whose buffer res may be in
 	wrote       bool        // some of the request went out
 	sawResponse bool
+	switched    bool // another protocol than HTTP follows, both ways
+	websocket   websocketKey
 	entered     bool  // the cluster counts it
 	callEnd     int64 // a gRPC call's deadline; 0: none
 
@@ -76,7 +78,8 @@ func (x *http2Exchange) begin(h *http2Conn, st *http2.Stream, now int64) {
 	x.first, x.replayable, x.kept, x.tooMany = nil, false, nil, false
 	x.keptEnd.Store(false)
 	x.sentAll.Store(false)
-	x.wrote, x.sawResponse, x.entered = false, false, false
+	x.wrote, x.sawResponse, x.entered, x.switched = false, false, false, false
+	x.websocket = websocketKey{}
 	x.callEnd = 0
 	x.relay.begin()
 	x.call, x.cancel, x.cause, x.headSent = nil, nil, nil, false
@@ -233,7 +236,7 @@ func (x *http2Exchange) keep(p []byte, end bool) {
 
 func (x *http2Exchange) setDeadlines(complete bool) {
 	m := x.manager
-	if m.RequestTimeout > 0 && !complete {
+	if m.RequestTimeout > 0 && !complete && len(x.upgrade) == 0 {
 		x.h.deadlines.set(x, dueRequest, x.start+int64(m.RequestTimeout))
 	}
 	if limit := x.streamMax(); limit > 0 {
@@ -248,6 +251,12 @@ func (x *http2Exchange) setDeadlines(complete bool) {
 
 // takeFirst answers Expect and takes a body that is at hand as a whole.
 func (x *http2Exchange) takeFirst() *Failure {
+	if len(x.upgrade) > 0 {
+		// What follows is the other protocol's. Nobody who may still refuse the
+		// upgrade must get it: it could be read as another request.
+		x.replayable = true
+		return nil
+	}
 	waiting, complete := x.st.Complete()
 	if x.st.Expect100 && !complete {
 		h := message.Head{Status: http.StatusContinue}
@@ -356,6 +365,7 @@ func (x *http2Exchange) openCall(ctx context.Context) (call, error) {
 	if err != nil {
 		return nil, err
 	}
+	x.websocket.begin(&x.req, x.upgrade)
 	x.releaseHead()
 	x.held = c
 	return c, nil
@@ -388,7 +398,7 @@ func (x *http2Exchange) over(c call) *Failure {
 		}
 		x.sawResponse = true
 		x.touch(x.d.e.clock.Now())
-		if x.res.Status < 200 {
+		if x.res.Status < 200 && x.res.Status != http.StatusSwitchingProtocols {
 			if f := x.hinted(); f != nil {
 				return x.because(f)
 			}
@@ -454,6 +464,9 @@ func (x *http2Exchange) trailersOf(end bool) *message.Head {
 // request.
 func (x *http2Exchange) startRouteTimeout(now int64, atUpstream bool) {
 	complete := x.replayable || x.sentAll.Load()
+	if x.switched {
+		return
+	}
 	if at := x.responseBound(now, complete, atUpstream); at > 0 && complete {
 		x.h.deadlines.set(x, dueResponse, at)
 	}
@@ -474,9 +487,14 @@ func (x *http2Exchange) responseHead(now int64) *Failure {
 
 // respond sends the response to the client as it comes.
 func (x *http2Exchange) respond(c call, end bool) *Failure {
+	x.switched = x.res.Status == http.StatusSwitchingProtocols
+	if x.switched && !x.websocket.accepted(&x.res) {
+		return &Failure{Kind: BadResponse, Detail: "sec-websocket-accept is missing or wrong"}
+	}
 	if f := x.responseHead(x.d.e.clock.Now()); f != nil {
 		return f
 	}
+	end = end && !x.switched
 	if end {
 		x.noteGRPC(&x.res)
 	}
@@ -490,9 +508,17 @@ func (x *http2Exchange) respond(c call, end bool) *Failure {
 	if err := x.st.WriteResponse(&x.res, end); err != nil {
 		return x.because(&Failure{Kind: ClientLeft, Cause: err})
 	}
-	if end {
+	switch {
+	case end:
 		return nil
+	case x.switched:
+		return x.passBoth(c)
 	}
+	return x.passBody(c)
+}
+
+// passBody sends the response's body as it comes.
+func (x *http2Exchange) passBody(c call) *Failure {
 	b := x.d.e.buffers.Get()
 	defer x.d.e.buffers.Put(b)
 	for {

@@ -94,7 +94,7 @@ func (x *http2Exchange) enterLocked(t *http2.Turn) (over bool) {
 
 // relays picks the endpoint and reports whether it takes a stream at once.
 func (x *http2Exchange) relays() bool {
-	if p := x.cluster.Spec().Protocol; p != cluster.HTTP2 && p != cluster.Downstream {
+	if p := x.cluster.Spec().Protocol; len(x.upgrade) > 0 || p != cluster.HTTP2 && p != cluster.Downstream {
 		return false
 	}
 	if f := x.choose(); f != nil {

@@ -24,6 +24,7 @@ const (
 	gotPath
 	gotAuthority
 	gotStatus
+	gotProtocol
 )
 
 // fieldReader checks the fields of one block by RFC 9113 §8.2 and §8.3 and
@@ -34,6 +35,7 @@ type fieldReader struct {
 	section  section
 	bytesMax int
 	countMax int
+	extended bool // :protocol is allowed (RFC 8441)
 
 	bytes, count int
 	pseudo       int
@@ -46,6 +48,7 @@ type fieldReader struct {
 	length       int64 // of Content-Length; -1: none
 	trailers     bool  // te: trailers
 	expect       bool  // expect: 100-continue
+	protocol     []byte
 }
 
 // checked marks an entry of the HPACK table whose bytes are allowed.
@@ -122,6 +125,9 @@ func (r *fieldReader) pseudoField(f *hpack.Field) (malformed string) {
 	case name == ":authority":
 		bit = gotAuthority
 		h.Authority = r.keep(f.Value, f.ValueLives)
+	case name == ":protocol" && r.extended:
+		bit = gotProtocol
+		r.protocol = r.keep(f.Value, f.ValueLives)
 	default:
 		return "unknown pseudo-header field"
 	}
@@ -207,6 +213,12 @@ func (r *fieldReader) finishRequest() (malformed string) {
 		}
 	}
 	connect := string(h.Method) == "CONNECT"
+	if r.pseudo&gotProtocol != 0 {
+		if malformed = r.finishUpgrade(connect); malformed != "" {
+			return malformed
+		}
+		connect = false
+	}
 	switch {
 	case !validMethod(h.Method):
 		return ":method is missing or no token"
@@ -224,6 +236,35 @@ func (r *fieldReader) finishRequest() (malformed string) {
 		return ":authority is missing or no host and port"
 	}
 	return ""
+}
+
+// finishUpgrade turns an extended CONNECT into the request of HTTP/1.1 that means
+// the same (RFC 8441 §4), so that whoever looks at it finds one form: GET with
+// connection and upgrade. How the stream is framed is the codec's alone.
+func (r *fieldReader) finishUpgrade(connect bool) (malformed string) {
+	h := r.head
+	switch {
+	case !connect:
+		return ":protocol without CONNECT"
+	case !validProtocol(r.protocol):
+		return ":protocol is no protocol"
+	case r.length > 0:
+		return "extended CONNECT with content-length" // RFC 9110 §9.3.6
+	}
+	if r.length == 0 {
+		h.Remove("content-length")
+		r.length = -1
+	}
+	h.Method = h.KeepString("GET")
+	h.Append(h.KeepString("connection"), h.KeepString("upgrade"))
+	h.Append(h.KeepString("upgrade"), r.protocol)
+	return ""
+}
+
+// validProtocol is a token with an optional version (RFC 9110 §7.8).
+func validProtocol(p []byte) bool {
+	name, version, versioned := bytes.Cut(p, []byte("/"))
+	return validMethod(name) && (!versioned || validMethod(version))
 }
 
 // validValue is RFC 9113 §8.2.1, and HTTP/1.1's rule for control characters:

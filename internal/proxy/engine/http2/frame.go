@@ -109,6 +109,8 @@ func (c Code) String() string {
 
 // Errors of streams and connections.
 var (
+	// ErrNoSwitch: the peer does not take extended CONNECT (RFC 8441 §3).
+	ErrNoSwitch = errors.New("the peer does not take extended CONNECT")
 	// ErrNotProcessed: the peer says that it did nothing of the request, which
 	// may be sent again (RFC 9113 §8.7).
 	ErrNotProcessed = errors.New("the peer did not process the request")

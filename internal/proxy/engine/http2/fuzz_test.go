@@ -46,7 +46,7 @@ func fuzzed(client bool) *Session {
 	}
 	o.Role = Client
 	s := NewSession(o)
-	s.sendRequest(s.open(), &message.Head{Method: []byte("GET"), Scheme: []byte("http"), Path: []byte("/"), Authority: []byte("a")}, false, true)
+	s.sendRequest(s.open(), &Part{Head: &message.Head{Method: []byte("GET"), Scheme: []byte("http"), Path: []byte("/"), Authority: []byte("a")}}, true)
 	s.out = s.out[:0]
 	return s
 }

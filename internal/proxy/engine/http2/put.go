@@ -12,6 +12,9 @@ type Part struct {
 	Trailers *message.Head
 	// WantsTrailers adds te: trailers to a request's head.
 	WantsTrailers bool
+	// Protocol makes a request an extended CONNECT (Client, RFC 8441): the head is
+	// an upgrade's of HTTP/1.1. ErrNoSwitch: the peer takes none.
+	Protocol []byte
 }
 
 // Put sends as much of p as windows and the connection's buffer allow. done:
@@ -46,13 +49,15 @@ func (st *Stream) putLocked(t *Turn, p *Part) (done bool, err error) {
 		return false, ErrClosed
 	case st.ID == 0 && (s.away || s.failed != nil || s.nextID > streamIDMax-2):
 		return false, ErrNotProcessed
+	case len(p.Protocol) > 0 && p.Head != nil && !s.switches:
+		return false, ErrNoSwitch // RFC 8441 §3
 	}
 	trailers := p.Trailers != nil && p.Trailers.Len() > 0
 	ended := false
 	if p.Head != nil {
 		ended = p.End && len(p.Body) == 0 && !trailers
 		if s.opts.Role == Client {
-			s.sendRequest(st, p.Head, p.WantsTrailers, ended)
+			s.sendRequest(st, p, ended)
 		} else {
 			s.sendResponse(st, p.Head, ended)
 		}

@@ -162,7 +162,7 @@ func (s *Session) fragment(f *frame) error {
 // wanted or not, because the table is the connection's.
 func (s *Session) decode(payload []byte, h *message.Head, what section) (*fieldReader, error) {
 	r := &s.fields
-	*r = fieldReader{head: h, section: what, bytesMax: s.opts.HeadBytesMax, countMax: s.opts.HeadFieldsMax, length: -1}
+	*r = fieldReader{head: h, section: what, bytesMax: s.opts.HeadBytesMax, countMax: s.opts.HeadFieldsMax, length: -1, extended: s.opts.ExtendedConnect && what == requestSection}
 	if err := s.dec.Decode(payload, r); err != nil {
 		return nil, connError(CompressionError, err.Error())
 	}
@@ -213,6 +213,7 @@ func (s *Session) request(st *Stream, id uint32, payload []byte) error {
 		return &StreamError{id, ProtocolError, r.malformed}
 	}
 	st.TooLarge, st.declared, st.WantsTrailers, st.Expect100 = r.large, r.length, r.trailers, r.expect
+	st.Protocol = r.protocol
 	st.wireIn = int64(len(payload)) + frameHeadBytes
 	s.streams[id] = st
 	s.opened = append(s.opened, st)
@@ -282,7 +283,10 @@ func (s *Session) responseBlock(id uint32, payload []byte) error {
 	case h.Status < 200 && len(st.more) >= informationalMax-1:
 		return &StreamError{id, EnhanceYourCalm, "too many informational responses"}
 	}
-	if st.isHead || h.Status == 204 || h.Status == 304 {
+	if st.switched(h.Status) {
+		h.Remove("content-length") // RFC 9110 §9.3.6
+		r.length = -1
+	} else if st.isHead || h.Status == 204 || h.Status == 304 {
 		r.length = 0 // RFC 9110 §6.4.1: nothing may follow, whatever the head says
 	}
 	if s.block.end && r.length > 0 {

@@ -35,29 +35,44 @@ func (s *Session) ended() bool {
 	return s.failed != nil || s.away || s.draining || s.nextID > streamIDMax-2
 }
 
-// sendRequest sends a request's head; wantsTrailers adds te.
-func (s *Session) sendRequest(st *Stream, h *message.Head, wantsTrailers, end bool) {
+// sendRequest sends a request's head: with a protocol as an extended CONNECT.
+func (s *Session) sendRequest(st *Stream, p *Part, end bool) {
+	h := p.Head
 	s.begin(st)
 	st.isHead = string(h.Method) == "HEAD"
 	from := s.beginBlock()
 	e := s.enc
-	s.out = e.Append(s.out, []byte(":method"), h.Method)
+	if st.extended = len(p.Protocol) > 0; st.extended {
+		s.out = e.Append(s.out, []byte(":method"), []byte("CONNECT"))
+		s.out = e.Append(s.out, []byte(":protocol"), p.Protocol)
+	} else {
+		s.out = e.Append(s.out, []byte(":method"), h.Method)
+	}
 	if string(h.Method) != "CONNECT" {
 		s.out = e.Append(s.out, []byte(":scheme"), h.Scheme)
 		s.out = e.Append(s.out, []byte(":path"), h.Path)
 	}
 	s.out = e.Append(s.out, []byte(":authority"), h.Authority)
-	if wantsTrailers {
+	if p.WantsTrailers {
 		s.out = e.Append(s.out, []byte("te"), []byte("trailers"))
 	}
 	s.endBlock(st, from, h, end)
 }
 
-// sendResponse sends a response's head.
+// switchingProtocols is 101, which HTTP/2 itself does not have (RFC 9113 §8.6).
+const switchingProtocols = 101
+
+// sendResponse sends a response's head. 101 is said as 200: on an extended
+// CONNECT both mean that the protocol follows (RFC 8441 §5).
 func (s *Session) sendResponse(st *Stream, h *message.Head, end bool) {
 	from := s.beginBlock()
+	status := h.Status
+	if status == switchingProtocols {
+		status = 200
+		h.Remove("content-length")
+	}
 	var digits [20]byte
-	s.out = s.enc.Append(s.out, []byte(":status"), strconv.AppendInt(digits[:0], int64(h.Status), 10))
+	s.out = s.enc.Append(s.out, []byte(":status"), strconv.AppendInt(digits[:0], int64(status), 10))
 	s.endBlock(st, from, h, end)
 }
 

@@ -30,6 +30,9 @@ type Options struct {
 	// StreamWindow and ConnWindow are how many bytes may wait to be read; a
 	// stream begins with less when StreamWindow is large.
 	StreamWindow, ConnWindow int64
+	// ExtendedConnect lets clients switch a stream to another protocol (Server;
+	// RFC 8441).
+	ExtendedConnect bool
 	// Memory is shared by connections; nil: the connection has its own.
 	Memory *Memory
 }
@@ -89,6 +92,7 @@ type Session struct {
 	peerFrame  int
 	peerWindow int64
 	peerMax    uint32 // concurrent streams that the peer takes
+	switches   bool   // the peer takes extended CONNECT (Client)
 	nextID     uint32 // of ours (Client)
 
 	streams map[uint32]*Stream
@@ -144,6 +148,9 @@ func NewSession(o Options) *Session {
 	if o.Role == Server {
 		s.preface = len(Preface)
 		settings = appendSetting(settings, settingStreams, o.StreamsMax)
+		if o.ExtendedConnect {
+			settings = appendSetting(settings, settingExtendConnect, 1)
+		}
 	} else {
 		s.out = append(s.out, Preface...)
 		settings = appendSetting(settings, settingPush, 0)
@@ -335,6 +342,7 @@ func (s *Session) setting(id uint16, value uint32) error {
 		if value > 1 {
 			return connError(ProtocolError, "SETTINGS_ENABLE_CONNECT_PROTOCOL out of range")
 		}
+		s.switches = s.switches || value == 1 // RFC 8441 §3: it is not taken back
 	}
 	return nil
 }

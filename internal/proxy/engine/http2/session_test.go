@@ -394,7 +394,7 @@ func TestRulesOfResponses(t *testing.T) {
 	for name, c := range rulesOfResponses() {
 		s := NewSession(Options{Role: Client})
 		st := s.open()
-		s.sendRequest(st, &message.Head{Method: []byte("GET"), Scheme: []byte("http"), Path: []byte("/"), Authority: []byte("a")}, false, true)
+		s.sendRequest(st, &Part{Head: &message.Head{Method: []byte("GET"), Scheme: []byte("http"), Path: []byte("/"), Authority: []byte("a")}}, true)
 		s.out = s.out[:0]
 		_, err := s.Feed(c.in.b, 1)
 		if got := said(t, s.out); got != c.want {
@@ -410,7 +410,7 @@ func TestRefusedAndUnseenStreamsMayBeSentAgain(t *testing.T) {
 	} {
 		s := NewSession(Options{Role: Client})
 		st := s.open()
-		s.sendRequest(st, &message.Head{Method: []byte("GET"), Scheme: []byte("http"), Path: []byte("/"), Authority: []byte("a")}, false, true)
+		s.sendRequest(st, &Part{Head: &message.Head{Method: []byte("GET"), Scheme: []byte("http"), Path: []byte("/"), Authority: []byte("a")}}, true)
 		if _, err := s.Feed(in.b, 1); err != nil {
 			t.Fatal(err)
 		}
@@ -423,7 +423,7 @@ func TestRefusedAndUnseenStreamsMayBeSentAgain(t *testing.T) {
 func TestACompleteResponseStandsWhenTheServerWantsNoMoreOfTheRequest(t *testing.T) {
 	s := NewSession(Options{Role: Client})
 	st := s.open()
-	s.sendRequest(st, &message.Head{Method: []byte("POST"), Scheme: []byte("http"), Path: []byte("/"), Authority: []byte("a")}, false, false)
+	s.sendRequest(st, &Part{Head: &message.Head{Method: []byte("POST"), Scheme: []byte("http"), Path: []byte("/"), Authority: []byte("a")}}, false)
 	in := newWire().settings().headers(1, 0, ":status: 200").frame(kindData, flagEndStream, 1, "ok").frame(kindReset, 0, 1, u32(uint32(NoError)))
 	if _, err := s.Feed(in.b, 1); err != nil {
 		t.Fatal(err)

@@ -22,6 +22,9 @@ type Stream struct {
 	Malformed string
 	// WantsTrailers is te: trailers; Expect100 is expect: 100-continue.
 	WantsTrailers, Expect100 bool
+	// Protocol is what an extended CONNECT asks for, as it came; nil: it is none.
+	// Head is then that of an upgrade in HTTP/1.1 (Server).
+	Protocol []byte
 
 	session *Session
 	conn    *Conn // nil in a Session without I/O
@@ -46,6 +49,7 @@ type Stream struct {
 	hasHead    bool // Head is a response's that nobody took (Client)
 	hasTrail   bool
 	isHead     bool
+	extended   bool // our request was an extended CONNECT (Client)
 	gotFinal   bool
 	remoteEnd  bool
 	localEnd   bool
@@ -60,7 +64,7 @@ func (st *Stream) begin(s *Session, id uint32) {
 	st.ID, st.session, st.conn, st.watcher = id, s, nil, nil
 	st.Head.Reset()
 	st.trail.Reset()
-	st.Malformed = ""
+	st.Malformed, st.Protocol, st.extended = "", nil, false
 	st.TooLarge, st.WantsTrailers, st.Expect100 = false, false, false
 	st.body = s.opts.Memory.Settle(st.body)
 	st.more, st.read, st.taken = nil, 0, 0
@@ -69,6 +73,12 @@ func (st *Stream) begin(s *Session, id uint32) {
 	st.declared, st.received, st.wireIn, st.wireOut, st.err = -1, 0, 0, 0, nil
 	st.hasHead, st.hasTrail, st.isHead, st.gotFinal, st.remoteEnd = false, false, false, false, false
 	st.localEnd, st.gone, st.touched, st.waits, st.unread = false, false, false, false, false
+}
+
+// switched reports whether a response's status says that the stream now carries
+// the protocol that an extended CONNECT asked for (RFC 8441 §4).
+func (st *Stream) switched(status int) bool {
+	return st.extended && status >= 200 && status < 300
 }
 
 // fail notes the first error.

@@ -1,0 +1,429 @@
+package engine
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
+	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
+	"github.com/tullemesh/tulle/internal/proxy/engine/message"
+	"github.com/tullemesh/tulle/internal/proxy/engine/router"
+)
+
+// end is one end of a connection or stream that carries another protocol.
+type end interface {
+	io.ReadWriter
+	CloseWrite() error
+	abort()
+}
+
+type connEnd struct {
+	*net.TCPConn
+	r *bufio.Reader
+}
+
+func (c connEnd) Read(p []byte) (int, error) { return c.r.Read(p) }
+func (c connEnd) abort()                     { _ = c.SetLinger(0); c.Close() }
+
+type streamEnd struct{ st *http2.Stream }
+
+func (s streamEnd) Read(p []byte) (int, error)  { return s.st.Read(p) }
+func (s streamEnd) Write(p []byte) (int, error) { return s.st.Write(p, false) }
+func (s streamEnd) CloseWrite() error           { _, err := s.st.Write(nil, true); return err }
+func (s streamEnd) abort()                      { s.st.Reset(http2.Cancel) }
+
+// switcher is a server that takes every upgrade.
+type switcher struct {
+	two     bool
+	refuses bool // extended CONNECT
+	window  int64
+	accept  string // in place of the right sec-websocket-accept
+	serve   func(head *message.Head, c end)
+}
+
+func (s *switcher) start(t testing.TB) netip.AddrPort {
+	return serveWith(t, func(_ int, c net.Conn) {
+		if s.two {
+			s.serve2(t, c)
+			return
+		}
+		r := bufio.NewReader(c)
+		req, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		var h message.Head
+		for name, values := range req.Header {
+			h.Add(strings.ToLower(name), []byte(values[0]))
+		}
+		accept := s.accept
+		if accept == "" {
+			accept = acceptOf(req.Header.Get("Sec-WebSocket-Key"))
+		}
+		fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\n", accept)
+		s.serve(&h, connEnd{c.(*net.TCPConn), r})
+	}).at
+}
+
+func (s *switcher) serve2(t testing.TB, c net.Conn) {
+	sock, err := conn.New(c.(*net.TCPConn))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer sock.Close()
+	var work sync.WaitGroup
+	hc := http2.NewConn(sock, conn.NewClock(), http2.Options{Role: http2.Server, ExtendedConnect: !s.refuses, StreamWindow: s.window}, http2.Timeouts{}, nil)
+	_ = hc.Serve(nil, func(_ *http2.Turn, st *http2.Stream) {
+		work.Go(func() {
+			defer st.Close()
+			if string(st.Protocol) != "websocket" {
+				t.Errorf("the protocol is %q", st.Protocol)
+			}
+			if st.WriteResponse(&message.Head{Status: 200}, false) == nil {
+				s.serve(&st.Head, streamEnd{st})
+			}
+		})
+	})
+	work.Wait()
+}
+
+// proxied is a proxy in front of the server.
+func (s *switcher) proxied(t testing.TB, edit func(*listener.HTTPManager)) *proxy {
+	t.Helper()
+	m := &listener.HTTPManager{Upgrades: []string{"websocket"}}
+	if edit != nil {
+		edit(m)
+	}
+	return start(t, &setup{manager: m, routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{speaking(s.two, "cart", s.start(t))}})
+}
+
+// upgrade asks for WebSocket on /ws.
+func (p *proxy) upgrade(t testing.TB, two bool, window int64, fields ...string) (*message.Head, end) {
+	t.Helper()
+	c := p.dial(t).(*net.TCPConn)
+	if !two {
+		more := ""
+		for i := 0; i < len(fields); i += 2 {
+			more += fields[i] + ": " + fields[i+1] + "\r\n"
+		}
+		if _, err := io.WriteString(c, "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+more+"\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		r := bufio.NewReader(c)
+		res, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := &message.Head{Status: res.StatusCode}
+		for name, values := range res.Header {
+			h.Add(strings.ToLower(name), []byte(values[0]))
+		}
+		return h, connEnd{c, r}
+	}
+	st := openStream(t, c, window)
+	h := &message.Head{Method: []byte("GET"), Scheme: []byte("http"), Path: []byte("/ws"), Authority: []byte("a")}
+	for i := 0; i < len(fields); i += 2 {
+		h.Add(fields[i], []byte(fields[i+1]))
+	}
+	if err := st.Finish(&http2.Part{Head: h, Protocol: []byte("WebSocket")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.ReadHead(h); err != nil {
+		t.Fatal(err)
+	}
+	return h, streamEnd{st}
+}
+
+func openStream(t testing.TB, c *net.TCPConn, window int64) *http2.Stream {
+	t.Helper()
+	sock, err := conn.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hc := http2.NewConn(sock, conn.NewClock(), http2.Options{Role: http2.Client, StreamWindow: window}, http2.Timeouts{}, nil)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = hc.Serve(nil, nil)
+	}()
+	t.Cleanup(func() {
+		sock.Close()
+		<-done
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := hc.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	st, err := hc.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+// switched is the status that says so.
+func switched(two bool) int {
+	if two {
+		return 200
+	}
+	return 101
+}
+
+func echoing(_ *message.Head, c end) {
+	_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
+	_ = c.CloseWrite()
+}
+
+func TestWebSocketPassesBetweenAllVersions(t *testing.T) {
+	eachVersion(t, func(t *testing.T, down, up bool) {
+		s := &switcher{two: up, serve: echoing}
+		p := s.proxied(t, nil)
+		h, c := p.upgrade(t, down, 0)
+		if h.Status != switched(down) {
+			t.Fatalf("%d to the upgrade", h.Status)
+		}
+		sent := 0
+		for _, frame := range []string{
+			"\x81\x85\x01\x02\x03\x04iggho", // text
+			"\x02\x83\x00\x00\x00\x00abc",   // the first part of a binary message
+			"\x80\x82\x00\x00\x00\x00de",    // the last one
+			"\x88\x82\x00\x00\x00\x00\x03\xe8",
+		} {
+			if _, err := io.WriteString(c, frame); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, len(frame))
+			if _, err := io.ReadFull(c, got); err != nil || string(got) != frame {
+				t.Fatalf("%q came back, %v", got, err)
+			}
+			sent += len(frame)
+		}
+		if err := c.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if rest, err := io.ReadAll(c); len(rest) > 0 || err != nil {
+			t.Errorf("%q behind the end, %v", rest, err)
+		}
+		if want := fmt.Sprintf("GET /ws 101 - %d %d cart\n", sent, sent); p.logged() != want {
+			t.Errorf("log %q, want %q", p.logged(), want)
+		}
+	})
+}
+
+func TestSwitchedStreamsKeepToSmallWindows(t *testing.T) {
+	const size, window = 10 << 20, 16 << 10
+	eachVersion(t, func(t *testing.T, down, up bool) {
+		s := &switcher{two: up, window: window, serve: echoing}
+		p := s.proxied(t, nil)
+		_, c := p.upgrade(t, down, window)
+		body := bytes.Repeat([]byte("0123456789abcdef"), size/16)
+		sent := make(chan error, 1)
+		go func() {
+			_, err := io.Copy(struct{ io.Writer }{c}, bytes.NewReader(body))
+			sent <- errors.Join(err, c.CloseWrite())
+		}()
+		got, err := io.ReadAll(c)
+		if err := errors.Join(err, <-sent); err != nil || !bytes.Equal(got, body) {
+			t.Errorf("%d bytes came back, %v", len(got), err)
+		}
+	})
+}
+
+func TestServerThatEndsFirstStillHearsTheClient(t *testing.T) {
+	eachVersion(t, func(t *testing.T, down, up bool) {
+		heard := make(chan string, 1)
+		s := &switcher{two: up, serve: func(_ *message.Head, c end) {
+			_, _ = io.WriteString(c, "bye")
+			_ = c.CloseWrite()
+			b, _ := io.ReadAll(c)
+			heard <- string(b)
+		}}
+		p := s.proxied(t, nil)
+		_, c := p.upgrade(t, down, 0)
+		if b, err := io.ReadAll(c); string(b) != "bye" || err != nil {
+			t.Fatalf("%q, %v", b, err)
+		}
+		if _, err := io.WriteString(c, "late"); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-heard; got != "late" {
+			t.Errorf("the server heard %q", got)
+		}
+	})
+}
+
+func TestAbortOfEitherSideEndsTheOther(t *testing.T) {
+	eachVersion(t, func(t *testing.T, down, up bool) {
+		t.Run("client", func(t *testing.T) {
+			ended := make(chan error, 1)
+			s := &switcher{two: up, serve: func(_ *message.Head, c end) {
+				_, err := io.Copy(io.Discard, struct{ io.Reader }{c})
+				ended <- err
+			}}
+			p := s.proxied(t, nil)
+			_, c := p.upgrade(t, down, 0)
+			c.abort()
+			err := <-ended
+			if up && err == nil {
+				t.Error("the server saw an orderly end")
+			}
+			if want := "GET /ws 0 DC 0 0 cart\n"; (down || up) && p.logged() != want {
+				t.Errorf("log %q, want %q", p.logged(), want)
+			}
+		})
+		t.Run("server", func(t *testing.T) {
+			s := &switcher{two: up, serve: func(_ *message.Head, c end) {
+				_, _ = io.ReadFull(c, make([]byte, 1))
+				c.abort()
+			}}
+			p := s.proxied(t, nil)
+			_, c := p.upgrade(t, down, 0)
+			_, _ = io.WriteString(c, "x")
+			if _, err := io.ReadAll(c); err == nil && (down || up) {
+				t.Error("the client saw an orderly end")
+			}
+			flag := "UC"
+			if up {
+				flag = "UR"
+			}
+			if want := "GET /ws 101 " + flag + " 1 0 cart\n"; (down || up) && p.logged() != want {
+				t.Errorf("log %q, want %q", p.logged(), want)
+			}
+		})
+	})
+}
+
+func TestSilentSwitchedStreamEnds(t *testing.T) {
+	eachVersion(t, func(t *testing.T, down, up bool) {
+		for _, half := range []bool{false, true} {
+			name := "open"
+			if half {
+				name = "half closed by the server"
+			}
+			t.Run(name, func(t *testing.T) {
+				s := &switcher{two: up, serve: func(_ *message.Head, c end) {
+					if half {
+						_ = c.CloseWrite()
+					}
+					_, _ = io.Copy(io.Discard, struct{ io.Reader }{c})
+				}}
+				p := s.proxied(t, func(m *listener.HTTPManager) { m.StreamIdleTimeout = 100 * time.Millisecond })
+				_, c := p.upgrade(t, down, 0)
+				_, _ = io.Copy(io.Discard, struct{ io.Reader }{c})
+				eventually(t, "the log tells", func() bool { return p.log.String() != "" })
+				if want := "GET /ws 101 SI 0 0 cart\n"; p.logged() != want {
+					t.Errorf("log %q, want %q", p.logged(), want)
+				}
+			})
+		}
+	})
+}
+
+func TestRefusedSwitches(t *testing.T) {
+	cases := []struct {
+		name     string
+		down, up bool
+		refuses  bool
+		manager  func(*listener.HTTPManager)
+		accept   string
+		status   int
+		log      string
+	}{
+		{name: "the route does not allow it", down: true, up: true, status: 403, log: "GET /ws 403 - 0 0 cart\n",
+			manager: func(m *listener.HTTPManager) { m.Upgrades = []string{"other"} }},
+		{name: "the endpoint takes no extended CONNECT from HTTP/1.1", up: true, refuses: true, status: 403, log: "GET /ws 403 - 0 0 cart\n"},
+		{name: "the endpoint takes no extended CONNECT from HTTP/2", down: true, up: true, refuses: true, status: 403, log: "GET /ws 403 - 0 0 cart\n"},
+		{name: "the server did not understand our key", down: true, accept: "wrong", status: 502, log: "GET /ws 502 UPE 0 87 cart\n"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			s := &switcher{two: c.up, refuses: c.refuses, accept: c.accept, serve: echoing}
+			p := s.proxied(t, c.manager)
+			h, _ := p.upgrade(t, c.down, 0)
+			if h.Status != c.status || p.logged() != c.log {
+				t.Errorf("%d, log %q", h.Status, p.logged())
+			}
+		})
+	}
+}
+
+// The example of RFC 6455 §1.3.
+const exampleKey, exampleAccept = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+func TestKeysOfWebSocketAreMadeAndAnsweredBetweenVersions(t *testing.T) {
+	eachVersion(t, func(t *testing.T, down, up bool) {
+		for _, sends := range []bool{false, true} {
+			t.Run(fmt.Sprintf("client sends a key %v", sends), func(t *testing.T) {
+				key := make(chan string, 1)
+				s := &switcher{two: up, serve: func(h *message.Head, c end) {
+					v, _ := h.Get("sec-websocket-key")
+					key <- string(v)
+					_ = c.CloseWrite()
+				}}
+				p := s.proxied(t, nil)
+				var fields []string
+				if sends {
+					fields = []string{"sec-websocket-key", exampleKey}
+				}
+				h, c := p.upgrade(t, down, 0, fields...)
+				_ = c.CloseWrite()
+				saw := <-key
+				accept, answered := h.Get("sec-websocket-accept")
+				switch made := down && !up && !sends; {
+				case made && (len(saw) != 24 || answered):
+					t.Errorf("key %q; the client got %q", saw, accept)
+				case sends && saw != exampleKey:
+					t.Errorf("the server saw the key %q", saw)
+				case sends && !(down && up) && string(accept) != exampleAccept:
+					t.Errorf("the client got %q", accept)
+				case !sends && !made && saw != "":
+					t.Errorf("the server saw the key %q", saw)
+				}
+			})
+		}
+	})
+}
+
+func TestBytesBehindAnExtendedConnectWaitForItsAnswer(t *testing.T) {
+	b := serveWith(t, func(_ int, c net.Conn) {
+		r := bufio.NewReader(c)
+		raw, _ := rawRequest(r)
+		if !strings.HasPrefix(raw, "GET /ws ") || r.Buffered() > 0 {
+			t.Errorf("the server got %q and %d bytes", raw, r.Buffered())
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
+		if more, _ := io.ReadAll(r); len(more) > 0 {
+			t.Errorf("behind the refusal came %q", more)
+		}
+	})
+	p := start(t, &setup{manager: &listener.HTTPManager{Upgrades: []string{"websocket"}}, routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", b.at)}})
+	st := openStream(t, p.dial(t).(*net.TCPConn), 0)
+	h := &message.Head{Method: []byte("GET"), Scheme: []byte("http"), Path: []byte("/ws"), Authority: []byte("a")}
+	if err := st.Finish(&http2.Part{Head: h, Protocol: []byte("websocket"), Body: []byte("GET /admin HTTP/1.1\r\nHost: a\r\n\r\n")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.ReadHead(h); err != nil || h.Status != 403 {
+		t.Errorf("%d, %v", h.Status, err)
+	}
+	if want := "GET /ws 403 - 0 2 cart\n"; p.logged() != want {
+		t.Errorf("log %q, want %q", p.logged(), want)
+	}
+}
