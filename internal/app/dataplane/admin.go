@@ -24,7 +24,16 @@ import (
 // The methods below are what the admin port sees and does (admin.Proxy).
 
 // State implements admin.Proxy.
-func (p *Proxy) State() admin.State { return p.state.Load().(admin.State) }
+func (p *Proxy) State() admin.State {
+	s := p.state.Load().(admin.State)
+	if s == admin.Live && p.unhealthy.Load() {
+		return admin.Draining // Envoy: ServerInfo.state
+	}
+	return s
+}
+
+// FailHealth implements admin.Proxy.
+func (p *Proxy) FailHealth(fails bool) { p.unhealthy.Store(fails) }
 
 // Started implements admin.Proxy.
 func (p *Proxy) Started() time.Time { return p.started }

@@ -57,7 +57,8 @@ type Proxy struct {
 	quit    chan struct{}
 	rebuild chan struct{} // size 1: something waits for its time
 
-	state atomic.Value // admin.State
+	state     atomic.Value // admin.State
+	unhealthy atomic.Bool  // somebody said so at the admin port
 
 	// Guarded by mu.
 	mu        sync.Mutex

@@ -57,6 +57,9 @@ type Proxy interface {
 	// Drain begins a graceful drain; Quit ends the process gracefully.
 	Drain()
 	Quit()
+	// FailHealth makes a live proxy not ready, as a draining one, until it is
+	// taken back; nothing else changes.
+	FailHealth(bool)
 	// Level reads and sets the log level.
 	Level() slog.Level
 	SetLevel(slog.Level)
@@ -144,6 +147,8 @@ func Handler(p Proxy, version string) http.Handler {
 	get("/logging", h.logging)
 	post("/logging", h.logging)
 	post("/drain_listeners", h.drain)
+	post("/healthcheck/fail", h.health(true))
+	post("/healthcheck/ok", h.health(false))
 	post("/quitquitquit", h.quit)
 	return CheckHost(mux)
 }
@@ -183,7 +188,7 @@ type handler struct {
 func (h *handler) index(w http.ResponseWriter, _ *http.Request) error {
 	_, err := io.WriteString(w, `tulle admin
 GET  /ready /server_info /config_dump /clusters /listeners /certs /stats/prometheus /rejected /logging
-POST /logging?level=debug|info|warning|error /drain_listeners /quitquitquit
+POST /logging?level=debug|info|warning|error /drain_listeners /healthcheck/fail /healthcheck/ok /quitquitquit
 `)
 	return err
 }
@@ -250,6 +255,15 @@ func (h *handler) drain(w http.ResponseWriter, _ *http.Request) error {
 	h.p.Drain()
 	_, err := io.WriteString(w, "OK\n")
 	return err
+}
+
+// health answers what Envoy does to "/healthcheck/fail" and "/healthcheck/ok".
+func (h *handler) health(fails bool) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, _ *http.Request) error {
+		h.p.FailHealth(fails)
+		_, err := io.WriteString(w, "OK\n")
+		return err
+	}
 }
 
 func (h *handler) quit(w http.ResponseWriter, _ *http.Request) error {

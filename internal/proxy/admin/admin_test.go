@@ -28,6 +28,7 @@ type stage struct {
 	level     slog.Level
 	drained   int
 	quit      int
+	unhealthy int // set and taken back
 	resources map[string][]admin.Resource
 	rejected  []admin.Rejection
 	clusters  []admin.Cluster
@@ -50,8 +51,15 @@ func (s *stage) WriteMetrics(w io.Writer) error {
 	_, err := io.WriteString(w, "istio_requests_total 7\n")
 	return err
 }
-func (s *stage) Drain()                { s.drained++ }
-func (s *stage) Quit()                 { s.quit++ }
+func (s *stage) Drain() { s.drained++ }
+func (s *stage) Quit()  { s.quit++ }
+func (s *stage) FailHealth(fails bool) {
+	if s.unhealthy++; fails {
+		s.state = admin.Draining
+	} else {
+		s.state = admin.Live
+	}
+}
 func (s *stage) Level() slog.Level     { return s.level }
 func (s *stage) SetLevel(l slog.Level) { s.level = l }
 
@@ -91,12 +99,12 @@ func TestForeignHostIsRefused(t *testing.T) {
 
 func TestChangesNeedPost(t *testing.T) {
 	s := &stage{state: admin.Live}
-	for _, path := range []string{"/quitquitquit", "/drain_listeners"} {
+	for _, path := range []string{"/quitquitquit", "/drain_listeners", "/healthcheck/fail", "/healthcheck/ok"} {
 		if w := call(s, "GET", path, "localhost"); w.Code != http.StatusMethodNotAllowed {
 			t.Errorf("GET %s: %d", path, w.Code)
 		}
 	}
-	if s.quit+s.drained != 0 {
+	if s.quit+s.drained+s.unhealthy != 0 {
 		t.Fatal("a GET changed something")
 	}
 	call(s, "POST", "/drain_listeners", "localhost")
@@ -113,6 +121,18 @@ func TestChangesNeedPost(t *testing.T) {
 	}
 	if w := call(s, "POST", "/logging?level=loud", "localhost"); w.Code != http.StatusBadRequest {
 		t.Errorf("unknown level: %d", w.Code)
+	}
+}
+
+func TestHealthIsFailedAndTakenBack(t *testing.T) {
+	s := &stage{state: admin.Live}
+	for path, code := range map[string]int{"/healthcheck/fail": 503, "/healthcheck/ok": 200} {
+		if w := call(s, "POST", path, "localhost"); w.Code != 200 || w.Body.String() != "OK\n" {
+			t.Errorf("POST %s: %d %q", path, w.Code, w.Body)
+		}
+		if w := call(s, "GET", "/ready", "localhost"); w.Code != code {
+			t.Errorf("after %s: %d, want %d", path, w.Code, code)
+		}
 	}
 }
 
