@@ -40,7 +40,7 @@ func (d *downstream) meant(authority []byte) (netip.AddrPort, *Failure) {
 	}
 	// Where the kernel redirects transparently, the socket's own address is the
 	// original destination, and its port is not the listener's.
-	if at := d.acceptedAt.Port(); to == d.facts.Direct && (at == to.Port() || at == 0) {
+	if at := d.acceptor.at.Port(); to == d.facts.Direct && (at == to.Port() || at == 0) {
 		return to, &Failure{Kind: NoHealthyHost, Cause: errOwnAddress}
 	}
 	return to, nil

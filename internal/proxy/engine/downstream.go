@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,11 +47,11 @@ const (
 // guard's timer and the engine touch only what is atomic.
 type downstream struct {
 	// Fixed at creation.
-	e          *Engine
-	sock       *conn.Socket
-	acceptedAt *netip.AddrPort // the acceptor's
-	guard      *conn.Guard
-	begun      int64
+	e        *Engine
+	sock     *conn.Socket
+	acceptor *acceptor
+	guard    *conn.Guard
+	begun    int64
 
 	// Owned by the serve goroutine; read by judgeAgain after known is set.
 	stream   conn.Stream
@@ -91,17 +90,17 @@ type downstream struct {
 func past() time.Time { return time.Unix(1, 0) }
 
 // serve handles a connection from its first byte to its last.
-func (e *Engine) serve(c netConn, at *netip.AddrPort) {
+func (e *Engine) serve(c netConn, a *acceptor) {
 	sock, err := conn.New(c)
 	if err != nil {
 		c.Close()
 		return
 	}
-	d := &downstream{e: e, sock: sock, stream: sock, acceptedAt: at, begun: e.clock.Now(), id: e.telemetry.nextConn()}
+	d := &downstream{e: e, sock: sock, stream: sock, acceptor: a, begun: e.clock.Now(), id: e.telemetry.nextConn()}
 	d.guard = conn.NewGuard(e.clock, d.expire)
 	defer func() {
 		d.guard.Stop()
-		d.endWatch()
+		d.endWatch(watchNever)
 		d.stream.Close()
 		d.side.Wait()
 		if d.dialed != nil {
@@ -134,8 +133,7 @@ func (o *opening) do() { o.ok = o.open() }
 
 // open finds the chain and does what comes before the application's bytes.
 func (d *downstream) open() bool {
-	cfg := d.e.Config()
-	accepts := d.learnAddresses(cfg)
+	accepts := d.learnAddresses()
 	if accepts == nil {
 		return false
 	}
@@ -172,14 +170,22 @@ func (d *downstream) open() bool {
 }
 
 // learnAddresses fills in the addresses and returns the listener that judges.
-func (d *downstream) learnAddresses(cfg *generation.Config) *listener.Matcher {
+func (d *downstream) learnAddresses() *listener.Matcher {
 	f := &d.facts
 	f.Direct = conn.AddrPort(d.sock.LocalAddr())
 	f.Remote = conn.AddrPort(d.sock.RemoteAddr())
 	f.Local = f.Direct
-	l := cfg.At(*d.acceptedAt)
+	cfg := d.e.Config()
+	l := cfg.At(d.acceptor.at)
 	if l == nil {
-		return nil // removed in this moment
+		// The client was connected before the listener was removed: it fares as
+		// those whom we had accepted by then.
+		cfg = d.acceptor.last.Load()
+		if l = cfg.At(d.acceptor.at); l == nil {
+			return nil
+		}
+		d.drain()
+		d.guard.Set(slotDrain, d.begun+int64(d.e.opts.DrainTime))
 	}
 	if l.Spec().OriginalDst || l.Spec().UseOriginalDst {
 		if to, err := d.sock.OriginalDst(); err == nil {
@@ -240,14 +246,19 @@ func (d *downstream) startSide(f func()) {
 }
 
 // stopSide ends the side goroutine's waiting for the client and joins it. When
-// it returns there is none and none begins: who sent the request's body may have
-// asked for a watcher as the last thing it did.
+// it returns there is none and none begins.
 func (d *downstream) stopSide() {
-	for d.endWatch(); d.sideOn.Swap(false); d.endWatch() {
-		_ = d.sock.SetReadDeadline(past())
-		d.side.Wait()
-		_ = d.sock.SetReadDeadline(time.Time{})
+	d.endWatch(0)
+	if !d.sideOn.Load() {
+		return
 	}
+	// Who sends the request's body asks for a watcher as the last thing it does.
+	d.endWatch(watchNever)
+	_ = d.sock.SetReadDeadline(past())
+	d.side.Wait()
+	d.sideOn.Store(false)
+	_ = d.sock.SetReadDeadline(time.Time{})
+	d.waitsSince.Store(0)
 }
 
 // watch waits for the client's leave and then cancels the upstream's work.
@@ -289,7 +300,7 @@ func (d *downstream) judgeAgain(cfg *generation.Config) {
 	if !d.known.Load() || d.draining.Load() {
 		return
 	}
-	l := cfg.At(*d.acceptedAt)
+	l := cfg.At(d.acceptor.at)
 	if l == nil {
 		return // its socket is closed: bindLocked drains it
 	}

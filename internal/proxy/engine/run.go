@@ -94,7 +94,11 @@ type Engine struct {
 // acceptor is a bound address with the listener that it accepts for.
 type acceptor struct {
 	*listener.Acceptor
-	name string
+	name string // guarded by Engine.mu
+	at   netip.AddrPort
+	// last is the newest generation that has the listener: who connected before
+	// it was removed is judged by it.
+	last atomic.Pointer[generation.Config]
 }
 
 // New returns an engine without configuration.
@@ -140,6 +144,10 @@ func (e *Engine) Secrets() *tls.Store { return e.store }
 func (e *Engine) Apply(cfg *generation.Config) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.applyLocked(cfg)
+}
+
+func (e *Engine) applyLocked(cfg *generation.Config) error {
 	if e.closed {
 		return errors.New("the engine has ended")
 	}
@@ -197,7 +205,7 @@ func (e *Engine) bindLocked(cfg *generation.Config) error {
 			a.Retire()
 			e.retired = append(e.retired, a.Acceptor)
 			e.opts.Log.Info("listener closed", slog.String("listener", a.name), slog.Any("address", at))
-			e.drainLocked(func(d *downstream) bool { return *d.acceptedAt == at })
+			e.drainLocked(func(d *downstream) bool { return d.acceptor.at == at })
 		}
 	}
 	e.retired = slices.DeleteFunc(e.retired, (*listener.Acceptor).Done)
@@ -205,30 +213,34 @@ func (e *Engine) bindLocked(cfg *generation.Config) error {
 	for at, name := range want {
 		if a := e.acceptors[at]; a != nil {
 			a.name = name
+			a.last.Store(cfg)
 			continue
 		}
 		if e.draining.Load() {
 			continue
 		}
-		if err := e.listenLocked(at, name); err != nil {
+		if err := e.listenLocked(at, name, cfg); err != nil {
 			errs = append(errs, fmt.Errorf("listener %s: %w", name, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (e *Engine) listenLocked(at netip.AddrPort, name string) error {
+func (e *Engine) listenLocked(at netip.AddrPort, name string, cfg *generation.Config) error {
 	for _, r := range e.retired {
 		if r.Addr().Port() == at.Port() {
 			r.Close() // it would keep the address for a moment
 		}
 	}
 	refused := e.telemetry.refused
-	l, err := listener.Listen(at, e.opts.ConnectionsMax, func(c netConn) { e.serve(c, &at) }, refused.Inc)
+	a := &acceptor{name: name, at: at}
+	a.last.Store(cfg)
+	l, err := listener.Listen(at, e.opts.ConnectionsMax, func(c netConn) { e.serve(c, a) }, refused.Inc)
 	if err != nil {
 		return err
 	}
-	e.acceptors[at] = &acceptor{l, name}
+	a.Acceptor = l
+	e.acceptors[at] = a
 	e.opts.Log.Info("listener bound", slog.String("listener", name), slog.Any("address", l.Addr()))
 	return nil
 }

@@ -130,8 +130,8 @@ func (h *http1Conn) awaitRequest() bool {
 	if now == 0 {
 		now = d.e.clock.Now()
 	}
+	d.state.Store(stateIdle) // first: the slot expires to nothing on a busy connection
 	d.guard.Set(slotIdle, now+int64(idle))
-	d.state.Store(stateIdle)
 	if d.draining.Load() {
 		d.guard.Set(slotIdle, now+int64(min(idle, drainIdle)))
 	}
@@ -142,6 +142,9 @@ func (h *http1Conn) awaitRequest() bool {
 		err = d.stream.AwaitReadable()
 	}
 	late := d.guard.Clear(slotIdle)
+	if late && conn.IsTimeout(err) && d.sock.Look() == conn.Readable {
+		err = nil // the request was there before we read
+	}
 	if !d.state.CompareAndSwap(stateIdle, stateBusy) || err != nil {
 		return false
 	}

@@ -16,9 +16,11 @@ const watchEvery = 50 * time.Millisecond
 // watchShare bounds the time spent on that to one part in so many.
 const watchShare = 100
 
-// watchBegins is the value of downstream.waitsSince while its watcher is being
-// started.
-const watchBegins = -1
+// Values of downstream.waitsSince that are no time.
+const (
+	watchBegins = -1 // its watcher is being started
+	watchNever  = -2 // none may be: the side goroutine is being joined
+)
 
 // watches finds the connections whose clients have waited for long. One timer
 // serves all of them, and only while anybody waits: a timer for each request
@@ -32,16 +34,17 @@ type watches struct {
 }
 
 // watchLeave lets the client be watched once it has waited for watchAfter from
-// now, until endWatch.
+// now, until endWatch. Who asks twice is watched from the first time.
 func (d *downstream) watchLeave(now int64) {
-	d.waitsSince.Store(now)
-	d.e.armWatches(watchEvery)
+	if d.waitsSince.CompareAndSwap(0, now) {
+		d.e.armWatches(watchEvery)
+	}
 }
 
 // endWatch: the client does not wait any more. When it returns, no watcher is
-// being started; one that runs is stopSide's to stop.
-func (d *downstream) endWatch() {
-	if d.waitsSince.Load() == 0 || d.waitsSince.Swap(0) != watchBegins {
+// being started; one that runs is stopSide's to stop. then is 0 or watchNever.
+func (d *downstream) endWatch(then int64) {
+	if d.waitsSince.Load() == then || d.waitsSince.Swap(then) != watchBegins {
 		return
 	}
 	w := &d.e.watches

@@ -29,6 +29,16 @@ type Acceptor struct {
 // connection's own goroutine and closes it; refused is told of connections
 // beyond most.
 func Listen(at netip.AddrPort, most int, handle func(net.Conn), refused func()) (*Acceptor, error) {
+	a, err := bind(at, most, handle, refused)
+	if err != nil {
+		return nil, fmt.Errorf("listen at %s: %w", at, err)
+	}
+	a.loop.Go(a.accept)
+	return a, nil
+}
+
+// bind is Listen without accepting.
+func bind(at netip.AddrPort, most int, handle func(net.Conn), refused func()) (*Acceptor, error) {
 	var c net.ListenConfig
 	c.KeepAlive = -1         // Envoy's default: off
 	c.SetMultipathTCP(false) // Go's default; its sockets take no filter (refuse_linux.go) and cost more
@@ -40,14 +50,13 @@ func Listen(at netip.AddrPort, most int, handle func(net.Conn), refused func()) 
 	}
 	l, err := c.Listen(context.Background(), network, at.String())
 	if err != nil {
-		return nil, fmt.Errorf("listen at %s: %w", at, err)
+		return nil, err
 	}
 	a := &Acceptor{listener: l, handle: handle, refused: refused, max: make(chan struct{}, most), ended: make(chan struct{})}
 	a.end = sync.OnceFunc(func() {
 		l.Close()
 		close(a.ended)
 	})
-	a.loop.Go(a.accept)
 	return a, nil
 }
 
@@ -91,6 +100,10 @@ func (a *Acceptor) accept() {
 // network. Without one it takes a round trip.
 const retireTime = 250 * time.Millisecond
 
+// retireRounds bounds how often retireTime is waited for while complete
+// connections wait to be accepted, on a machine that is short of time.
+const retireRounds = 20
+
 // Retire takes nobody new and closes the socket when all that have begun to
 // connect are accepted: a client that was let in is not reset. It does not wait.
 func (a *Acceptor) Retire() {
@@ -101,11 +114,18 @@ func (a *Acceptor) Retire() {
 	a.loop.Go(func() {
 		t := time.NewTimer(retireTime)
 		defer t.Stop()
-		select {
-		case <-t.C:
-			a.end()
-		case <-a.ended:
+		for range retireRounds {
+			select {
+			case <-t.C:
+			case <-a.ended:
+				return
+			}
+			if waiting(a.listener) == 0 {
+				break
+			}
+			t.Reset(retireTime)
 		}
+		a.end()
 	})
 }
 

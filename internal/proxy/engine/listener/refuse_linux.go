@@ -42,3 +42,22 @@ func refuseNew(l net.Listener) error {
 	}
 	return failed
 }
+
+// waiting is how many complete connections wait to be accepted.
+func waiting(l net.Listener) (n uint32) {
+	t, ok := l.(*net.TCPListener)
+	if !ok {
+		return 0
+	}
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) { // fails when the socket is closed: nobody waits
+		// tcp_get_info tells the accept queue's length in this field.
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			n = info.Unacked
+		}
+	})
+	return n
+}

@@ -1,0 +1,97 @@
+package engine
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
+	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
+	"github.com/tullemesh/tulle/internal/proxy/engine/router"
+)
+
+// beforeServing connects a client that has sent a request, runs f, and lets the
+// engine serve the client only then. The client's kernel has connected it, which
+// is all that it can know.
+func beforeServing(t *testing.T, p *proxy, request string, f func()) net.Conn {
+	t.Helper()
+	at := p.addr()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c, err := net.Dial("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.WriteString(c, request); err != nil {
+		t.Fatal(err)
+	}
+	f()
+	return c
+}
+
+const keptAlive = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+// Who connected before a listener was removed is served, and told to go.
+func TestAClientThatConnectedBeforeARemovalIsServed(t *testing.T) {
+	s := &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", echo(t).at)}}
+	p := start(t, s)
+	s.extra = func(p *generation.Parts) { p.Listeners = nil }
+	none := s.config(t)
+	c := beforeServing(t, p, keptAlive, func() {
+		if err := p.applyLocked(none); err != nil {
+			t.Error(err)
+		}
+	})
+	all, err := io.ReadAll(c)
+	if err != nil || !strings.HasPrefix(string(all), "HTTP/1.1 200 ") || !strings.Contains(string(all), "connection: close\r\n") {
+		t.Errorf("%q, %v", all, err)
+	}
+}
+
+// A request that is there when the idle time of its connection ends is served.
+func TestARequestThatComesWithTheIdleTimeoutIsServed(t *testing.T) {
+	p := start(t, &setup{manager: &listener.HTTPManager{IdleTimeout: 1}, routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", echo(t).at)}})
+	for i := range 50 {
+		all, err := io.ReadAll(beforeServing(t, p, keptAlive, func() {}))
+		if err != nil || !strings.HasPrefix(string(all), "HTTP/1.1 200 ") {
+			t.Fatalf("client %d: %q, %v", i, all, err)
+		}
+	}
+}
+
+// Uploads whose answer outlasts watchAfter leave no watcher with the connection:
+// it would hold back the next request.
+func TestSlowUploadsOnOneConnectionAreServed(t *testing.T) {
+	const body = 128 << 10
+	b := serveWith(t, func(_ int, c net.Conn) {
+		buf := make([]byte, body)
+		for {
+			head := 0
+			for !strings.HasSuffix(string(buf[:head]), "\r\n\r\n") {
+				if _, err := io.ReadFull(c, buf[head:head+1]); err != nil {
+					return
+				}
+				head++
+			}
+			if _, err := io.ReadFull(c, buf); err != nil {
+				return
+			}
+			<-time.After(watchAfter + 2*watchEvery)
+			if _, err := io.WriteString(c, plainAnswer); err != nil {
+				return
+			}
+		}
+	})
+	p := start(t, &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", b.at)}})
+	c, buf := p.dial(t), make([]byte, 4096)
+	request := []byte(fmt.Sprintf("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", body, strings.Repeat("x", body)))
+	for range 3 {
+		roundTrip(t, c, request, buf)
+	}
+}
