@@ -76,18 +76,17 @@ func newSurface() *surface {
 
 // Reasons that several entries share.
 const (
-	statsReason    = "names Envoy's own statistics, which tulle does not have"
-	noSpanReason   = "without a tracing provider no span leaves; a provider is refused"
-	hashReason     = "only clusters with consistent hashing read it, and those are refused until they are built"
-	retryReason    = "retries in other priorities are not built yet"
-	jwtReason      = "reads token claims; JWT authentication is not built yet"
-	dnsReason      = "the proxy has one resolver of its own"
-	windowReason   = "flow control windows are the proxy's own: 256 KiB for a stream, 16 MiB for a connection"
-	secretsReason  = "secrets come from the agent beside the proxy, whatever the stream is called"
-	fetchReason    = "a generation goes live when what it references is there, per closure"
-	telemetry      = "Istio's telemetry, which the engine does natively"
-	peerReason     = "exchanges peer metadata over the connection; the engine knows peers from endpoint metadata and certificates"
-	discoveryStats = "observes only"
+	statsReason   = "names Envoy's own statistics, which tulle does not have"
+	noSpanReason  = "without a tracing provider no span leaves; a provider is refused"
+	hashReason    = "only clusters with consistent hashing read it, and those are refused until they are built"
+	retryReason   = "retries in other priorities are not built yet"
+	jwtReason     = "reads token claims; JWT authentication is not built yet"
+	dnsReason     = "the proxy has one resolver of its own"
+	windowReason  = "flow control windows are the proxy's own: 256 KiB for a stream, 16 MiB for a connection"
+	secretsReason = "secrets come from the agent beside the proxy, whatever the stream is called"
+	fetchReason   = "a generation goes live when what it references is there, per closure"
+	telemetry     = "Istio's telemetry, which the engine does natively"
+	peerReason    = "exchanges peer metadata over the connection; the engine knows peers from endpoint metadata and certificates"
 )
 
 // extensions is the verdict on every type that may stand in an Any. A type that
@@ -102,7 +101,7 @@ func extensions() map[string]rule {
 		"istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig":                         "chooses the ALPN of Istio's mutual TLS by the downstream protocol; the engine's upstream TLS does",
 		"io.istio.http.peer_metadata.Config":                                                "reads and writes x-envoy-peer-metadata; the engine strips these headers at the mesh's edge and knows peers otherwise",
 		"envoy.tcp.metadataexchange.config.MetadataExchange":                                peerReason,
-		"envoy.extensions.filters.http.grpc_stats.v3.FilterConfig":                          discoveryStats + " gRPC messages",
+		"envoy.extensions.filters.http.grpc_stats.v3.FilterConfig":                          telemetry,
 		"envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig":             dnsReason,
 		"envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig": dnsReason,
 		"envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate":              "it has no fields; that it stands in a policy is what counts",
@@ -112,6 +111,7 @@ func extensions() map[string]rule {
 	for name, reason := range map[string]string{
 		"envoy.extensions.filters.http.cors.v3.CorsPolicy":                                               "CORS is not built yet",
 		"envoy.extensions.filters.http.ext_authz.v3.ExtAuthz":                                            "external authorization is not built yet",
+		"envoy.extensions.filters.http.grpc_web.v3.GrpcWeb":                                              "gRPC-Web is not built yet",
 		"envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication":                                   "JWT authentication is not built yet",
 		"envoy.extensions.filters.http.lua.v3.Lua":                                                       "tulle runs no Lua",
 		"envoy.extensions.filters.http.wasm.v3.Wasm":                                                     "WebAssembly is not built yet",

@@ -59,6 +59,7 @@ type downstream struct {
 	chain    atomic.Pointer[listener.Chain] // judgeAgain puts the newest generation's here
 	spec     *listener.Spec
 	series   seriesCache
+	messages messageCache
 	peer     *peer
 	id       uint64
 	peerCert *x509.Certificate

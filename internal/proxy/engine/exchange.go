@@ -80,6 +80,7 @@ type exchangeState struct {
 	clientTells bool   // the client is a sidecar that said who it is
 	grpc        string // the response's grpc-status, of a closed set; empty: none
 	counted     bool
+	messages    messageCounts
 }
 
 // action is what admit decided.
@@ -116,6 +117,7 @@ func (x *exchange) admit() action {
 	if x.location != nil {
 		return x.answer(http.StatusTemporaryRedirect, nil)
 	}
+	x.beginCall()
 	f := &x.facts // Remote is there
 	f.Conn, f.Headers, f.Random = &d.facts, &x.req, rand.Uint64()
 	f.Protocol, f.Method, f.Scheme, f.Authority, f.Path = x.req.Protocol, x.req.Method, x.req.Scheme, x.req.Authority, x.req.Path

@@ -5,15 +5,21 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
 
-// isGRPC reports whether the request is one of gRPC (gRPC over HTTP/2:
-// content-type begins with application/grpc).
+// isGRPC reports whether the request is one of gRPC.
 func (x *exchange) isGRPC() bool {
+	ct, _ := x.req.Get("content-type")
+	return isGRPCType(ct)
+}
+
+// isGRPCType reports whether a message with this content-type is one of gRPC
+// (gRPC over HTTP/2: content-type begins with application/grpc).
+func isGRPCType(ct []byte) bool {
 	const want = "application/grpc"
-	ct, ok := x.req.Get("content-type")
-	return ok && len(ct) >= len(want) && string(ct[:len(want)]) == want && (len(ct) == len(want) || ct[len(want)] == '+' || ct[len(want)] == ';')
+	return len(ct) >= len(want) && string(ct[:len(want)]) == want && (len(ct) == len(want) || ct[len(want)] == '+' || ct[len(want)] == ';')
 }
 
 // noteGRPC keeps the status that a response's head or trailers carry.
@@ -43,6 +49,9 @@ func (x *exchange) localGRPC() {
 		h.Set("grpc-message", x.scratch)
 	}
 	x.body = nil
+	if x.req.Protocol != fact.HTTP2 {
+		h.SetString("content-length", "0") // else the connection's end would be the body's
+	}
 	x.responseHeaders()
 }
 

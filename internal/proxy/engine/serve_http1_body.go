@@ -114,8 +114,8 @@ func (x *http1Exchange) decodeRequest(b *conn.Buffer, n int, chunked bool) (out 
 	if err != nil {
 		return nil, 0, &Failure{Kind: BadRequest, Cause: err}
 	}
-	x.bytesIn += int64(w)
 	out = b.B[http1.ChunkRoom : http1.ChunkRoom+w]
+	x.tookBody(out)
 	rest = n - used
 	if rest > 0 {
 		// Chunk framing below may write behind the data.
@@ -182,6 +182,7 @@ func (x *http1Exchange) response(n int) *Failure {
 		x.res.Remove("content-length") // RFC 9110 §8.6
 	}
 	x.toDownstream()
+	x.answersCall()
 	kind := x.resBody.Kind()
 	chunked := kind == http1.ChunkedBody || kind == http1.CloseBody
 	if chunked && x.req.Protocol == fact.HTTP10 {
@@ -197,7 +198,7 @@ func (x *http1Exchange) response(n int) *Failure {
 			return x.upstreamFailure(err)
 		}
 		rest = rest[k:]
-		x.bytesOut += int64(len(data))
+		x.gaveBody(data)
 		if chunked {
 			x.back = http1.AppendChunk(x.back, data)
 		} else {
@@ -322,8 +323,8 @@ func (x *http1Exchange) stream(chunked bool) *Failure {
 		if used < n {
 			x.resFrame.Close = true
 		}
-		x.bytesOut += int64(w)
 		out := b.B[http1.ChunkRoom : http1.ChunkRoom+w]
+		x.gaveBody(out)
 		if chunked && w > 0 {
 			out = http1.PutChunk(b.B, w)
 		}

@@ -211,7 +211,7 @@ func (x *http1Exchange) buildRequest() *Failure {
 			return &Failure{Kind: BadRequest, Cause: err}
 		}
 		used += n
-		x.bytesIn += int64(len(data))
+		x.tookBody(data)
 		if chunked {
 			x.out = http1.AppendChunk(x.out, data)
 		} else {

@@ -124,7 +124,7 @@ func (x *http1Exchange) firstBody() *Failure {
 			return &Failure{Kind: BadRequest, Cause: err}
 		}
 		used += n
-		x.bytesIn += int64(len(data))
+		x.tookBody(data)
 		x.out = append(x.out, data...)
 	}
 	x.rest = x.rest[used:]
@@ -239,6 +239,7 @@ func (x *http1Exchange) responseOver2(c *http2Call) *Failure {
 		x.res.Remove("content-length") // RFC 9110 §8.6
 	}
 	x.toDownstream()
+	x.answersCall()
 	bodiless := !bodyAllowed(x.res.Status) || string(x.req.Method) == "HEAD"
 	_, measured := x.res.Get("content-length")
 	if end && !measured && !bodiless {
@@ -275,8 +276,8 @@ func (x *http1Exchange) streamOver2(c *http2Call, chunked, bodiless bool) *Failu
 		if bodiless && n > 0 {
 			return &Failure{Kind: BadResponse, Detail: "body in a response that has none"}
 		}
-		x.bytesOut += int64(n)
 		out := b.B[http1.ChunkRoom : http1.ChunkRoom+n]
+		x.gaveBody(out)
 		if chunked && n > 0 {
 			out = http1.PutChunk(b.B, n)
 		}

@@ -279,7 +279,7 @@ func (x *http2Exchange) takeFirst() *Failure {
 		}
 		n += m
 	}
-	x.bytesIn = int64(waiting)
+	x.tookBody(x.first)
 	return nil
 }
 
@@ -439,7 +439,7 @@ func (x *http2Exchange) pump(c call) {
 		}
 		x.touch(x.d.e.clock.Now())
 		end := err != nil
-		x.bytesIn += int64(n)
+		x.tookBody(b.B[:n])
 		x.keep(b.B[:n], end)
 		if c.sendBody(b.B[:n], end, x.trailersOf(end)) != nil {
 			return // the reader of the response finds out why
@@ -482,6 +482,11 @@ func (x *http2Exchange) responseHead(now int64) *Failure {
 		x.res.Remove("content-length") // RFC 9110 §8.6
 	}
 	x.toDownstream()
+	if x.messages.call {
+		x.h.mu.Lock() // of what the connection remembers
+		x.answersCall()
+		x.h.mu.Unlock()
+	}
 	return nil
 }
 
@@ -528,7 +533,7 @@ func (x *http2Exchange) passBody(c call) *Failure {
 			return x.because(callFailure(err))
 		}
 		x.touch(x.d.e.clock.Now())
-		x.bytesOut += int64(n)
+		x.gaveBody(b.B[:n])
 		var trailers *message.Head
 		if end {
 			trailers = c.trailers()

@@ -124,7 +124,7 @@ func (x *http2Exchange) launch(t *http2.Turn) (over bool) {
 		return x.stop(t, &Failure{Kind: ClientLeft, Cause: err})
 	}
 	trailers := x.trailersOf(end)
-	x.bytesIn = int64(len(r.out.buf))
+	x.tookBody(r.out.buf)
 	if end && trailers == nil && len(r.out.buf) <= replayBytesMax {
 		x.first, x.replayable = r.out.buf, true
 	} else {
@@ -236,7 +236,7 @@ func (x *http2Exchange) stepRequest(t *http2.Turn) *Failure {
 			return nil
 		}
 		x.touch(t.Now)
-		x.bytesIn += int64(len(p.buf))
+		x.tookBody(p.buf)
 		x.keep(p.buf, end)
 		p.ended = end
 		p.part = http2.Part{Body: p.buf, End: end, Trailers: x.trailersOf(end)}
@@ -312,9 +312,9 @@ func (x *http2Exchange) takeBack(end bool) {
 func (x *http2Exchange) stepBody(t *http2.Turn) *Failure {
 	p := &x.relay.back
 	for {
-		waits := len(p.part.Body)
+		waits := p.part.Body
 		done, err := x.st.Put(t, &p.part)
-		x.bytesOut += int64(waits - len(p.part.Body))
+		x.gaveBody(waits[:len(waits)-len(p.part.Body)])
 		if err != nil {
 			return &Failure{Kind: ClientLeft, Cause: err}
 		}

@@ -69,6 +69,8 @@ type telemetry struct {
 	http2Errors     *observe.CounterVec
 	http2Floods     *observe.CounterVec
 
+	messages messageTelemetry
+
 	conns  atomic.Uint64
 	series atomic.Pointer[map[seriesKey]*requestSeries]
 	mu     sync.Mutex // of adding to series
@@ -100,6 +102,7 @@ func newTelemetry(o *Options) *telemetry {
 		httpConns:       r.Gauge("tulle_http_connections", "Open HTTP connections of clients.").With(),
 	}
 	t.peers.init(o.Peers)
+	t.messages.init(r)
 	t.series.Store(&map[seriesKey]*requestSeries{})
 	return t
 }
@@ -164,6 +167,7 @@ func (t *telemetry) request(x *exchange) {
 	s.duration.Observe(float64(x.end-x.start) / 1e6)
 	s.reqBytes.Observe(float64(x.wireIn))
 	s.resBytes.Observe(float64(x.wireOut))
+	x.endCall()
 }
 
 func (x *exchange) seriesAt() seriesAt {
