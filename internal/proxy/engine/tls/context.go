@@ -55,21 +55,23 @@ const (
 )
 
 // Accept does the server's side of a handshake over s. The certificates are
-// those of the moment. The socket's deadlines bound it.
+// those of the moment. The socket's deadlines bound it. It needs a stack of some
+// 16 KiB: who calls it lends one that others use too.
 func (s *Store) Accept(sock *conn.Socket, spec *ServerSpec) (*conn.TLS, error) {
 	base, err := s.server(spec)
 	if err != nil {
 		return nil, err
 	}
 	c := tls.Server(sock, base)
-	if err := handshake(c); err != nil {
+	if err := c.Handshake(); err != nil {
 		return nil, err
 	}
 	return conn.NewTLS(c, sock), nil
 }
 
-// handshake runs on a goroutine of its own: it needs a deep stack, which the
-// connection's goroutine would keep for as long as the connection is idle.
+// handshake runs a client's on a goroutine of its own: it needs a deep stack,
+// which the connection's goroutine would keep for as long as the connection is
+// idle.
 func handshake(c *tls.Conn) error {
 	done := make(chan error, 1)
 	go func() { done <- c.Handshake() }()
