@@ -427,3 +427,11 @@ func TestBytesBehindAnExtendedConnectWaitForItsAnswer(t *testing.T) {
 		t.Errorf("log %q, want %q", p.logged(), want)
 	}
 }
+
+func TestUpgradeToH2CIsAnsweredInHTTP11(t *testing.T) {
+	p := start(t, &setup{manager: &listener.HTTPManager{Upgrades: []string{"websocket"}}, routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", echo(t).at)}})
+	got := strings.ToLower(p.talk(t, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"))
+	if !strings.HasPrefix(got, "http/1.1 200 ok\r\n") || strings.Contains(got, "h2c") || strings.Contains(got, "http2-settings") {
+		t.Errorf("got %q", got)
+	}
+}
