@@ -155,6 +155,7 @@ func up(t *testing.T, flags ...string) *meshrun.Mesh {
 	t.Helper()
 	m := meshrun.Up(t, binary, project(t), flags...)
 	m.Await(t, 20*time.Second, "the whole path answers", func() bool { return meshrun.OK(t.Context(), "http://"+m.Gateway+"/deep") })
+	m.Await(t, 20*time.Second, "every proxy is in sync, idle's too", func() bool { return inSync(t, m) })
 	return m
 }
 
