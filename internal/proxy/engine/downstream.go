@@ -205,6 +205,10 @@ func (d *downstream) expire(slot int) {
 		}
 		return
 	case slotIdle:
+		if c := d.two.Load(); c != nil {
+			c.Drain() // it came in a drain and did not ask
+			return
+		}
 		// A drain sets the slot beside the owner, who may be busy by now.
 		if d.state.Load() == stateIdle {
 			_ = d.sock.SetReadDeadline(past())

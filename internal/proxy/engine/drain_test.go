@@ -222,6 +222,48 @@ func TestNewConnectionsInADrainAreServedAndTold(t *testing.T) {
 	}
 }
 
+// So is one that speaks HTTP/2: a GOAWAY before its request would lose what is
+// on its way.
+func TestNewHTTP2ConnectionsInADrainAreServedAndTold(t *testing.T) {
+	p := cartProxy(t, echo(t))
+	busy := p.dial(t) // it keeps the listener open
+	done := make(chan error, 1)
+	at := p.addr()
+	eventually(t, "the connection", func() bool { return p.Open() == 1 })
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	go func() { done <- p.Drain(ctx) }()
+	eventually(t, "the drain", func() bool { return p.draining.Load() })
+	c := client(t, true)
+	for range 3 { // each on a connection of its own
+		res, err := c.Get("http://" + at + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != 200 {
+			t.Error(res.Status)
+		}
+	}
+	silent, err := net.Dial("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	_ = silent.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.WriteString(silent, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"); err != nil {
+		t.Fatal(err)
+	}
+	const goAway = "\x07\x00\x00\x00\x00\x00"
+	if all, err := io.ReadAll(silent); err != nil || !strings.Contains(string(all), goAway) {
+		t.Errorf("one that does not ask: %q, %v", all, err)
+	}
+	busy.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // Connections of bytes can't be told; they end when the listener's drain time
 // is over, and not before.
 func TestTCPConnectionsOfARemovedListenerEndInTime(t *testing.T) {

@@ -84,8 +84,8 @@ func (d *downstream) serveHTTP2(first []byte) {
 		ExtendedConnect: switches(m),
 	}, http2.Timeouts{Idle: m.IdleTimeout, Head: m.HeadersTimeout, Write: m.StreamIdleTimeout, Ping: m.PingInterval, Pong: m.PingTimeout}, nil)
 	d.two.Store(h.conn)
-	if d.draining.Load() {
-		h.conn.Drain()
+	if d.draining.Load() { // its request is on its way, and tells it to go elsewhere
+		d.guard.Set(slotIdle, d.e.clock.Now()+int64(drainIdle))
 	}
 	if err := h.conn.Serve(first, h.handle); err != nil {
 		d.e.telemetry.http2Ended(err)
@@ -118,7 +118,7 @@ func (h *http2Conn) handle(t *http2.Turn, st *http2.Stream) {
 	case st.TooLarge:
 		x.fail(Failure{Kind: BadRequest, Cause: &http1.Error{Status: http.StatusRequestHeaderFieldsTooLarge, Reason: "header section too large", Source: "RFC 6585 §5"}})
 	case string(x.req.Method) == http.MethodConnect:
-		x.fail(Failure{Kind: NotSupported, Detail: "CONNECT over HTTP/2"})
+		x.admitConnect()
 	default:
 		x.upgrade = bytes.ToLower(st.Protocol)
 		if x.admit() == actForward && len(x.upgrade) > 0 && !x.upgradeAllowed() {
