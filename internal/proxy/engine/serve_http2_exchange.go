@@ -40,7 +40,7 @@ type http2Exchange struct {
 	held        *http1Call  // whose buffer res may be in
 	wrote       bool        // some of the request went out
 	sawResponse bool
-	switched    bool // another protocol than HTTP follows, both ways
+	switched    atomic.Bool // another protocol than HTTP follows, both ways
 	websocket   websocketKey
 	entered     bool  // the cluster counts it
 	callEnd     int64 // a gRPC call's deadline; 0: none
@@ -78,7 +78,8 @@ func (x *http2Exchange) begin(h *http2Conn, st *http2.Stream, now int64) {
 	x.first, x.replayable, x.kept, x.tooMany = nil, false, nil, false
 	x.keptEnd.Store(false)
 	x.sentAll.Store(false)
-	x.wrote, x.sawResponse, x.entered, x.switched = false, false, false, false
+	x.wrote, x.sawResponse, x.entered = false, false, false
+	x.switched.Store(false)
 	x.websocket = websocketKey{}
 	x.callEnd = 0
 	x.relay.begin()
@@ -464,11 +465,11 @@ func (x *http2Exchange) trailersOf(end bool) *message.Head {
 // request.
 func (x *http2Exchange) startRouteTimeout(now int64, atUpstream bool) {
 	complete := x.replayable || x.sentAll.Load()
-	if x.switched {
-		return
-	}
-	if at := x.responseBound(now, complete, atUpstream); at > 0 && complete {
+	if at := x.responseBound(now, complete, atUpstream); at > 0 && complete && !x.switched.Load() {
 		x.h.deadlines.set(x, dueResponse, at)
+		if x.switched.Load() { // meanwhile: who sends the body and who reads the response are two
+			x.due[dueResponse].Store(0)
+		}
 	}
 }
 
@@ -492,14 +493,15 @@ func (x *http2Exchange) responseHead(now int64) *Failure {
 
 // respond sends the response to the client as it comes.
 func (x *http2Exchange) respond(c call, end bool) *Failure {
-	x.switched = x.res.Status == http.StatusSwitchingProtocols
-	if x.switched && !x.websocket.accepted(&x.res) {
+	switched := x.res.Status == http.StatusSwitchingProtocols
+	x.switched.Store(switched)
+	if switched && !x.websocket.accepted(&x.res) {
 		return &Failure{Kind: BadResponse, Detail: "sec-websocket-accept is missing or wrong"}
 	}
 	if f := x.responseHead(x.d.e.clock.Now()); f != nil {
 		return f
 	}
-	end = end && !x.switched
+	end = end && !switched
 	if end {
 		x.noteGRPC(&x.res)
 	}
@@ -516,7 +518,7 @@ func (x *http2Exchange) respond(c call, end bool) *Failure {
 	switch {
 	case end:
 		return nil
-	case x.switched:
+	case switched:
 		return x.passBoth(c)
 	}
 	return x.passBody(c)
