@@ -42,34 +42,35 @@ func (c *callers) start(at string, n int) {
 
 // connection uses one connection; false: the proxy takes no new ones.
 func (c *callers) connection(at string) bool {
-	conn, err := net.DialTimeout("tcp", at, 500*time.Millisecond)
+	tcp, err := net.DialTimeout("tcp", at, 500*time.Millisecond)
 	if err != nil {
 		if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ECONNRESET) && !isTimeout(err) {
 			c.errs.Store(err.Error(), true)
 		}
 		return false
 	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	defer tcp.Close()
+	_ = tcp.SetDeadline(time.Now().Add(20 * time.Second))
 	c.fresh.Add(1)
-	r := bufio.NewReader(conn)
-	since := time.Now()
+	sock, err := conn.New(tcp)
+	if err != nil {
+		c.lose(err)
+		return false
+	}
+	r := bufio.NewReader(tcp)
 	for range 50 {
-		_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-		idle := time.Since(since)
+		if sock.Look() == conn.Ended {
+			return true // this machine kept us waiting, and nothing is sent: an idle connection may end
+		}
+		_, err := io.WriteString(tcp, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 		closes := false
 		if err == nil {
 			closes, err = readAnswer(r)
 		}
-		switch {
-		case err == nil:
-		case idle > drainIdle/2:
-			return true // this machine kept us waiting: an idle connection may end
-		default:
+		if err != nil {
 			c.lose(err)
 			return true
 		}
-		since = time.Now()
 		c.answered.Add(1)
 		if closes {
 			c.told.Add(1)

@@ -132,7 +132,7 @@ func TestHalfClosedTCPConnectionsGoOn(t *testing.T) {
 	})
 	p := start(t, &setup{tcp: toTCP("db"), clusters: []*cluster.Spec{static("db", b.at)}})
 	c := p.dial(t).(*net.TCPConn)
-	said := strings.Repeat("word ", 20_000) // little enough not to be dropped where the kernel is short of memory
+	said := strings.Repeat("word ", 100_000)
 	if _, err := io.WriteString(c, said); err != nil {
 		t.Fatal(err)
 	}
