@@ -42,6 +42,7 @@ type http2Exchange struct {
 	sawResponse bool
 	switched    atomic.Bool // another protocol than HTTP follows, both ways
 	websocket   websocketKey
+	connects    bool  // the request is CONNECT, which asks for a tunnel
 	entered     bool  // the cluster counts it
 	callEnd     int64 // a gRPC call's deadline; 0: none
 
@@ -80,7 +81,7 @@ func (x *http2Exchange) begin(h *http2Conn, st *http2.Stream, now int64) {
 	x.sentAll.Store(false)
 	x.wrote, x.sawResponse, x.entered = false, false, false
 	x.switched.Store(false)
-	x.websocket = websocketKey{}
+	x.websocket, x.connects = websocketKey{}, false
 	x.callEnd = 0
 	x.relay.begin()
 	x.call, x.cancel, x.cause, x.headSent = nil, nil, nil, false
@@ -351,6 +352,9 @@ func (x *http2Exchange) open() (call, *Failure) {
 }
 
 func (x *http2Exchange) openCall(ctx context.Context) (call, error) {
+	if x.connects {
+		return x.openTunnel(ctx)
+	}
 	two, err := x.speaksHTTP2(ctx, true)
 	if err != nil {
 		return nil, err
@@ -493,7 +497,7 @@ func (x *http2Exchange) responseHead(now int64) *Failure {
 
 // respond sends the response to the client as it comes.
 func (x *http2Exchange) respond(c call, end bool) *Failure {
-	switched := x.res.Status == http.StatusSwitchingProtocols
+	switched := x.connects || x.res.Status == http.StatusSwitchingProtocols
 	x.switched.Store(switched)
 	if switched && !x.websocket.accepted(&x.res) {
 		return &Failure{Kind: BadResponse, Detail: "sec-websocket-accept is missing or wrong"}

@@ -92,7 +92,9 @@ func (x *http2Exchange) passBoth(c call) *Failure {
 	if f := x.passBody(c); f != nil {
 		return f
 	}
-	x.side.Wait()
+	if x.side.Wait(); x.sentAll.Load() {
+		return nil // whoever leaves now has heard and said all
+	}
 	return x.interrupted()
 }
 
@@ -126,7 +128,9 @@ func (x *http1Exchange) switchOver2(c *http2Call) *Failure {
 	if f := x.streamSwitched(c); f != nil {
 		return f
 	}
-	<-sent
+	if <-sent; x.pumpDone.Load() {
+		return nil // as in passBoth
+	}
 	return x.interrupted()
 }
 
@@ -155,7 +159,11 @@ func (x *http1Exchange) pumpSwitched(c *http2Call) {
 		x.touch()
 		x.bytesIn += int64(n)
 		x.wireIn += int64(n)
-		if c.sendBody(b.B[:n], end, nil) != nil || end {
+		if c.sendBody(b.B[:n], end, nil) != nil {
+			return // as above
+		}
+		if end {
+			x.pumpDone.Store(true)
 			return
 		}
 	}

@@ -423,6 +423,10 @@ func TestBytesBehindAnExtendedConnectWaitForItsAnswer(t *testing.T) {
 	if _, err := st.ReadHead(h); err != nil || h.Status != 403 {
 		t.Errorf("%d, %v", h.Status, err)
 	}
+	if b, err := io.ReadAll(streamEnd{st}); string(b) != "no" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	eventually(t, "the log tells", func() bool { return p.log.String() != "" })
 	if want := "GET /ws 403 - 0 2 cart\n"; p.logged() != want {
 		t.Errorf("log %q, want %q", p.logged(), want)
 	}
@@ -434,4 +438,64 @@ func TestUpgradeToH2CIsAnsweredInHTTP11(t *testing.T) {
 	if !strings.HasPrefix(got, "http/1.1 200 ok\r\n") || strings.Contains(got, "h2c") || strings.Contains(got, "http2-settings") {
 		t.Errorf("got %q", got)
 	}
+}
+
+// connectTo asks for a tunnel over HTTP/2.
+func (p *proxy) connectTo(t testing.TB, authority string) (int, end) {
+	t.Helper()
+	st := openStream(t, p.dial(t).(*net.TCPConn), 0)
+	h := &message.Head{Method: []byte("CONNECT"), Authority: []byte(authority)}
+	if err := st.Finish(&http2.Part{Head: h}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.ReadHead(h); err != nil {
+		t.Fatal(err)
+	}
+	return h.Status, streamEnd{st}
+}
+
+func TestConnectOverHTTP2IsATunnelForBytes(t *testing.T) {
+	b := serveWith(t, func(_ int, c net.Conn) { echoing(nil, connEnd{c.(*net.TCPConn), bufio.NewReader(c)}) })
+	p := tunnels(t, dead(t), b.at)
+	status, c := p.connectTo(t, "db:5432")
+	if status != 200 {
+		t.Fatalf("%d to CONNECT", status)
+	}
+	body := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+	sent := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(struct{ io.Writer }{c}, bytes.NewReader(body))
+		sent <- errors.Join(err, c.CloseWrite())
+	}()
+	got, err := io.ReadAll(c)
+	if err := errors.Join(err, <-sent); err != nil || !bytes.Equal(got, body) {
+		t.Errorf("%d bytes came back, %v", len(got), err)
+	}
+	p.stop()
+	if want := fmt.Sprintf("CONNECT - 200 - %d %d bytes\n", len(body), len(body)); p.logged() != want {
+		t.Errorf("log %q, want %q", p.logged(), want)
+	}
+}
+
+func TestRefusedConnectsOverHTTP2(t *testing.T) {
+	for _, c := range []struct {
+		name, authority string
+		status          int
+	}{
+		{"a host with routes of its own", "reviews:9080", 403},
+		{"an endpoint that is not there", "db:5432", 503},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := tunnels(t, dead(t), dead(t))
+			if status, _ := p.connectTo(t, c.authority); status != c.status {
+				t.Errorf("%d, want %d", status, c.status)
+			}
+		})
+	}
+	t.Run("no route is for CONNECT", func(t *testing.T) {
+		p := start(t, &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", dead(t))}})
+		if status, _ := p.connectTo(t, "cart:80"); status != 404 {
+			t.Errorf("%d, want 404", status)
+		}
+	})
 }
