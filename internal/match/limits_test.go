@@ -51,3 +51,12 @@ func TestRegisteredStatusCodesAreKnown(t *testing.T) {
 		}
 	}
 }
+
+func TestExpressionsHaveALargestLength(t *testing.T) {
+	const most = limit.RegexBytesMax
+	for _, n := range []int{most - 1, most, most + 1} {
+		if _, err := match.Regex(strings.Repeat("a", n)); errors.Is(err, match.ErrRegexLimit) != (n > most) || err != nil && n <= most {
+			t.Errorf("an expression of %d bytes, the limit is %d: %v", n, most, err)
+		}
+	}
+}

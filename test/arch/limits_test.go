@@ -17,14 +17,20 @@ func held() map[string]string {
 		patterns  = "internal/match TestProgramsAndTemplatesHaveALargestSize"
 		sizes     = "internal/proxy/compile TestConfigurationHasLargestSizes"
 		documents = "internal/apis/document TestLimitsHoldAtTheirEdge"
-		files     = "internal/apis/document TestFilesBeyondTheirLimitsAreRefused"
 		rsa       = "internal/identity TestSizeLimitsOfRSAKeys"
 		names     = "internal/agent/sds TestSubscribedNamesAreLimited"
-		windows   = "internal/proxy/engine/http2 TestWindowsGrowForFastReadersOnly"
+		two       = "internal/proxy/engine/http2 "
+		floods    = two + "TestFloodsEndAtTheirBurstAndRate"
+		windows   = two + "TestWindowsEndAtTheirLastByte"
+		blocks    = two + "TestContinuationsAndBlocksHaveALimit"
+		unwritten = two + "TestWhatWaitsToBeWrittenHasALimit"
+		late      = two + "TestLateFramesAreExcusedByResets"
+		projects  = "internal/app/project TestProjectsHaveLargestSizes"
+		trees     = "internal/control/source/file TestTreesHaveLargestSizes"
 	)
 	return map[string]string{
 		"DNSQueriesMax": "internal/agent/dns TestQueriesThatWaitHaveALimit",
-		"DocumentsMax":  files, "DocumentBytesMax": documents, "DocumentDepthMax": documents, "AliasNodesMax": documents,
+		"DocumentsMax":  "internal/apis/document TestDocumentsOfAFileAreLimited", "DocumentBytesMax": documents, "DocumentDepthMax": documents, "AliasNodesMax": documents,
 		"ChainCombinationsMax": sizes, "PolicyDepthMax": sizes,
 		"SPIFFEIDBytesMax": "internal/identity TestLengthLimitsOfAnID", "TrustDomainBytesMax": "internal/identity TestLengthLimitsOfAnID",
 		"ChainCertificatesMax": "internal/identity TestPeersAreJudgedByRootsNamesDomainsAndUse", "RootCertificatesMax": "internal/identity TestNumberLimitsOfCertificates",
@@ -32,10 +38,10 @@ func held() map[string]string {
 		"RSABitsMin": rsa, "RSABitsMax": rsa, "JoinTokenBytesMax": "internal/control/ca TestTokenSizeIsLimitedBeforeParsing",
 		"CertificateAttributesMax": "internal/control/ca TestRequestsThatAskForMoreAreRefusedByName", "CertificateCallersMax": "internal/control/ca TestRememberedCallersAreBounded",
 		"SecretNamesMax": names, "SecretNameBytesMax": names, "SecretStreamsMax": "internal/agent/sds TestStreamsAreLimited", "SecretRequestBytesMax": "internal/agent/sds TestRequestsAreLimitedInBytes",
-		"RegexBytesMax": "internal/match TestConstructorsRefuseWhatCannotRun", "RegexProgramMax": patterns, "TemplateSegmentsMax": patterns,
+		"RegexBytesMax": "internal/match TestExpressionsHaveALargestLength", "RegexProgramMax": patterns, "TemplateSegmentsMax": patterns,
 		"HeadBytesMax": requests, "HeadFieldsMax": requests, "LeadingLinesMax": requests, "ConnectionFieldsMax": requests, "ChunkDigitsMax": requests,
 		"ChunkExtensionBytesMax": responses, "ExtensionsBytesMax": requests, "TrailerBytesMax": responses, "MethodBytesMax": requests,
-		"HelloBytesMax": "internal/proxy/engine TestHellosInPiecesAndAtTheLimit", "ProxyHeaderBytesMax": "internal/proxy/engine/listener TestMalformedProxyHeaders",
+		"HelloBytesMax": "internal/proxy/engine TestHellosInPiecesAndAtTheLimit", "ProxyHeaderBytesMax": "internal/proxy/engine/listener TestProxyHeadersAreReadUpToTheirLimit",
 		"FirstSpeakersMax": "internal/proxy/engine TestFirstSpeakersAreRememberedUpToTheirLimit", "HandshakesMax": "internal/proxy/engine TestTheOldestHandshakeEndsWhenThereAreTooMany",
 		"PassedChainsMax": "internal/proxy/engine/tls TestVerifiedChainsAreRememberedUpToTheirLimit", "SniffLineBytesMax": "internal/proxy/engine/listener TestALineWithoutAnEndIsWaitedForUpToItsLimit",
 		"LabelSetsMax": "internal/proxy/engine TestLabelSetsAreKeptUpToTheirLimit",
@@ -44,29 +50,40 @@ func held() map[string]string {
 		"UpstreamIdleMax":   "internal/proxy/engine/cluster TestIdleConnectionsHaveALimit", "UpstreamPendingMax": "internal/proxy/engine/cluster TestWaitingRequestsHaveALimit",
 		"OriginalDestinationsMax": "internal/proxy/engine/cluster TestOriginalDestinationsHaveALimit", "ChosenNamesMax": "internal/proxy/engine/cluster TestAnswersForChosenNamesAreKeptUpToTheirLimit",
 		"DNSAnswersMax":     "internal/proxy/engine/cluster TestAnswersOfManyAddressesAreCut",
-		"HTTP2StreamWindow": windows, "HTTP2StreamWindowFirst": windows,
+		"HTTP2StreamWindow": windows, "HTTP2StreamWindowFirst": windows, "HTTP2ConnWindow": windows, "HTTP2StreamsMax": two + "TestStreamsBeyondTheMostAreRefused",
+		"HTTP2BlockBytesSlack": blocks, "HTTP2ContinuationsMax": blocks, "HTTP2InformationalMax": two + "TestInformationalHeadsThatNobodyReadHaveALimit",
+		"HTTP2OutBytesMax": unwritten, "HTTP2ControlBytesMax": unwritten, "HTTP2ClosedMax": two + "TestClosedStreamsAreRememberedUpToTheirLimit",
+		"HTTP2LatePerReset": late, "HTTP2LateMax": late, "HTTP2TableBytesMax": two + "TestTablesForSendingHaveALargestSize",
+		"HTTP2ResetBurst": floods, "HTTP2ResetRate": floods, "HTTP2AnswerBurst": floods, "HTTP2AnswerRate": floods, "HTTP2IdleBurst": floods, "HTTP2IdleRate": floods,
+		"HTTP2WindowBurst": floods, "HTTP2WindowRate": floods, "HTTP2ErrorBurst": floods, "HTTP2ErrorRate": floods,
+		"HTTP2WindowsPerData":    two + "TestCreditIsAllowedForWhatWasSent",
+		"ListenerConnectionsMax": "internal/proxy/engine TestListenersTakeConnectionsUpToTheirLimit",
+		"InformationalMax":       "internal/proxy/engine TestInformationalResponsesAreTakenUpToTheirLimit",
+		"SniffBytesMax":          "internal/proxy/engine TestFirstBytesAreReadUpToTheirLimit", "LingerBytesMax": "internal/proxy/engine TestLateBytesAreReadUpToTheirLimit",
+		"ProjectServicesMax": projects, "ProjectPortsMax": projects, "ProjectVersionsMax": projects, "ProjectReplicasMax": projects,
+		"ProjectWorkloadsMax": projects, "ProjectVariablesMax": projects,
+		"SourceFilesMax": trees, "SourceFoldersMax": trees, "SourceBytesMax": trees,
+		"DocumentNodesMax": "internal/apis/document TestValuesOfADocumentAreLimited", "FileBytesMax": "internal/apis/document TestBytesOfAFileAreLimited",
+		"FileProblemsMax": "internal/apis TestProblemsOfAFileAreLimitedAndTheRestCounted", "ListDepthMax": "internal/apis TestListsInListsAreLimited",
+		"DNSConnectionsMax": "internal/agent/dns TestConnectionsForNamesAreLimited", "DNSMessageBytesMax": "internal/agent/dns TestUDPAnswersAreLimitedInBytes",
+		"DNSTableHostsMax": "internal/agent/dns TestNamesOfATableAreLimited", "DNSAnswerAddressesMax": "internal/agent/dns TestAddressesOfAnAnswerAreLimited",
+		"RelayConnectionsMax": "internal/agent/capture TestRelayCarriesConnectionsUpToItsLimit",
 	}
 }
 
 // unheld are the limits without such a test, and why. The list only shrinks.
 func unheld() map[string]string {
-	const (
-		beyond = "the machine that tests run on has not as many files, addresses or processes"
-		older  = "its package tests it with one number only"
-		flood  = "the floods and buffers of HTTP/2 are tested by what happens far beyond, not at the edge"
-	)
 	return map[string]string{
-		"ListenerConnectionsMax": beyond, "NamespacesMax": beyond, "ProjectWorkloadsMax": older,
-		"RelayConnectionsMax": older, "DNSConnectionsMax": older, "DNSForwardTime": "a time: tests move a clock beyond it", "DNSTableHostsMax": older,
-		"DocumentNodesMax": older, "FileProblemsMax": older, "ListDepthMax": older,
-		"ProjectServicesMax": older, "ProjectPortsMax": older, "ProjectVersionsMax": older, "ProjectReplicasMax": older, "ProjectVariablesMax": older,
-		"SourceFilesMax": older, "SourceFoldersMax": older, "SourceBytesMax": older, "InformationalMax": older,
-		"DNSMessageBytesMax": older, "DNSAnswerAddressesMax": older, "FileBytesMax": older, "SniffBytesMax": older,
-		"LingerBytesMax":  "what is read at once may pass it by a buffer",
-		"HTTP2StreamsMax": flood, "HTTP2ConnWindow": flood, "HTTP2BlockBytesSlack": flood, "HTTP2ContinuationsMax": flood, "HTTP2InformationalMax": flood, "HTTP2OutBytesMax": flood,
-		"HTTP2ControlBytesMax": flood, "HTTP2ClosedMax": flood, "HTTP2LatePerReset": flood, "HTTP2LateMax": flood, "HTTP2TableBytesMax": flood, "HTTP2ResetBurst": flood, "HTTP2ResetRate": flood,
-		"HTTP2AnswerBurst": flood, "HTTP2AnswerRate": flood, "HTTP2IdleBurst": flood, "HTTP2IdleRate": flood, "HTTP2WindowBurst": flood, "HTTP2WindowRate": flood, "HTTP2WindowsPerData": flood,
-		"HTTP2ErrorBurst": flood, "HTTP2ErrorRate": flood,
+		"NamespacesMax":  "a thousand network namespaces need root, and minutes to make",
+		"DNSForwardTime": "a time and no number: resolvers of real sockets would have to be waited for",
+	}
+}
+
+// counted are the limits whose tests add one at a time, so that they come by one less and by the limit before they try one more.
+func counted() []string {
+	return []string{
+		"RelayConnectionsMax", "DNSQueriesMax", "CertificateCallersMax", "SecretStreamsMax", "FirstSpeakersMax", "HandshakesMax", "PassedChainsMax",
+		"LabelSetsMax", "PeersMax", "WideBuffersMax", "UpstreamIdleMax", "UpstreamPendingMax",
 	}
 }
 
@@ -74,11 +91,12 @@ func unheld() map[string]string {
 func TestEveryLimitHasATestAtItsEdge(t *testing.T) {
 	all := sources(t)
 	tests := map[string][]string{} // the limits that each speaks of
+	beside := map[string]bool{}    // those that try one less and one more
 	for dir, files := range all {
 		for _, f := range files {
 			for _, d := range f.Decls {
 				if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil && strings.HasPrefix(fn.Name.Name, "Test") {
-					tests[dir+" "+fn.Name.Name] = limitsIn(fn)
+					tests[dir+" "+fn.Name.Name], beside[dir+" "+fn.Name.Name] = limitsIn(fn), triesBeside(fn)
 				}
 			}
 		}
@@ -96,9 +114,11 @@ func TestEveryLimitHasATestAtItsEdge(t *testing.T) {
 			t.Errorf("limit.%s has no test at one less, at it and at one more: write one and name it in held", name)
 		case ok && !slices.Contains(tests[test], name):
 			t.Errorf("limit.%s: there is no %s that speaks of it", name, test)
+		case ok && !beside[test] && !slices.Contains(counted(), name):
+			t.Errorf("limit.%s: %s does not try both one less and one more", name, test)
 		}
 	}
-	for _, name := range slices.Concat(slices.Collect(maps.Keys(known)), slices.Collect(maps.Keys(missing))) {
+	for _, name := range slices.Concat(slices.Collect(maps.Keys(known)), slices.Collect(maps.Keys(missing)), counted()) {
 		if !constants[name] {
 			t.Errorf("limit.%s is no limit any more", name)
 		}
@@ -138,4 +158,18 @@ func limitsIn(fn *ast.FuncDecl) []string {
 		return true
 	})
 	return out
+}
+
+// triesBeside tells whether a function writes both "- 1" and "+ 1": what it takes to stand beside a limit.
+func triesBeside(fn *ast.FuncDecl) bool {
+	less, more := false, false
+	ast.Inspect(fn, func(n ast.Node) bool {
+		if b, ok := n.(*ast.BinaryExpr); ok {
+			if one, ok := b.Y.(*ast.BasicLit); ok && one.Value == "1" {
+				less, more = less || b.Op == token.SUB, more || b.Op == token.ADD
+			}
+		}
+		return true
+	})
+	return less && more
 }

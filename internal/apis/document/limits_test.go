@@ -37,3 +37,13 @@ func TestBytesOfAFileAreLimited(t *testing.T) {
 		}
 	}
 }
+
+func TestDocumentsOfAFileAreLimited(t *testing.T) {
+	const most = limit.DocumentsMax
+	for n, told := range map[int]int{most - 1: 0, most: 0, most + 1: 1} {
+		docs, problems := document.Parse([]byte(strings.Repeat("---\na: 1\n", n)))
+		if len(docs) != min(n, most) || len(problems) != told || told == 1 && problems[0].Code != problem.CodeLimit {
+			t.Errorf("%d documents: %d are read, %v", n, len(docs), problems)
+		}
+	}
+}
