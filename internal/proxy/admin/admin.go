@@ -251,7 +251,15 @@ func (h *handler) logging(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-func (h *handler) drain(w http.ResponseWriter, _ *http.Request) error {
+// drain always is graceful, of all listeners, and the process ends with it;
+// what Envoy can do otherwise is refused by name.
+func (h *handler) drain(w http.ResponseWriter, r *http.Request) error {
+	for option := range r.URL.Query() {
+		if option != "graceful" {
+			http.Error(w, fmt.Sprintf("option %q is not supported: all listeners drain, and the process ends", option), http.StatusBadRequest)
+			return nil
+		}
+	}
 	h.p.Drain()
 	_, err := io.WriteString(w, "OK\n")
 	return err

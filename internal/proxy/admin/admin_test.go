@@ -124,6 +124,18 @@ func TestChangesNeedPost(t *testing.T) {
 	}
 }
 
+func TestDrainsThatAreNotBuiltAreRefused(t *testing.T) {
+	s := &stage{state: admin.Live}
+	for _, query := range []string{"?inboundonly", "?graceful&inboundonly", "?graceful&skip_exit"} {
+		if w := call(s, "POST", "/drain_listeners"+query, "localhost"); w.Code != http.StatusBadRequest || s.drained != 0 {
+			t.Errorf("%s: %d %q, drained %d", query, w.Code, w.Body, s.drained)
+		}
+	}
+	if w := call(s, "POST", "/drain_listeners?graceful", "localhost"); w.Code != http.StatusOK || s.drained != 1 {
+		t.Errorf("graceful: %d %q, drained %d", w.Code, w.Body, s.drained)
+	}
+}
+
 func TestHealthIsFailedAndTakenBack(t *testing.T) {
 	s := &stage{state: admin.Live}
 	for path, code := range map[string]int{"/healthcheck/fail": 503, "/healthcheck/ok": 200} {
