@@ -203,8 +203,8 @@ func (p *Proxy) WriteMetrics(w io.Writer) error {
 	return errors.Join(p.metrics.WritePrometheus(w), observe.WriteRuntime(w))
 }
 
-// Drain implements admin.Proxy: the proxy drains and ends, as Envoy's
-// /drain_listeners does with its listeners.
+// Drain implements admin.Proxy: the proxy drains and ends, unlike Envoy, whose
+// process goes on without listeners.
 func (p *Proxy) Drain() { p.Quit() }
 
 // Quit implements admin.Proxy.
