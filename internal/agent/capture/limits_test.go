@@ -2,6 +2,7 @@ package capture_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -58,7 +59,7 @@ func TestRelayCarriesConnectionsUpToItsLimit(t *testing.T) {
 			}
 			return <-closed == nil
 		case err := <-closed:
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				t.Fatal(err)
 			}
 			return false
