@@ -78,3 +78,30 @@ func TestEndOfAConnectionIsNotTheEndOfABody(t *testing.T) {
 		st.Close()
 	}
 }
+
+// TestAStreamWhoseConnectionEndsBeforeItBeginsFails: also for the one that
+// waits for its response, who else would wait for ever.
+func TestAStreamWhoseConnectionEndsBeforeItBeginsFails(t *testing.T) {
+	a, b := pair(t)
+	_, _ = serving(t, b, Options{Role: Server}, Timeouts{}, func(*Stream) { t.Error("a stream began") })
+	client, served := serving(t, a, Options{Role: Client}, Timeouts{}, nil)
+	st, err := client.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
+	if err := within(t, "the connection", served); err == nil {
+		t.Error("the connection ended in order")
+	}
+	turn := client.begin()
+	defer client.end(turn)
+	if _, err := st.Put(turn, &Part{Head: request(), End: true}); !errors.Is(err, ErrNotProcessed) {
+		t.Errorf("sending: %v", err)
+	}
+	var h message.Head
+	var body []byte
+	if _, _, err := st.TakeHead(&h, &body); !errors.Is(err, ErrNotProcessed) {
+		t.Errorf("waiting for the response: %v", err)
+	}
+	st.Release(turn)
+}

@@ -48,6 +48,9 @@ func (st *Stream) putLocked(t *Turn, p *Part) (done bool, err error) {
 	case st.gone:
 		return false, ErrClosed
 	case st.ID == 0 && (s.away || s.failed != nil || s.nextID > streamIDMax-2):
+		// The connection ended before the stream began: nobody else will tell the
+		// one that waits for its response.
+		st.fail(ErrNotProcessed)
 		return false, ErrNotProcessed
 	case len(p.Protocol) > 0 && p.Head != nil && !s.switches:
 		return false, ErrNoSwitch // RFC 8441 §3
