@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -25,6 +24,7 @@ import (
 	"github.com/tullemesh/tulle/internal/agent/capture"
 	"github.com/tullemesh/tulle/internal/app/process"
 	"github.com/tullemesh/tulle/internal/demo"
+	"github.com/tullemesh/tulle/internal/testkit/held"
 	"github.com/tullemesh/tulle/internal/testkit/meshrun"
 )
 
@@ -96,23 +96,13 @@ func exportShop(t *testing.T) string {
 	if _, err := os.Stat(python); err != nil {
 		added = strings.Join(strings.Split(added, "\n")[2:], "\n") // the test of it is skipped
 	}
-	port := freePort(t)
+	port := held.Port(t, "127.0.0.1")
 	changed := strings.NewReplacer("\ngateway:", added+"gateway:", "capture: proxy\n", "capture: netns\n",
 		"  catalog:         {port: 8080,", fmt.Sprintf("  catalog:         {port: 8080, publish: ['%d:8080'],", port)).Replace(string(text))
 	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(path, []byte(changed), 0o644), os.WriteFile(filepath.Join(dir, "script.py"), []byte(script), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	return dir
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // openShop runs the shop in namespaces.

@@ -28,6 +28,7 @@ import (
 	"github.com/tullemesh/tulle/internal/app"
 	"github.com/tullemesh/tulle/internal/app/dataplane"
 	"github.com/tullemesh/tulle/internal/testkit/draw"
+	"github.com/tullemesh/tulle/internal/testkit/held"
 )
 
 const (
@@ -59,16 +60,6 @@ func outcome(t *testing.T, port int, r draw.Request) string {
 	text := strings.TrimSpace(string(body))
 	location := strings.ReplaceAll(resp.Header.Get("Location"), strconv.Itoa(port), "PORT")
 	return fmt.Sprintf("%d location=%q %s", resp.StatusCode, location, strings.ReplaceAll(text, strconv.Itoa(port), "PORT"))
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // poll waits until ok, 20 s at most.
@@ -222,7 +213,7 @@ func (p *pair) next(t *testing.T, objects string) {
 
 func TestStockEnvoyDecidesAsOurGateway(t *testing.T) {
 	g := draw.New(20261121)
-	envoyPort, tullePort := freePort(t), freePort(t)
+	envoyPort, tullePort := held.Port(t, "127.0.0.1"), held.Port(t, "127.0.0.1")
 	mesh := draw.Mesh{Places: draw.StandIns(t, draw.Names()...), Gateways: map[string]int{"gw-envoy": envoyPort, "gw-tulle": tullePort}}
 	node := func(name string) string {
 		return fmt.Sprintf(`{"id": "router~127.0.0.1~%[1]s.demo~demo.svc.cluster.local", "cluster": "%[1]s.demo", "metadata": {"NAMESPACE": "demo", "LABELS": {"app": "%[1]s"}, "ISTIO_VERSION": "1.31.0", "CLUSTER_ID": "Kubernetes"}}`, name)

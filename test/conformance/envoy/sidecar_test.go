@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/tullemesh/tulle/internal/testkit/draw"
+	"github.com/tullemesh/tulle/internal/testkit/held"
 )
 
 // doors are where a sidecar that captures nothing takes what its app sends:
@@ -35,9 +36,9 @@ func called() []string {
 
 func newDoors(t *testing.T) doors {
 	t.Helper()
-	d := doors{proxy: freePort(t), egress: map[string]int{}}
+	d := doors{proxy: held.Port(t, "127.0.0.1"), egress: map[string]int{}}
 	for _, name := range called() {
-		d.egress[name] = freePort(t)
+		d.egress[name] = held.Port(t, "127.0.0.1")
 	}
 	return d
 }

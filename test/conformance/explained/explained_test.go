@@ -28,6 +28,7 @@ import (
 	"github.com/tullemesh/tulle/internal/app"
 	"github.com/tullemesh/tulle/internal/app/dataplane"
 	"github.com/tullemesh/tulle/internal/testkit/draw"
+	"github.com/tullemesh/tulle/internal/testkit/held"
 )
 
 // logFormat is one line for each request or connection: who asked (the client's
@@ -119,16 +120,6 @@ type world struct {
 	asked       int // questions to the proxy
 }
 
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // called are the service ports that the app calls by address.
 func called() []string {
 	return []string{"alpha.demo" + draw.Domain + ":80", "delta.other" + draw.Domain + ":80", "omega.demo" + draw.Domain + ":82", "alpha.demo" + draw.Domain + ":81", "gamma.demo" + draw.Domain + ":81"}
@@ -139,9 +130,9 @@ func called() []string {
 func newWorld(t *testing.T, make func(w *world) string) *world {
 	t.Helper()
 	dir := t.TempDir()
-	w := &world{file: filepath.Join(dir, "mesh.yaml"), mesh: filepath.Join(dir, "meshconfig.yaml"), log: newJournal(), proxy: freePort(t), gateway: freePort(t), egress: map[string]int{}}
+	w := &world{file: filepath.Join(dir, "mesh.yaml"), mesh: filepath.Join(dir, "meshconfig.yaml"), log: newJournal(), proxy: held.Port(t, "127.0.0.1"), gateway: held.Port(t, "127.0.0.1"), egress: map[string]int{}}
 	for _, name := range called() {
-		w.egress[name] = freePort(t)
+		w.egress[name] = held.Port(t, "127.0.0.1")
 	}
 	config, err := json.Marshal(map[string]any{"enableAutoMtls": false, "outboundTrafficPolicy": map[string]string{"mode": "REGISTRY_ONLY"}, "accessLogFile": "/dev/stdout", "accessLogFormat": logFormat + "\n"})
 	if err != nil {

@@ -296,6 +296,14 @@ func hear(w *wire, reads bool) string {
 	}
 }
 
+// roomy lifts the cluster's thresholds: an attacker may reach Envoy's default of
+// 1,024 requests, and others would be refused by configuration.
+func roomy() proxyrun.Object {
+	const most = 1 << 20
+	return proxyrun.Object{"circuit_breakers": proxyrun.Object{"thresholds": []proxyrun.Object{
+		{"max_connections": most, "max_pending_requests": most, "max_requests": most}}}}
+}
+
 // TestFloodsBesideGoodTraffic: the attacker is told to calm down, the others notice little, and memory does not grow.
 func TestFloodsBesideGoodTraffic(t *testing.T) {
 	be := floodOrigin(t)
@@ -303,7 +311,7 @@ func TestFloodsBesideGoodTraffic(t *testing.T) {
 	for _, a := range floods() {
 		t.Run(a.name, func(t *testing.T) {
 			p := proxyrun.Start(t, program, proxyrun.Bootstrap(
-				[]proxyrun.Listener{{Name: "front"}}, []proxyrun.Cluster{{Name: "be", To: []string{be}, HTTP2: true}}))
+				[]proxyrun.Listener{{Name: "front"}}, []proxyrun.Cluster{{Name: "be", To: []string{be}, HTTP2: true, More: roomy()}}))
 			at := p.At(t, "front")
 			measure := func(f func(ctx context.Context)) ([]time.Duration, []string) {
 				ctx, cancel := context.WithTimeout(t.Context(), length)

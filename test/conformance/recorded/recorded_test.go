@@ -39,6 +39,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/compile"
 	"github.com/tullemesh/tulle/internal/testkit/adsreplay"
 	"github.com/tullemesh/tulle/internal/testkit/draw"
+	"github.com/tullemesh/tulle/internal/testkit/held"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -279,12 +280,7 @@ func freePorts(t *testing.T, ip string, n int) []int {
 	t.Helper()
 	var out []int
 	for range n {
-		l, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		out = append(out, l.Addr().(*net.TCPAddr).Port)
+		out = append(out, held.Port(t, ip))
 	}
 	return out
 }
