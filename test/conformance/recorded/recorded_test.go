@@ -39,7 +39,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/compile"
 	"github.com/tullemesh/tulle/internal/testkit/adsreplay"
 	"github.com/tullemesh/tulle/internal/testkit/draw"
-	"github.com/tullemesh/tulle/internal/testkit/held"
+	ports "github.com/tullemesh/tulle/internal/testkit/held"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -280,7 +280,7 @@ func freePorts(t *testing.T, ip string, n int) []int {
 	t.Helper()
 	var out []int
 	for range n {
-		out = append(out, held.Port(t, ip))
+		out = append(out, ports.Port(t, ip))
 	}
 	return out
 }
