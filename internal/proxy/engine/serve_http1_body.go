@@ -92,6 +92,7 @@ func (x *http1Exchange) pumped(b *conn.Buffer, rest int) *conn.Buffer {
 		b = nil
 	}
 	x.pumpDone.Store(true)
+	x.startRouteTimeout(false) // although the rest may wait for the endpoint
 	return b
 }
 

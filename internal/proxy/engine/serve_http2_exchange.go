@@ -37,6 +37,7 @@ type http2Exchange struct {
 	keptEnd     atomic.Bool // they are all, and none is added any more
 	tooMany     bool        // they were not few
 	sentAll     atomic.Bool // the client sent all of it
+	received    atomic.Bool // and a goroutine that sends it has read it
 	held        *http1Call  // whose buffer res may be in
 	wrote       bool        // some of the request went out
 	sawResponse bool
@@ -79,6 +80,7 @@ func (x *http2Exchange) begin(h *http2Conn, st *http2.Stream, now int64) {
 	x.first, x.replayable, x.kept, x.tooMany = nil, false, nil, false
 	x.keptEnd.Store(false)
 	x.sentAll.Store(false)
+	x.received.Store(false)
 	x.wrote, x.sawResponse, x.entered = false, false, false
 	x.switched.Store(false)
 	x.websocket, x.connects = websocketKey{}, false
@@ -446,11 +448,15 @@ func (x *http2Exchange) pump(c call) {
 		end := err != nil
 		x.tookBody(b.B[:n])
 		x.keep(b.B[:n], end)
+		if end { // the response is waited for, although this may wait for the endpoint's window
+			x.due[dueRequest].Store(0)
+			x.received.Store(true)
+			x.startRouteTimeout(x.d.e.clock.Now(), false)
+		}
 		if c.sendBody(b.B[:n], end, x.trailersOf(end)) != nil {
 			return // the reader of the response finds out why
 		}
 		if end {
-			x.due[dueRequest].Store(0)
 			x.sentAll.Store(true)
 			x.startRouteTimeout(x.d.e.clock.Now(), true)
 			return
@@ -468,7 +474,7 @@ func (x *http2Exchange) trailersOf(end bool) *message.Head {
 // startRouteTimeout bounds the response; atUpstream: a connection has taken the
 // request.
 func (x *http2Exchange) startRouteTimeout(now int64, atUpstream bool) {
-	complete := x.replayable || x.sentAll.Load()
+	complete := x.replayable || x.received.Load() || x.sentAll.Load()
 	if at := x.responseBound(now, complete, atUpstream); at > 0 && complete && !x.switched.Load() {
 		x.h.deadlines.set(x, dueResponse, at)
 		if x.switched.Load() { // meanwhile: who sends the body and who reads the response are two

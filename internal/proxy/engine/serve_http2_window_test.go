@@ -82,3 +82,30 @@ func TestEndpointsThatDoNotAnswerPingAreLeft(t *testing.T) {
 		t.Errorf("log %q", log)
 	}
 }
+
+// The route's timeout runs from the request that the client has sent, also
+// where its body came late and the endpoint never takes it.
+func TestBodiesThatTheEndpointNeverTakesEndInTime(t *testing.T) {
+	for _, down := range []bool{true, false} {
+		t.Run(version(down), func(t *testing.T) {
+			route := to("/", "cart")
+			route.Forward.Timeout = 300 * time.Millisecond
+			p := start(t, &setup{routes: []*router.Route{route}, clusters: []*cluster.Spec{speaking(true, "cart", closedWindow(t, false))}})
+			for _, which := range []string{"first", "on the connection that is there"} {
+				r, w := io.Pipe()
+				go func() {
+					_, _ = io.WriteString(w, "body") // behind the head, in a write of its own
+					w.Close()
+				}()
+				begun := time.Now()
+				res, _ := do(t, client(t, down), "POST", "http://"+p.addr()+"/", r, nil)
+				if took := time.Since(begun); res.StatusCode != 504 || took > 10*time.Second {
+					t.Errorf("%s: %d after %v", which, res.StatusCode, took)
+				}
+			}
+			if log := p.logged(); strings.Count(log, " 504 UT ") != 2 {
+				t.Errorf("log %q", log)
+			}
+		})
+	}
+}
