@@ -248,16 +248,36 @@ func freePort() (netip.AddrPort, error) {
 	return ports[0], nil
 }
 
-// freePorts are free together.
+// freePorts are free together, and nobody else is given them: until the program
+// ends, a socket that does not listen is bound to each. Who asks for one by its
+// number, with SO_REUSEADDR as servers do, gets it all the same.
 func freePorts(n int) ([]netip.AddrPort, error) {
 	var all []netip.AddrPort
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		at, err := hold()
 		if err != nil {
 			return nil, err
 		}
-		defer l.Close()
-		all = append(all, l.Addr().(*net.TCPAddr).AddrPort())
+		all = append(all, at)
 	}
 	return all, nil
+}
+
+func hold() (netip.AddrPort, error) {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return netip.AddrPort{}, os.NewSyscallError("socket", err)
+	}
+	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
+		return netip.AddrPort{}, os.NewSyscallError("setsockopt", err)
+	}
+	loopback := [4]byte{127, 0, 0, 1}
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: loopback}); err != nil {
+		return netip.AddrPort{}, os.NewSyscallError("bind", err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		return netip.AddrPort{}, os.NewSyscallError("getsockname", err)
+	}
+	return netip.AddrPortFrom(netip.AddrFrom4(loopback), uint16(name.(*syscall.SockaddrInet4).Port)), nil
 }
