@@ -45,16 +45,12 @@ func (x *exchange) repeats(f *Failure, s sent) bool {
 		return true // takeRetry has decided
 	}
 	p := x.policy()
-	if p == nil || !s.wrote || !asksAfter(p.On, f, s.wrote) {
-		if x.mayRepeat(f, s.wrote, s.replayable, s.response) {
-			x.d.e.telemetry.repeats.Inc()
-			return true
-		}
-		if p == nil || !asksAfter(p.On, f, s.wrote) {
-			return false
-		}
+	asks := p != nil && asksAfter(p.On, f, s.wrote)
+	if !(asks && s.wrote) && x.mayRepeat(f, s.wrote, s.replayable, s.response) {
+		x.d.e.telemetry.repeats.Inc()
+		return true
 	}
-	return x.takeRetry(p, s.replayable || !s.wrote)
+	return asks && x.takeRetry(p, s.replayable || !s.wrote)
 }
 
 // asksAfter reports whether conditions hold for an attempt that got no whole
@@ -165,10 +161,9 @@ func (x *exchange) flags() string {
 	if x.failure.Kind != NoFailure {
 		flag = x.failure.Answer().Flag
 	}
-	switch more := ""; {
+	switch {
 	case x.retries.exhausted:
-		more = "URX"
-		return join(flag, more)
+		return join(flag, "URX")
 	case x.retries.overflow && flag != "UO":
 		return join(flag, "UO")
 	}
