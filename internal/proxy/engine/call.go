@@ -54,25 +54,6 @@ func (x *exchange) use() *cluster.Use {
 	return &cluster.Use{ServerName: string(withoutPort(x.req.Authority)), ProxyHeader: x.d.proxyHeader}
 }
 
-// callFailure tells what an error of a call means.
-func callFailure(err error) *Failure {
-	var reset *http2.ResetError
-	var one *http2.StreamError
-	var all *http2.ConnError
-	var codec *http1.Error
-	switch {
-	case errors.Is(err, http2.ErrNoSwitch):
-		return &Failure{Kind: NotSupported, Detail: "the endpoint takes no extended CONNECT", Cause: err}
-	case errors.As(err, &reset):
-		return &Failure{Kind: RemoteReset, Cause: err}
-	case errors.As(err, &one), errors.As(err, &all), errors.As(err, &codec):
-		return &Failure{Kind: BadResponse, Cause: err}
-	case errors.Is(err, io.EOF):
-		err = io.ErrUnexpectedEOF
-	}
-	return &Failure{Kind: Reset, Cause: err}
-}
-
 // http1Call is a call over a pooled HTTP/1.1 connection.
 type http1Call struct {
 	e       *Engine

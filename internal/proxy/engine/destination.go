@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 )
 
@@ -17,7 +18,7 @@ var errOwnAddress = errors.New("the destination is this proxy's own address")
 // For a redirected connection that is its original destination. The listener
 // of an HTTP proxy has none: there the request names it, or the tunnel that it
 // is in. A connection to ourselves would never end.
-func (d *downstream) meant(authority []byte) (netip.AddrPort, *Failure) {
+func (d *downstream) meant(authority []byte) (netip.AddrPort, *failure.Failure) {
 	to := d.facts.Local
 	proxies := !d.spec.OriginalDst && !d.spec.UseOriginalDst && d.spec.Direction == listener.Outbound
 	if proxies && to == d.facts.Direct {
@@ -30,18 +31,18 @@ func (d *downstream) meant(authority []byte) (netip.AddrPort, *Failure) {
 		}
 		number, err := strconv.ParseUint(port, 10, 16)
 		if err != nil {
-			return to, &Failure{Kind: NoHealthyHost, Cause: err}
+			return to, &failure.Failure{Kind: failure.NoHealthyHost, Cause: err}
 		}
 		ip, err := d.e.live.Resolve(host)
 		if err != nil {
-			return to, &Failure{Kind: NoHealthyHost, Cause: errors.Join(cluster.ErrNoHost, err)}
+			return to, &failure.Failure{Kind: failure.NoHealthyHost, Cause: errors.Join(cluster.ErrNoHost, err)}
 		}
 		to = netip.AddrPortFrom(ip, uint16(number))
 	}
 	// Where the kernel redirects transparently, the socket's own address is the
 	// original destination, and its port is not the listener's.
 	if at := d.acceptor.at.Port(); to == d.facts.Direct && (at == to.Port() || at == 0) {
-		return to, &Failure{Kind: NoHealthyHost, Cause: errOwnAddress}
+		return to, &failure.Failure{Kind: failure.NoHealthyHost, Cause: errOwnAddress}
 	}
 	return to, nil
 }

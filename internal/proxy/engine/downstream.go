@@ -11,6 +11,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
@@ -149,7 +150,7 @@ func (d *downstream) open() bool {
 	}
 	chain := accepts.Match(&d.facts, nil)
 	if chain == nil {
-		d.refuse(&Failure{Kind: NoChain})
+		d.refuse(&failure.Failure{Kind: failure.NoChain})
 		return false
 	}
 	d.chain.Store(chain)
@@ -158,11 +159,11 @@ func (d *downstream) open() bool {
 	}
 	d.guard.Clear(slotHead)
 	if kind := generation.CheckTransport(chain, &d.facts, true); kind != "" {
-		d.refuse(&Failure{Kind: BadRequest, Detail: string(kind)})
+		d.refuse(&failure.Failure{Kind: failure.BadRequest, Detail: string(kind)})
 		return false
 	}
 	if v := generation.AdmitConn(chain, &d.facts, nil); !v.Allowed {
-		d.refuse(&Failure{Kind: Denied, Detail: v.Policy})
+		d.refuse(&failure.Failure{Kind: failure.Denied, Detail: v.Policy})
 		return false
 	}
 	d.peer = d.e.telemetry.peers.of(&d.facts)
@@ -331,7 +332,7 @@ func drainPatience(c *listener.Chain) time.Duration {
 }
 
 // refuse records a connection that ends before it is served.
-func (d *downstream) refuse(f *Failure) {
+func (d *downstream) refuse(f *failure.Failure) {
 	d.e.telemetry.connRefused(d, f)
 	logs := d.spec.AccessLog
 	if c := d.chain.Load(); c != nil && c.TCP != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/access"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
@@ -68,10 +69,10 @@ type exchangeState struct {
 	// Times of the clock; 0: not reached.
 	start, sent, headAt, end int64
 
-	failure   Failure // Kind NoFailure: none
-	bytesIn   int64   // body bytes from the client
-	bytesOut  int64   // body bytes to the client
-	wireIn    int64   // with heads
+	failure   failure.Failure // Kind None: there is none
+	bytesIn   int64           // body bytes from the client
+	bytesOut  int64           // body bytes to the client
+	wireIn    int64           // with heads
 	wireOut   int64
 	requestID []byte
 	source    *peer // of the request
@@ -133,7 +134,7 @@ func (x *exchange) admit() action {
 		x.weighted = r.Forward.Choose(x.facts.Random)
 	}
 	if v := generation.AdmitRequest(x.manager, x.result.Host, r, x.weighted, &x.facts, nil); !v.Allowed {
-		return x.fail(Failure{Kind: Denied, Detail: v.Policy})
+		return x.fail(failure.Failure{Kind: failure.Denied, Detail: v.Policy})
 	}
 	if r != nil && r.Forward != nil && !x.result.RequireTLS {
 		return x.admitForward(r.Forward)
@@ -146,19 +147,19 @@ func (x *exchange) admitOther() action {
 	r := x.result.Route
 	switch {
 	case x.result.Host == nil:
-		return x.fail(Failure{Kind: NoRouteFound, Detail: string(generation.NoVirtualHost)})
+		return x.fail(failure.Failure{Kind: failure.NoRouteFound, Detail: string(generation.NoVirtualHost)})
 	case x.result.RequireTLS:
 		x.location = router.AppendTLSLocation(nil, &x.facts)
 		return x.answer(http.StatusMovedPermanently, nil)
 	case r == nil:
-		return x.fail(Failure{Kind: NoRouteFound})
+		return x.fail(failure.Failure{Kind: failure.NoRouteFound})
 	case r.Redirect != nil:
 		x.location = r.Redirect.AppendLocation(nil, &r.Match, &x.facts)
 		return x.answer(r.Redirect.Status, nil)
 	case r.Direct != nil:
 		return x.answer(r.Direct.Status, r.Direct.Body)
 	}
-	return x.fail(Failure{Kind: NoRouteFound, Detail: "the route is for servers, not for proxies"})
+	return x.fail(failure.Failure{Kind: failure.NoRouteFound, Detail: "the route is for servers, not for proxies"})
 }
 
 func (x *exchange) admitForward(f *router.Forward) action {
@@ -167,7 +168,7 @@ func (x *exchange) admitForward(f *router.Forward) action {
 		x.cluster = x.d.e.live.Get(name)
 	}
 	if x.cluster == nil {
-		act := x.fail(Failure{Kind: NoClusterFound, Detail: name})
+		act := x.fail(failure.Failure{Kind: failure.NoClusterFound, Detail: name})
 		if f.ClusterNotFound != 0 {
 			x.res.Status = f.ClusterNotFound
 		}
@@ -177,7 +178,7 @@ func (x *exchange) admitForward(f *router.Forward) action {
 }
 
 // fail makes the exchange end with an answer for a failure.
-func (x *exchange) fail(f Failure) action {
+func (x *exchange) fail(f failure.Failure) action {
 	x.failure = f
 	a := f.Answer()
 	return x.answer(a.Status, []byte(a.Body))
@@ -198,7 +199,7 @@ func (x *exchange) local() {
 	if len(x.location) > 0 {
 		h.Set("location", x.location)
 	}
-	if x.failure.Kind == Overflow {
+	if x.failure.Kind == failure.Overflow {
 		h.SetString("x-envoy-overloaded", "true")
 	}
 	if x.isGRPC() {
@@ -218,9 +219,9 @@ func (x *exchange) local() {
 }
 
 // hinted counts an informational response.
-func (x *exchange) hinted() *Failure {
+func (x *exchange) hinted() *failure.Failure {
 	if x.hints++; x.hints > limit.InformationalMax {
-		return &Failure{Kind: BadResponse, Detail: "too many informational responses"}
+		return &failure.Failure{Kind: failure.BadResponse, Detail: "too many informational responses"}
 	}
 	return nil
 }
@@ -230,7 +231,7 @@ func (x *exchange) hinted() *Failure {
 func bodyAllowed(status int) bool { return status >= 200 && status != 204 && status != 304 }
 
 // choose picks the endpoint for the next attempt.
-func (x *exchange) choose() *Failure {
+func (x *exchange) choose() *failure.Failure {
 	random := x.facts.Random
 	if x.attempts > 0 {
 		random = rand.Uint64()
@@ -238,14 +239,14 @@ func (x *exchange) choose() *Failure {
 	x.attempts++
 	to := x.d.facts.Local
 	if x.cluster.Spec().Kind == cluster.OriginalDst {
-		var f *Failure
+		var f *failure.Failure
 		if to, f = x.d.meant(x.facts.Authority); f != nil {
 			return f
 		}
 	}
 	u, err := x.cluster.Pick(random, to, x.avoided()...)
 	if err != nil {
-		return connectFailure(err)
+		return failure.OfConnect(err)
 	}
 	x.tried[(x.attempts-1)%triedMax] = u
 	x.upstream = u
@@ -305,12 +306,12 @@ const attemptsMax = 3
 // mayRepeat reports whether a failed attempt may be repeated: nothing was
 // written, or the method is idempotent and the whole request is at hand. In
 // both cases no byte of a response was seen.
-func (x *exchange) mayRepeat(f *Failure, wrote, replayable, sawResponse bool) bool {
+func (x *exchange) mayRepeat(f *failure.Failure, wrote, replayable, sawResponse bool) bool {
 	if x.attempts >= attemptsMax || sawResponse {
 		return false
 	}
 	switch f.Kind {
-	case ConnectFailed, Reset, RemoteReset:
+	case failure.ConnectFailed, failure.Reset, failure.RemoteReset:
 		return !wrote || replayable && x.idempotent()
 	default:
 		return false

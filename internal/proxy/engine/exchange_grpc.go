@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
 
@@ -38,7 +39,7 @@ func (x *exchange) noteGRPC(h *message.Head) {
 func (x *exchange) localGRPC() {
 	h := &x.res
 	code := grpcCode(h.Status)
-	if x.failure.Kind == CallDeadline {
+	if x.failure.Kind == failure.CallDeadline {
 		code = grpcDeadlineExceeded
 	}
 	h.Status = http.StatusOK

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
@@ -13,7 +14,7 @@ import (
 // sanitize makes the request's headers trustworthy before anything is decided
 // by them: what Envoy's connection manager does (mutateRequestHeaders), without
 // the headers by which clients could steer its router.
-func (x *exchange) sanitize() *Failure {
+func (x *exchange) sanitize() *failure.Failure {
 	h, m := &x.req, x.manager
 	x.forwarded()
 	h.RemovePrefix("x-envoy-", keepsEnvoyHeader)

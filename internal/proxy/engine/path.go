@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 )
@@ -12,7 +13,7 @@ import (
 // routes and policies read what the application will read (Envoy:
 // normalize_path, merge_slashes, path_with_escaped_slashes_action, in its
 // order: unescape, normalize, merge).
-func (x *exchange) normalizePath() *Failure {
+func (x *exchange) normalizePath() *failure.Failure {
 	h, m := &x.req, x.manager
 	if len(h.Path) == 0 || h.Path[0] != '/' {
 		return nil // "*", or CONNECT
@@ -29,7 +30,7 @@ func (x *exchange) normalizePath() *Failure {
 	redirect := false
 	if m.EscapedSlashes != listener.KeepUnchanged && escapedSlash(buf) {
 		if m.EscapedSlashes == listener.RejectRequest {
-			return &Failure{Kind: BadRequest, Cause: http1.ErrTarget, Detail: "escaped slash"}
+			return &failure.Failure{Kind: failure.BadRequest, Cause: http1.ErrTarget, Detail: "escaped slash"}
 		}
 		buf = unescapeSlashes(buf)
 		redirect = m.EscapedSlashes == listener.UnescapeAndRedirect
@@ -39,7 +40,7 @@ func (x *exchange) normalizePath() *Failure {
 		from = len(buf) // escapes may make it longer, so it is written behind
 		var ok bool
 		if buf, ok = appendCanonical(buf, buf); !ok {
-			return &Failure{Kind: BadRequest, Cause: http1.ErrTarget, Detail: "escaped NUL"}
+			return &failure.Failure{Kind: failure.BadRequest, Cause: http1.ErrTarget, Detail: "escaped NUL"}
 		}
 	}
 	if m.MergeSlashes {

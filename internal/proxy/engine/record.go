@@ -9,6 +9,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/access"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
 	"github.com/tullemesh/tulle/internal/proxy/engine/tcp"
@@ -60,16 +61,16 @@ func (x *exchange) record() *access.Record {
 		r.UpstreamHost = x.upstream.Host.Key
 	}
 	switch {
-	case x.failure.Kind != NoFailure:
+	case x.failure.Kind != failure.None:
 		a := x.failure.Answer()
 		r.Details = a.Detail
 		if x.headAt > 0 {
 			r.Details = strings.Replace(r.Details, "_before_response_started", "_after_response_started", 1)
 		}
-		if a.Side == Upstream && x.failure.Cause != nil {
-			r.TransportFailure = transportReasonOf(x.failure.Cause)
+		if a.Side == failure.Upstream && x.failure.Cause != nil {
+			r.TransportFailure = failure.TransportReason(x.failure.Cause)
 		}
-		if x.failure.Kind == ClientLeft {
+		if x.failure.Kind == failure.ClientLeft {
 			r.Status = 0
 		}
 	case x.action == actAnswer:
@@ -94,7 +95,7 @@ type tcpRecord struct {
 }
 
 // logConn writes the access log lines of a connection.
-func (d *downstream) logConn(logs []listener.AccessLog, f *Failure, t *tcpRecord) {
+func (d *downstream) logConn(logs []listener.AccessLog, f *failure.Failure, t *tcpRecord) {
 	if len(logs) == 0 {
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
 )
@@ -40,8 +41,8 @@ type sent struct {
 
 // repeats decides whether to try again after a failed attempt: when that is
 // safe, or when the route's policy asks for it and the request is at hand.
-func (x *exchange) repeats(f *Failure, s sent) bool {
-	if f.Kind == Again {
+func (x *exchange) repeats(f *failure.Failure, s sent) bool {
+	if f.Kind == failure.Again {
 		return true // takeRetry has decided
 	}
 	p := x.policy()
@@ -55,12 +56,12 @@ func (x *exchange) repeats(f *Failure, s sent) bool {
 
 // asksAfter reports whether conditions hold for an attempt that got no whole
 // response head (Envoy: RetryStateImpl::wouldRetryFromReset).
-func asksAfter(on router.RetryOn, f *Failure, wrote bool) bool {
+func asksAfter(on router.RetryOn, f *failure.Failure, wrote bool) bool {
 	const broken = router.OnReset | router.On5xx | router.OnGatewayError
 	switch f.Kind {
-	case ConnectFailed, ConnectTimeout:
+	case failure.ConnectFailed, failure.ConnectTimeout:
 		return on&(broken|router.OnConnectFailure|router.OnResetBeforeRequest) != 0
-	case Reset, RemoteReset, BadResponse, TryTimeout:
+	case failure.Reset, failure.RemoteReset, failure.BadResponse, failure.TryTimeout:
 		return on&broken != 0 || on&router.OnResetBeforeRequest != 0 && !wrote ||
 			on&router.OnRefusedStream != 0 && errors.Is(f.Cause, http2.ErrNotProcessed)
 	default:
@@ -147,18 +148,18 @@ func (x *exchange) responseBound(now int64, complete, atUpstream bool) int64 {
 }
 
 // lateResponse is why a response that missed its bound failed.
-func (x *exchange) lateResponse() *Failure {
+func (x *exchange) lateResponse() *failure.Failure {
 	r := &x.retries
 	if r.tryEnd > 0 && (r.routeEnd == 0 || r.tryEnd < r.routeEnd) {
-		return &Failure{Kind: TryTimeout}
+		return &failure.Failure{Kind: failure.TryTimeout}
 	}
-	return &Failure{Kind: RouteTimeout}
+	return &failure.Failure{Kind: failure.RouteTimeout}
 }
 
 // flags are Envoy's response flags of the exchange, separated by commas.
 func (x *exchange) flags() string {
 	flag := ""
-	if x.failure.Kind != NoFailure {
+	if x.failure.Kind != failure.None {
 		flag = x.failure.Answer().Flag
 	}
 	switch {

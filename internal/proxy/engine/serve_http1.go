@@ -9,6 +9,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
@@ -61,10 +62,10 @@ type http1State struct {
 	sawResponse        bool
 	headSent           bool // of the response, to the client
 	announcedClose     bool
-	clientCloses       bool                    // it said so
-	pumping            bool                    // a side goroutine sends the request's body
-	pumpDone           atomic.Bool             // the side goroutine sent the whole request
-	pumpFailure        atomic.Pointer[Failure] // why it could not
+	clientCloses       bool                            // it said so
+	pumping            bool                            // a side goroutine sends the request's body
+	pumpDone           atomic.Bool                     // the side goroutine sent the whole request
+	pumpFailure        atomic.Pointer[failure.Failure] // why it could not
 }
 
 // serveHTTP runs the protocol that the client speaks.
@@ -187,9 +188,9 @@ func (h *http1Conn) serve(x *http1Exchange) bool {
 }
 
 // cannot tells what of HTTP/1.x we refuse by configuration.
-func (x *http1Exchange) cannot() *Failure {
+func (x *http1Exchange) cannot() *failure.Failure {
 	if x.req.Protocol == fact.HTTP10 && !x.manager.AcceptHTTP10 {
-		return &Failure{Kind: BadRequest, Cause: errUpgradeRequired()}
+		return &failure.Failure{Kind: failure.BadRequest, Cause: errUpgradeRequired()}
 	}
 	return nil
 }
@@ -245,10 +246,10 @@ func (x *http1Exchange) refuse(err error) bool {
 	var codec *http1.Error
 	switch {
 	case errors.As(err, &codec):
-		x.fail(Failure{Kind: BadRequest, Cause: err})
+		x.fail(failure.Failure{Kind: failure.BadRequest, Cause: err})
 	case x.d.guard.Clear(slotHead):
 		_ = x.d.sock.SetReadDeadline(time.Time{})
-		x.fail(Failure{Kind: RequestTimeout, Detail: "head"})
+		x.fail(failure.Failure{Kind: failure.RequestTimeout, Detail: "head"})
 	default:
 		return false // the client left between requests or within a head
 	}

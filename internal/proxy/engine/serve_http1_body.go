@@ -5,6 +5,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
 )
 
@@ -110,10 +111,10 @@ func (x *http1Exchange) canReplay() bool { return x.replayable || x.pumpDone.Loa
 // decodeRequest takes n bytes of the body in b and returns what the upstream
 // gets. rest bytes of the next request are moved to the front of b when the
 // body is done; then out is a copy.
-func (x *http1Exchange) decodeRequest(b *conn.Buffer, n int, chunked bool) (out []byte, rest int, f *Failure) {
+func (x *http1Exchange) decodeRequest(b *conn.Buffer, n int, chunked bool) (out []byte, rest int, f *failure.Failure) {
 	w, used, err := compact(&x.reqBody, b.B, n)
 	if err != nil {
-		return nil, 0, &Failure{Kind: BadRequest, Cause: err}
+		return nil, 0, &failure.Failure{Kind: failure.BadRequest, Cause: err}
 	}
 	out = b.B[http1.ChunkRoom : http1.ChunkRoom+w]
 	x.tookBody(out)
@@ -134,7 +135,7 @@ func (x *http1Exchange) decodeRequest(b *conn.Buffer, n int, chunked bool) (out 
 	}
 	if x.reqBody.Done() {
 		if err := x.reqBody.Trailers(http1.Limits{}, &x.trailers); err != nil {
-			return nil, 0, &Failure{Kind: BadRequest, Cause: err}
+			return nil, 0, &failure.Failure{Kind: failure.BadRequest, Cause: err}
 		}
 		out = http1.AppendLastChunk(out, &x.trailers)
 	}
@@ -161,7 +162,7 @@ func compact(body *http1.Body, buf []byte, n int) (w, used int, err error) {
 
 // response reads the response, of which n bytes are in x.up, and sends it to
 // the client as it comes.
-func (x *http1Exchange) response(n int) *Failure {
+func (x *http1Exchange) response(n int) *failure.Failure {
 	end, n, f := x.readResponseHead(n)
 	if f != nil {
 		return f
@@ -170,7 +171,7 @@ func (x *http1Exchange) response(n int) *Failure {
 	x.headAt = d.e.clock.Now()
 	x.touchAt(x.headAt)
 	if x.wantsAnother(x.canReplay()) {
-		return &Failure{Kind: Again}
+		return &failure.Failure{Kind: failure.Again}
 	}
 	if x.res.Status == 101 {
 		return x.switchProtocols(x.up.B[end:n])
@@ -224,7 +225,7 @@ func (x *http1Exchange) response(n int) *Failure {
 }
 
 // toClient writes to the client.
-func (x *http1Exchange) toClient(p []byte) *Failure {
+func (x *http1Exchange) toClient(p []byte) *failure.Failure {
 	n, err := x.d.stream.Write(p)
 	x.wireOut += int64(n)
 	if err == nil {
@@ -233,14 +234,14 @@ func (x *http1Exchange) toClient(p []byte) *Failure {
 	if f := x.interrupted(); f != nil {
 		return f
 	}
-	return &Failure{Kind: ClientLeft, Cause: err}
+	return &failure.Failure{Kind: failure.ClientLeft, Cause: err}
 }
 
 // readResponseHead reads up to the final response's head: it is in
 // x.up.B[:end], and n bytes are there in all; have bytes are there before.
 // Informational responses are sent
 // on, except 100, which is between us and the upstream.
-func (x *http1Exchange) readResponseHead(have int) (end, n int, f *Failure) {
+func (x *http1Exchange) readResponseHead(have int) (end, n int, f *failure.Failure) {
 	if x.up == nil {
 		x.up = x.d.e.buffers.Get()
 	}
@@ -290,7 +291,7 @@ func (x *http1Exchange) readResponseHead(have int) (end, n int, f *Failure) {
 // informational sends an informational response on, which HTTP/1.0 has not. A
 // 100 that we are the one to give ends here. No content follows, so a length
 // would mislead (RFC 9110 §8.6).
-func (x *http1Exchange) informational() *Failure {
+func (x *http1Exchange) informational() *failure.Failure {
 	if f := x.hinted(); f != nil {
 		return f
 	}
@@ -303,7 +304,7 @@ func (x *http1Exchange) informational() *Failure {
 }
 
 // stream sends the rest of the response's body as it comes.
-func (x *http1Exchange) stream(chunked bool) *Failure {
+func (x *http1Exchange) stream(chunked bool) *failure.Failure {
 	d := x.d
 	b := d.e.buffers.GetFor(x.resFrame.Length - x.bytesOut)
 	defer func() { d.e.buffers.Put(b) }()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
 )
 
@@ -15,11 +16,11 @@ import (
 // false: the connection ends.
 func (x *http1Exchange) forward() bool {
 	if x.upgrade = x.reqFrame.Upgrade; len(x.upgrade) > 0 && !x.upgradeAllowed() {
-		x.fail(Failure{Kind: NotSupported, Detail: "upgrade"})
+		x.fail(failure.Failure{Kind: failure.NotSupported, Detail: "upgrade"})
 		return x.sendLocal()
 	}
 	if err := x.cluster.Begin(); err != nil {
-		x.fail(Failure{Kind: Overflow, Cause: err})
+		x.fail(failure.Failure{Kind: failure.Overflow, Cause: err})
 		return x.sendLocal()
 	}
 	defer x.cluster.End()
@@ -45,11 +46,11 @@ func (x *http1Exchange) forward() bool {
 }
 
 // failed answers for a failed attempt, if the client can still be told.
-func (x *http1Exchange) failed(f *Failure) bool {
+func (x *http1Exchange) failed(f *failure.Failure) bool {
 	x.failure = *f
 	if x.upstream != nil {
 		x.upstream.Counts.RequestErrors.Add(1)
-		if f.Kind == RouteTimeout || f.Kind == TryTimeout {
+		if f.Kind == failure.RouteTimeout || f.Kind == failure.TryTimeout {
 			x.upstream.Counts.RequestTimeouts.Add(1)
 		}
 	}
@@ -58,20 +59,20 @@ func (x *http1Exchange) failed(f *Failure) bool {
 		_ = x.d.sock.Abort()
 		return false
 	}
-	if f.Kind == ClientLeft {
+	if f.Kind == failure.ClientLeft {
 		return false
 	}
 	x.clearDeadlines()
 	_ = x.d.sock.SetDeadline(time.Time{})
 	x.fail(*f)
-	if f.Kind == BadRequest || !x.requestRead() {
+	if f.Kind == failure.BadRequest || !x.requestRead() {
 		x.reqFrame.Close = true
 	}
 	return x.sendLocal()
 }
 
 // attempt tries one endpoint. nil: the response went to the client as a whole.
-func (x *http1Exchange) attempt() *Failure {
+func (x *http1Exchange) attempt() *failure.Failure {
 	if f := x.choose(); f != nil {
 		return f
 	}
@@ -171,7 +172,7 @@ func (x *http1Exchange) rebuildHead() {
 }
 
 // pause waits before a retry, as long as nothing ends the exchange.
-func (x *http1Exchange) pause() *Failure {
+func (x *http1Exchange) pause() *failure.Failure {
 	wait := x.retryPause()
 	if wait <= 0 {
 		return nil
@@ -198,7 +199,7 @@ func (x *http1Exchange) passExpect() {
 }
 
 // buildRequest serializes the head and what is at hand of the body.
-func (x *http1Exchange) buildRequest() *Failure {
+func (x *http1Exchange) buildRequest() *failure.Failure {
 	x.passExpect()
 	chunked := x.reqBody.Kind() == http1.ChunkedBody
 	x.out = http1.AppendRequest(x.out[:0], &x.req, chunked)
@@ -208,7 +209,7 @@ func (x *http1Exchange) buildRequest() *Failure {
 		data, n, err := x.reqBody.Next(x.rest[used:])
 		if err != nil {
 			x.reqFrame.Close = true
-			return &Failure{Kind: BadRequest, Cause: err}
+			return &failure.Failure{Kind: failure.BadRequest, Cause: err}
 		}
 		used += n
 		x.tookBody(data)
@@ -223,7 +224,7 @@ func (x *http1Exchange) buildRequest() *Failure {
 	if x.reqBody.Done() && chunked {
 		if err := x.reqBody.Trailers(http1.Limits{}, &x.trailers); err != nil {
 			x.reqFrame.Close = true
-			return &Failure{Kind: BadRequest, Cause: err}
+			return &failure.Failure{Kind: failure.BadRequest, Cause: err}
 		}
 		x.out = http1.AppendLastChunk(x.out, &x.trailers)
 	}
@@ -232,7 +233,7 @@ func (x *http1Exchange) buildRequest() *Failure {
 }
 
 // getConn takes a pooled connection or makes one.
-func (x *http1Exchange) getConn() *Failure {
+func (x *http1Exchange) getConn() *failure.Failure {
 	d, u := x.d, x.upstream
 	// A repetition trusts pooled connections less and less: where one was
 	// stale, others of its age may be.
@@ -263,7 +264,7 @@ func (x *http1Exchange) getConn() *Failure {
 		}
 		d.stopSide()
 		if err != nil {
-			return connectFailure(err)
+			return failure.OfConnect(err)
 		}
 		now = d.e.clock.Now()
 	}
@@ -274,35 +275,35 @@ func (x *http1Exchange) getConn() *Failure {
 
 // interrupted tells which deadline or event of ours ended a wait for the
 // upstream, or nil.
-func (x *http1Exchange) interrupted() *Failure {
+func (x *http1Exchange) interrupted() *failure.Failure {
 	if f := x.pumpFailure.Load(); f != nil {
 		return f
 	}
 	g := x.d.guard
 	switch {
 	case x.d.left.Load():
-		return &Failure{Kind: ClientLeft}
+		return &failure.Failure{Kind: failure.ClientLeft}
 	case g.Expired(slotRoute):
 		return x.lateResponse()
 	case g.Expired(slotStream):
-		return &Failure{Kind: StreamIdle}
+		return &failure.Failure{Kind: failure.StreamIdle}
 	case g.Expired(slotLife):
-		f := &Failure{Kind: DurationTimeout}
+		f := &failure.Failure{Kind: failure.DurationTimeout}
 		if !x.requestRead() {
-			f.Detail = incomplete
+			f.Detail = failure.Incomplete
 		}
 		return f
 	case g.Expired(slotRequest):
-		return &Failure{Kind: RequestTimeout}
+		return &failure.Failure{Kind: failure.RequestTimeout}
 	case x.d.state.Load() == stateEnding:
-		return &Failure{Kind: ClientLeft, Detail: "the proxy ends"}
+		return &failure.Failure{Kind: failure.ClientLeft, Detail: "the proxy ends"}
 	}
 	return nil
 }
 
 // connected ends a wait for a connection: the route's timeout bounded it, and
 // begins anew when the request is complete.
-func (x *http1Exchange) connected() *Failure {
+func (x *http1Exchange) connected() *failure.Failure {
 	if f := x.interrupted(); f != nil {
 		return f
 	}
@@ -313,13 +314,13 @@ func (x *http1Exchange) connected() *Failure {
 }
 
 // upstreamFailure tells what an error of the upstream connection means.
-func (x *http1Exchange) upstreamFailure(err error) *Failure {
+func (x *http1Exchange) upstreamFailure(err error) *failure.Failure {
 	if f := x.interrupted(); f != nil {
 		return f
 	}
 	var codec *http1.Error
 	if errors.As(err, &codec) {
-		return &Failure{Kind: BadResponse, Cause: err}
+		return &failure.Failure{Kind: failure.BadResponse, Cause: err}
 	}
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
@@ -327,7 +328,7 @@ func (x *http1Exchange) upstreamFailure(err error) *Failure {
 	if !x.sawResponse && x.up1 != nil {
 		x.up1.Lost(x.d.e.clock.Now())
 	}
-	return &Failure{Kind: Reset, Cause: err}
+	return &failure.Failure{Kind: failure.Reset, Cause: err}
 }
 
 // dropUpstream closes the upstream connection.

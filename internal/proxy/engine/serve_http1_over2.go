@@ -9,13 +9,14 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
 
 // upstreamHTTP2 reports whether the chosen endpoint gets the request in HTTP/2.
-func (x *http1Exchange) upstreamHTTP2() (bool, *Failure) {
+func (x *http1Exchange) upstreamHTTP2() (bool, *failure.Failure) {
 	switch x.cluster.Spec().Protocol {
 	case cluster.HTTP1, cluster.Downstream:
 		return false, nil
@@ -28,7 +29,7 @@ func (x *http1Exchange) upstreamHTTP2() (bool, *Failure) {
 }
 
 // askProtocol asks the endpoint of an Auto cluster.
-func (x *http1Exchange) askProtocol() (bool, *Failure) {
+func (x *http1Exchange) askProtocol() (bool, *failure.Failure) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	x.d.cancel.Store(&cancel)
@@ -38,13 +39,13 @@ func (x *http1Exchange) askProtocol() (bool, *Failure) {
 		return false, f
 	}
 	if err != nil {
-		return false, connectFailure(err)
+		return false, failure.OfConnect(err)
 	}
 	return two, nil
 }
 
 // attemptHTTP2 tries an endpoint that speaks HTTP/2.
-func (x *http1Exchange) attemptHTTP2() *Failure {
+func (x *http1Exchange) attemptHTTP2() *failure.Failure {
 	d := x.d
 	if x.attempts == 1 {
 		x.toUpstream()
@@ -80,7 +81,7 @@ func (x *http1Exchange) attemptHTTP2() *Failure {
 	} else {
 		if !x.replayable && x.reqFrame.Expect100 && !x.manager.Proxy100Continue {
 			if _, err := d.stream.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
-				return &Failure{Kind: ClientLeft, Cause: err}
+				return &failure.Failure{Kind: failure.ClientLeft, Cause: err}
 			}
 		}
 		x.pumping = !x.replayable
@@ -90,7 +91,7 @@ func (x *http1Exchange) attemptHTTP2() *Failure {
 	return x.responseOver2(c)
 }
 
-func (x *http1Exchange) openOver2() (*http2Call, *Failure) {
+func (x *http1Exchange) openOver2() (*http2Call, *failure.Failure) {
 	d := x.d
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -107,13 +108,13 @@ func (x *http1Exchange) openOver2() (*http2Call, *Failure) {
 	}
 	d.stopSide()
 	if err != nil {
-		return nil, connectFailure(err)
+		return nil, failure.OfConnect(err)
 	}
 	return c, nil
 }
 
 // firstBody takes what is at hand of the body into out.
-func (x *http1Exchange) firstBody() *Failure {
+func (x *http1Exchange) firstBody() *failure.Failure {
 	x.passExpect()
 	x.out = x.out[:0]
 	used := 0
@@ -121,7 +122,7 @@ func (x *http1Exchange) firstBody() *Failure {
 		data, n, err := x.reqBody.Next(x.rest[used:])
 		if err != nil {
 			x.reqFrame.Close = true
-			return &Failure{Kind: BadRequest, Cause: err}
+			return &failure.Failure{Kind: failure.BadRequest, Cause: err}
 		}
 		used += n
 		x.tookBody(data)
@@ -133,7 +134,7 @@ func (x *http1Exchange) firstBody() *Failure {
 	if x.reqBody.Done() && x.reqBody.Kind() == http1.ChunkedBody {
 		if err := x.reqBody.Trailers(http1.Limits{}, &x.trailers); err != nil {
 			x.reqFrame.Close = true
-			return &Failure{Kind: BadRequest, Cause: err}
+			return &failure.Failure{Kind: failure.BadRequest, Cause: err}
 		}
 	}
 	x.replayable, x.kept = x.reqBody.Done(), x.policy() != nil
@@ -173,7 +174,7 @@ func (x *http1Exchange) pumpOver2(c *http2Call) {
 		var trailers *message.Head
 		if f == nil && x.reqBody.Done() && x.reqBody.Kind() == http1.ChunkedBody {
 			if err := x.reqBody.Trailers(http1.Limits{}, &x.trailers); err != nil {
-				f = &Failure{Kind: BadRequest, Cause: err}
+				f = &failure.Failure{Kind: failure.BadRequest, Cause: err}
 			}
 			trailers = &x.trailers
 		}
@@ -199,11 +200,11 @@ func (x *http1Exchange) pumpOver2(c *http2Call) {
 	d.watch()
 }
 
-func (x *http1Exchange) over2Failure(err error) *Failure {
+func (x *http1Exchange) over2Failure(err error) *failure.Failure {
 	if f := x.interrupted(); f != nil {
 		return f
 	}
-	f := callFailure(err)
+	f := failure.OfCall(err)
 	if errors.Is(err, http2.ErrNotProcessed) && x.replayable {
 		x.wrote = false // RFC 9113 §8.7: it may be sent again
 	}
@@ -211,7 +212,7 @@ func (x *http1Exchange) over2Failure(err error) *Failure {
 }
 
 // responseOver2 passes the response to the client as it comes.
-func (x *http1Exchange) responseOver2(c *http2Call) *Failure {
+func (x *http1Exchange) responseOver2(c *http2Call) *failure.Failure {
 	d := x.d
 	end := false
 	for {
@@ -230,7 +231,7 @@ func (x *http1Exchange) responseOver2(c *http2Call) *Failure {
 	}
 	x.headAt = d.e.clock.Now()
 	if x.wantsAnother(x.canReplay()) {
-		return &Failure{Kind: Again}
+		return &failure.Failure{Kind: failure.Again}
 	}
 	if x.res.Status == http.StatusSwitchingProtocols {
 		return x.switchOver2(c)
@@ -263,7 +264,7 @@ func (x *http1Exchange) responseOver2(c *http2Call) *Failure {
 	return x.streamOver2(c, chunked, bodiless)
 }
 
-func (x *http1Exchange) streamOver2(c *http2Call, chunked, bodiless bool) *Failure {
+func (x *http1Exchange) streamOver2(c *http2Call, chunked, bodiless bool) *failure.Failure {
 	b := x.d.e.buffers.Get()
 	defer x.d.e.buffers.Put(b)
 	for {
@@ -274,7 +275,7 @@ func (x *http1Exchange) streamOver2(c *http2Call, chunked, bodiless bool) *Failu
 		}
 		x.touch()
 		if bodiless && n > 0 {
-			return &Failure{Kind: BadResponse, Detail: "body in a response that has none"}
+			return &failure.Failure{Kind: failure.BadResponse, Detail: "body in a response that has none"}
 		}
 		out := b.B[http1.ChunkRoom : http1.ChunkRoom+n]
 		x.gaveBody(out)

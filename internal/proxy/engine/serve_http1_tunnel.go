@@ -8,6 +8,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/tcp"
@@ -15,10 +16,10 @@ import (
 
 // switchProtocols answers 101 and then passes bytes both ways until both
 // directions have ended. first is what the upstream has sent already.
-func (x *http1Exchange) switchProtocols(first []byte) *Failure {
+func (x *http1Exchange) switchProtocols(first []byte) *failure.Failure {
 	d := x.d
 	if len(x.reqFrame.Upgrade) == 0 || !bytes.Equal(x.resFrame.Upgrade, x.reqFrame.Upgrade) {
-		return &Failure{Kind: BadResponse, Detail: "101 to what was not asked for"} // RFC 9110 §7.8
+		return &failure.Failure{Kind: failure.BadResponse, Detail: "101 to what was not asked for"} // RFC 9110 §7.8
 	}
 	d.stopSide()
 	x.toDownstream()
@@ -43,7 +44,7 @@ func (x *http1Exchange) switchProtocols(first []byte) *Failure {
 	x.resFrame.Close = true
 	x.rest = nil
 	if r.Idle || r.TooOld {
-		return &Failure{Kind: StreamIdle}
+		return &failure.Failure{Kind: failure.StreamIdle}
 	}
 	return nil
 }
@@ -60,7 +61,7 @@ func (x *http1Exchange) switchProtocols(first []byte) *Failure {
 func (x *http1Exchange) connect() bool {
 	d := x.d
 	if x.admit() == actForward && (d.tunnel != nil || !slices.Contains(x.result.Route.Forward.Upgrades, "connect")) {
-		x.fail(Failure{Kind: NotSupported, Detail: "CONNECT"})
+		x.fail(failure.Failure{Kind: failure.NotSupported, Detail: "CONNECT"})
 	}
 	http := false
 	if x.action == actAnswer {
@@ -96,7 +97,7 @@ type tunnel struct {
 }
 
 // serve answers the CONNECT and passes the bytes, unless HTTP is inside.
-func (t *tunnel) serve() *Failure {
+func (t *tunnel) serve() *failure.Failure {
 	x := t.x
 	t.first = append(t.first, x.rest...)
 	sniffs := len(x.result.Host.Routes) > 1 // there are routes for what is inside
@@ -141,7 +142,7 @@ func (t *tunnel) handOver() {
 }
 
 // connect connects to the CONNECT route's cluster.
-func (t *tunnel) connect() *Failure {
+func (t *tunnel) connect() *failure.Failure {
 	if t.up != nil {
 		return nil
 	}
@@ -153,11 +154,11 @@ func (t *tunnel) connect() *Failure {
 }
 
 // relay passes bytes that are not ours to understand.
-func (t *tunnel) relay() *Failure {
+func (t *tunnel) relay() *failure.Failure {
 	x, d := t.x, t.x.d
 	if len(t.first) > 0 {
 		if _, err := t.up.Write(t.first); err != nil {
-			return &Failure{Kind: Reset, Cause: err}
+			return &failure.Failure{Kind: failure.Reset, Cause: err}
 		}
 	}
 	x.upstream.Host.Active.Add(1)
@@ -173,7 +174,7 @@ func (t *tunnel) relay() *Failure {
 	x.wireIn += x.bytesIn
 	x.wireOut += x.bytesOut
 	if r.Idle || r.TooOld {
-		return &Failure{Kind: StreamIdle}
+		return &failure.Failure{Kind: failure.StreamIdle}
 	}
 	return nil
 }
@@ -182,7 +183,7 @@ func (t *tunnel) relay() *Failure {
 // silent at first gets its connection to the upstream, which may then begin;
 // whoever begins decides. A client that begins like HTTP and stops is late,
 // not passed on: that would be a way around the routes.
-func (t *tunnel) sniff() *Failure {
+func (t *tunnel) sniff() *failure.Failure {
 	d := t.x.d
 	b := d.e.buffers.Get()
 	defer d.e.buffers.Put(b)
@@ -211,7 +212,7 @@ func (t *tunnel) sniff() *Failure {
 		case serverBegan:
 			return nil
 		case late && len(t.first) > 0:
-			return &Failure{Kind: RequestTimeout, Detail: "tunnel"}
+			return &failure.Failure{Kind: failure.RequestTimeout, Detail: "tunnel"}
 		case late && t.up == nil:
 			if f := t.connect(); f != nil {
 				return f
@@ -219,7 +220,7 @@ func (t *tunnel) sniff() *Failure {
 		case conn.IsEnd(err):
 			return nil // it is passed on
 		default:
-			return &Failure{Kind: ClientLeft, Cause: errors.Join(err)}
+			return &failure.Failure{Kind: failure.ClientLeft, Cause: errors.Join(err)}
 		}
 	}
 }

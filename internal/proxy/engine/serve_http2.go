@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
@@ -112,17 +113,17 @@ func (h *http2Conn) handle(t *http2.Turn, st *http2.Stream) {
 	}
 	switch {
 	case st.Malformed != "":
-		x.failure = Failure{Kind: BadStream, Detail: st.Malformed}
+		x.failure = failure.Failure{Kind: failure.BadStream, Detail: st.Malformed}
 		x.facts.Remote, x.source = d.facts.Remote.Addr(), d.peer
 		x.action, x.res.Status = actAnswer, 0 // the codec has answered with RST_STREAM
 	case st.TooLarge:
-		x.fail(Failure{Kind: BadRequest, Cause: &http1.Error{Status: http.StatusRequestHeaderFieldsTooLarge, Reason: "header section too large", Source: "RFC 6585 §5"}})
+		x.fail(failure.Failure{Kind: failure.BadRequest, Cause: &http1.Error{Status: http.StatusRequestHeaderFieldsTooLarge, Reason: "header section too large", Source: "RFC 6585 §5"}})
 	case string(x.req.Method) == http.MethodConnect:
 		x.admitConnect()
 	default:
 		x.upgrade = bytes.ToLower(st.Protocol)
 		if x.admit() == actForward && len(x.upgrade) > 0 && !x.upgradeAllowed() {
-			x.fail(Failure{Kind: NotSupported, Detail: "upgrade"})
+			x.fail(failure.Failure{Kind: failure.NotSupported, Detail: "upgrade"})
 		}
 	}
 	x.enter(t)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 )
 
 // The deadlines of an exchange whose client speaks HTTP/2.
@@ -129,11 +130,11 @@ func (x *http2Exchange) nextDue() int64 {
 
 // overdue takes the expired deadlines off and tells what the first one means;
 // nil: none has expired.
-func (x *http2Exchange) overdue(now int64) *Failure {
-	var f *Failure
-	for i, kind := range [dueCount]Kind{RouteTimeout, StreamIdle, RequestTimeout, DurationTimeout, CallDeadline} {
+func (x *http2Exchange) overdue(now int64) *failure.Failure {
+	var f *failure.Failure
+	for i, kind := range [dueCount]failure.Kind{failure.RouteTimeout, failure.StreamIdle, failure.RequestTimeout, failure.DurationTimeout, failure.CallDeadline} {
 		if at := x.due[i].Load(); at > 0 && at <= now && x.due[i].CompareAndSwap(at, 0) && f == nil {
-			f = &Failure{Kind: kind}
+			f = &failure.Failure{Kind: kind}
 		}
 	}
 	return f

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
@@ -56,8 +57,8 @@ type http2Exchange struct {
 	relay    relay
 	call     call
 	cancel   context.CancelFunc
-	cause    *Failure // why it was interrupted
-	headSent bool     // of the response
+	cause    *failure.Failure // why it was interrupted
+	headSent bool             // of the response
 }
 
 // stage says who owns an exchange.
@@ -90,7 +91,7 @@ func (x *http2Exchange) begin(h *http2Conn, st *http2.Stream, now int64) {
 }
 
 // interruptLocked ends the waits of the exchange's goroutine; the first cause counts.
-func (x *http2Exchange) interruptLocked(f *Failure) {
+func (x *http2Exchange) interruptLocked(f *failure.Failure) {
 	if x.cause != nil {
 		return
 	}
@@ -101,20 +102,20 @@ func (x *http2Exchange) interruptLocked(f *Failure) {
 	if x.call != nil {
 		x.call.interrupt()
 	}
-	if x.headSent && f.Kind != ClientLeft {
+	if x.headSent && f.Kind != failure.ClientLeft {
 		x.st.Interrupt() // it may wait for the client's window
 	}
 }
 
 // interrupted is why the exchange must end, or nil.
-func (x *http2Exchange) interrupted() *Failure {
+func (x *http2Exchange) interrupted() *failure.Failure {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.cause
 }
 
 // because prefers the cause of an interrupt to what it led to.
-func (x *http2Exchange) because(f *Failure) *Failure {
+func (x *http2Exchange) because(f *failure.Failure) *failure.Failure {
 	if cause := x.interrupted(); cause != nil {
 		return cause
 	}
@@ -123,9 +124,9 @@ func (x *http2Exchange) because(f *Failure) *Failure {
 
 // inTime prefers the passed deadline of a call to what it led to: the service
 // has the same deadline, a moment later, and ends the stream.
-func (x *http2Exchange) inTime(f *Failure, now int64) *Failure {
-	if x.callEnd > 0 && now >= x.callEnd && (f.Kind == RemoteReset || f.Kind == RouteTimeout) {
-		return &Failure{Kind: CallDeadline, Cause: f.Cause}
+func (x *http2Exchange) inTime(f *failure.Failure, now int64) *failure.Failure {
+	if x.callEnd > 0 && now >= x.callEnd && (f.Kind == failure.RemoteReset || f.Kind == failure.RouteTimeout) {
+		return &failure.Failure{Kind: failure.CallDeadline, Cause: f.Cause}
 	}
 	return f
 }
@@ -139,14 +140,14 @@ func (x *http2Exchange) touch(now int64) {
 
 // run is the exchange's goroutine. f is why the relay could not go on; nil: there
 // was none.
-func (x *http2Exchange) run(f *Failure) {
+func (x *http2Exchange) run(f *failure.Failure) {
 	x.forward(f)
 	x.end()
 }
 
 // forward sends the request to an endpoint and the response to the client,
 // after a first attempt that failed, if any.
-func (x *http2Exchange) forward(f *Failure) {
+func (x *http2Exchange) forward(f *failure.Failure) {
 	if f == nil {
 		if f = x.takeFirst(); f != nil {
 			x.failed(f)
@@ -155,7 +156,7 @@ func (x *http2Exchange) forward(f *Failure) {
 		f = x.attempt()
 	}
 	for ; f != nil; f = x.attempt() {
-		if f.Kind == RouteTimeout {
+		if f.Kind == failure.RouteTimeout {
 			f = x.late()
 		}
 		if x.again(f) {
@@ -171,7 +172,7 @@ func (x *http2Exchange) forward(f *Failure) {
 
 // again decides whether to try again: as for HTTP/1.1, and when the endpoint
 // says that it did nothing of the request (RFC 9113 §8.7).
-func (x *http2Exchange) again(f *Failure) bool {
+func (x *http2Exchange) again(f *failure.Failure) bool {
 	if x.headSent {
 		return false
 	}
@@ -195,9 +196,9 @@ func (x *http2Exchange) canReplay() bool {
 
 // late tells an attempt that took too long from a response that did. After the
 // former the exchange may go on.
-func (x *http2Exchange) late() *Failure {
+func (x *http2Exchange) late() *failure.Failure {
 	f := x.lateResponse()
-	if f.Kind == TryTimeout {
+	if f.Kind == failure.TryTimeout {
 		x.mu.Lock()
 		x.cause = nil
 		x.mu.Unlock()
@@ -206,7 +207,7 @@ func (x *http2Exchange) late() *Failure {
 }
 
 // pause waits before a retry, as long as nothing ends the exchange.
-func (x *http2Exchange) pause() *Failure {
+func (x *http2Exchange) pause() *failure.Failure {
 	wait := x.retryPause()
 	if wait <= 0 {
 		return nil
@@ -254,7 +255,7 @@ func (x *http2Exchange) setDeadlines(complete bool) {
 }
 
 // takeFirst answers Expect and takes a body that is at hand as a whole.
-func (x *http2Exchange) takeFirst() *Failure {
+func (x *http2Exchange) takeFirst() *failure.Failure {
 	if len(x.upgrade) > 0 {
 		// What follows is the other protocol's. Nobody who may still refuse the
 		// upgrade must get it: it could be read as another request.
@@ -265,7 +266,7 @@ func (x *http2Exchange) takeFirst() *Failure {
 	if x.st.Expect100 && !complete {
 		h := message.Head{Status: http.StatusContinue}
 		if err := x.st.WriteResponse(&h, false); err != nil {
-			return x.because(&Failure{Kind: ClientLeft, Cause: err})
+			return x.because(&failure.Failure{Kind: failure.ClientLeft, Cause: err})
 		}
 	}
 	if !complete || waiting > replayBytesMax || x.st.Trailers() != nil {
@@ -279,7 +280,7 @@ func (x *http2Exchange) takeFirst() *Failure {
 	for n := 0; n < waiting; {
 		m, err := x.st.Read(x.first[n:])
 		if m == 0 && err != nil {
-			return x.because(&Failure{Kind: ClientLeft, Cause: err})
+			return x.because(&failure.Failure{Kind: failure.ClientLeft, Cause: err})
 		}
 		n += m
 	}
@@ -288,7 +289,7 @@ func (x *http2Exchange) takeFirst() *Failure {
 }
 
 // attempt tries one endpoint. nil: the response went to the client as a whole.
-func (x *http2Exchange) attempt() *Failure {
+func (x *http2Exchange) attempt() *failure.Failure {
 	if f := x.choose(); f != nil {
 		return f
 	}
@@ -326,7 +327,7 @@ func (x *http2Exchange) attempt() *Failure {
 }
 
 // open gets a connection or a stream to the endpoint.
-func (x *http2Exchange) open() (call, *Failure) {
+func (x *http2Exchange) open() (call, *failure.Failure) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	x.mu.Lock()
@@ -347,7 +348,7 @@ func (x *http2Exchange) open() (call, *Failure) {
 		}
 		return nil, x.cause
 	case err != nil:
-		return nil, connectFailure(err)
+		return nil, failure.OfConnect(err)
 	}
 	x.call = c
 	return c, nil
@@ -379,7 +380,7 @@ func (x *http2Exchange) openCall(ctx context.Context) (call, error) {
 }
 
 // over exchanges the messages over a call.
-func (x *http2Exchange) over(c call) *Failure {
+func (x *http2Exchange) over(c call) *failure.Failure {
 	x.sent = x.d.e.clock.Now()
 	x.wrote = true
 	if x.replayable {
@@ -387,7 +388,7 @@ func (x *http2Exchange) over(c call) *Failure {
 	}
 	rest, err := x.sendFirst(c)
 	if err != nil {
-		return x.because(callFailure(err))
+		return x.because(failure.OfCall(err))
 	}
 	if rest != nil || !x.replayable {
 		x.side.Go(func() {
@@ -401,7 +402,7 @@ func (x *http2Exchange) over(c call) *Failure {
 	for {
 		end, err := c.readHead(&x.res)
 		if err != nil {
-			return x.because(callFailure(err))
+			return x.because(failure.OfCall(err))
 		}
 		x.sawResponse = true
 		x.touch(x.d.e.clock.Now())
@@ -411,7 +412,7 @@ func (x *http2Exchange) over(c call) *Failure {
 			}
 			if x.res.Status != http.StatusContinue { // that one is between us and the endpoint
 				if err := x.st.WriteResponse(&x.res, false); err != nil {
-					return x.because(&Failure{Kind: ClientLeft, Cause: err})
+					return x.because(&failure.Failure{Kind: failure.ClientLeft, Cause: err})
 				}
 			}
 			continue
@@ -484,10 +485,10 @@ func (x *http2Exchange) startRouteTimeout(now int64, atUpstream bool) {
 }
 
 // responseHead turns the response's head into what the client gets.
-func (x *http2Exchange) responseHead(now int64) *Failure {
+func (x *http2Exchange) responseHead(now int64) *failure.Failure {
 	x.headAt = now
 	if x.wantsAnother(x.canReplay()) {
-		return &Failure{Kind: Again}
+		return &failure.Failure{Kind: failure.Again}
 	}
 	if x.res.Status == http.StatusNoContent {
 		x.res.Remove("content-length") // RFC 9110 §8.6
@@ -502,11 +503,11 @@ func (x *http2Exchange) responseHead(now int64) *Failure {
 }
 
 // respond sends the response to the client as it comes.
-func (x *http2Exchange) respond(c call, end bool) *Failure {
+func (x *http2Exchange) respond(c call, end bool) *failure.Failure {
 	switched := x.connects || x.res.Status == http.StatusSwitchingProtocols
 	x.switched.Store(switched)
 	if switched && !x.websocket.accepted(&x.res) {
-		return &Failure{Kind: BadResponse, Detail: "sec-websocket-accept is missing or wrong"}
+		return &failure.Failure{Kind: failure.BadResponse, Detail: "sec-websocket-accept is missing or wrong"}
 	}
 	if f := x.responseHead(x.d.e.clock.Now()); f != nil {
 		return f
@@ -523,7 +524,7 @@ func (x *http2Exchange) respond(c call, end bool) *Failure {
 		return cause
 	}
 	if err := x.st.WriteResponse(&x.res, end); err != nil {
-		return x.because(&Failure{Kind: ClientLeft, Cause: err})
+		return x.because(&failure.Failure{Kind: failure.ClientLeft, Cause: err})
 	}
 	switch {
 	case end:
@@ -535,14 +536,14 @@ func (x *http2Exchange) respond(c call, end bool) *Failure {
 }
 
 // passBody sends the response's body as it comes.
-func (x *http2Exchange) passBody(c call) *Failure {
+func (x *http2Exchange) passBody(c call) *failure.Failure {
 	b := x.d.e.buffers.Get()
 	defer x.d.e.buffers.Put(b)
 	for {
 		n, err := c.readBody(b.B)
 		end := errors.Is(err, io.EOF)
 		if err != nil && !end {
-			return x.because(callFailure(err))
+			return x.because(failure.OfCall(err))
 		}
 		x.touch(x.d.e.clock.Now())
 		x.gaveBody(b.B[:n])
@@ -552,7 +553,7 @@ func (x *http2Exchange) passBody(c call) *Failure {
 			x.noteGRPC(trailers)
 		}
 		if err := x.toClient(b.B[:n], end, trailers); err != nil {
-			return x.because(&Failure{Kind: ClientLeft, Cause: err})
+			return x.because(&failure.Failure{Kind: failure.ClientLeft, Cause: err})
 		}
 		if end {
 			return nil
@@ -574,24 +575,24 @@ func (x *http2Exchange) toClient(p []byte, end bool, trailers *message.Head) err
 }
 
 // noteFailure records how the exchange ended.
-func (x *http2Exchange) noteFailure(f *Failure) {
+func (x *http2Exchange) noteFailure(f *failure.Failure) {
 	x.failure = *f
 	if x.upstream == nil {
 		return
 	}
 	x.upstream.Counts.RequestErrors.Add(1)
-	if f.Kind == RouteTimeout || f.Kind == TryTimeout {
+	if f.Kind == failure.RouteTimeout || f.Kind == failure.TryTimeout {
 		x.upstream.Counts.RequestTimeouts.Add(1)
 	}
 }
 
 // failed answers for a failed attempt, if the client can still be told.
-func (x *http2Exchange) failed(f *Failure) {
+func (x *http2Exchange) failed(f *failure.Failure) {
 	x.noteFailure(f)
 	switch {
 	case x.headSent:
 		x.st.Reset(cutCode(f))
-	case f.Kind == ClientLeft:
+	case f.Kind == failure.ClientLeft:
 	default:
 		x.fail(*f)
 		x.local()
@@ -602,8 +603,8 @@ func (x *http2Exchange) failed(f *Failure) {
 // cutCode is how a response that began ends when it can't go on: it must not
 // look complete. CANCEL is what a caller of gRPC takes for its own deadline when
 // that has passed (gRPC: "HTTP2 Error Code to gRPC status mapping").
-func cutCode(f *Failure) http2.Code {
-	if f.Kind == CallDeadline {
+func cutCode(f *failure.Failure) http2.Code {
+	if f.Kind == failure.CallDeadline {
 		return http2.Cancel
 	}
 	return http2.InternalError

@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
@@ -61,7 +62,7 @@ func (x *http2Exchange) enterLocked(t *http2.Turn) (over bool) {
 	x.h.deadlines.add(x)
 	if x.action == actForward {
 		if err := x.cluster.Begin(); err != nil {
-			x.fail(Failure{Kind: Overflow, Cause: err})
+			x.fail(failure.Failure{Kind: failure.Overflow, Cause: err})
 		} else {
 			x.entered = true
 		}
@@ -76,7 +77,7 @@ func (x *http2Exchange) enterLocked(t *http2.Turn) (over bool) {
 	_, complete := x.st.Complete()
 	x.setDeadlines(complete)
 	if left {
-		return x.stop(t, &Failure{Kind: ClientLeft})
+		return x.stop(t, &failure.Failure{Kind: failure.ClientLeft})
 	}
 	if !x.relays() {
 		x.stage = stageGoroutine
@@ -86,7 +87,7 @@ func (x *http2Exchange) enterLocked(t *http2.Turn) (over bool) {
 	if x.st.Expect100 && !complete {
 		h := message.Head{Status: http.StatusContinue}
 		if _, err := x.st.Put(t, &http2.Part{Head: &h}); err != nil {
-			return x.stop(t, &Failure{Kind: ClientLeft, Cause: err})
+			return x.stop(t, &failure.Failure{Kind: failure.ClientLeft, Cause: err})
 		}
 	}
 	return x.launch(t)
@@ -114,14 +115,14 @@ func (x *http2Exchange) launch(t *http2.Turn) (over bool) {
 	x.toUpstream()
 	x.startRouteTimeout(t.Now, false)
 	if err := r.up.Watch(x); err != nil {
-		return x.stop(t, callFailure(err))
+		return x.stop(t, failure.OfCall(err))
 	}
 	x.upstream.Host.Active.Add(1)
 	x.upstream.Counts.Requests.Add(1)
 	x.sent, x.wrote = t.Now, true
 	end, err := x.st.TakeBody(t, &r.out.buf)
 	if err != nil {
-		return x.stop(t, &Failure{Kind: ClientLeft, Cause: err})
+		return x.stop(t, &failure.Failure{Kind: failure.ClientLeft, Cause: err})
 	}
 	trailers := x.trailersOf(end)
 	x.tookBody(r.out.buf)
@@ -142,13 +143,13 @@ func (x *http2Exchange) StreamReady(t *http2.Turn, st *http2.Stream) {
 	switch mine := st == x.st; x.stage {
 	case stageRelay:
 		if mine && st.Err() != nil {
-			over = x.stop(t, &Failure{Kind: ClientLeft})
+			over = x.stop(t, &failure.Failure{Kind: failure.ClientLeft})
 		} else {
 			over = x.step(t)
 		}
 	case stageGoroutine:
 		if mine && st.Err() != nil {
-			x.interruptLocked(&Failure{Kind: ClientLeft})
+			x.interruptLocked(&failure.Failure{Kind: failure.ClientLeft})
 		}
 	case stageNone:
 	}
@@ -209,7 +210,7 @@ func (x *http2Exchange) step(t *http2.Turn) (over bool) {
 
 // stepRequest sends what came of the request's body. Only what has left is
 // asked of the client again.
-func (x *http2Exchange) stepRequest(t *http2.Turn) *Failure {
+func (x *http2Exchange) stepRequest(t *http2.Turn) *failure.Failure {
 	p := &x.relay.out
 	for {
 		done, err := x.relay.up.Put(t, &p.part)
@@ -230,7 +231,7 @@ func (x *http2Exchange) stepRequest(t *http2.Turn) *Failure {
 		}
 		end, err := x.st.TakeBody(t, &p.buf)
 		if err != nil {
-			return &Failure{Kind: ClientLeft, Cause: err}
+			return &failure.Failure{Kind: failure.ClientLeft, Cause: err}
 		}
 		if len(p.buf) == 0 && !end {
 			return nil
@@ -254,12 +255,12 @@ func (x *http2Exchange) requestHere(now int64) {
 }
 
 // stepHead passes the response's heads on.
-func (x *http2Exchange) stepHead(t *http2.Turn) *Failure {
+func (x *http2Exchange) stepHead(t *http2.Turn) *failure.Failure {
 	r := &x.relay
 	for {
 		got, end, err := r.up.TakeHead(&x.res, &r.back.buf)
 		if err != nil {
-			return callFailure(err)
+			return failure.OfCall(err)
 		}
 		if !got {
 			return nil
@@ -288,12 +289,12 @@ func (x *http2Exchange) stepHead(t *http2.Turn) *Failure {
 }
 
 // inform passes an informational response on.
-func (x *http2Exchange) inform(t *http2.Turn) *Failure {
+func (x *http2Exchange) inform(t *http2.Turn) *failure.Failure {
 	if f := x.hinted(); f != nil || x.res.Status == http.StatusContinue { // that one is between us and the endpoint
 		return f
 	}
 	if _, err := x.st.Put(t, &http2.Part{Head: &x.res}); err != nil {
-		return &Failure{Kind: ClientLeft, Cause: err}
+		return &failure.Failure{Kind: failure.ClientLeft, Cause: err}
 	}
 	return nil
 }
@@ -309,14 +310,14 @@ func (x *http2Exchange) takeBack(end bool) {
 }
 
 // stepBody sends what came of the response.
-func (x *http2Exchange) stepBody(t *http2.Turn) *Failure {
+func (x *http2Exchange) stepBody(t *http2.Turn) *failure.Failure {
 	p := &x.relay.back
 	for {
 		waits := p.part.Body
 		done, err := x.st.Put(t, &p.part)
 		x.gaveBody(waits[:len(waits)-len(p.part.Body)])
 		if err != nil {
-			return &Failure{Kind: ClientLeft, Cause: err}
+			return &failure.Failure{Kind: failure.ClientLeft, Cause: err}
 		}
 		if !done {
 			return nil
@@ -327,7 +328,7 @@ func (x *http2Exchange) stepBody(t *http2.Turn) *Failure {
 		}
 		end, err := x.relay.up.TakeBody(t, &p.buf)
 		if err != nil {
-			return callFailure(err)
+			return failure.OfCall(err)
 		}
 		if len(p.buf) == 0 && !end {
 			return nil
@@ -338,12 +339,12 @@ func (x *http2Exchange) stepBody(t *http2.Turn) *Failure {
 }
 
 // stop ends a relay that can't go on.
-func (x *http2Exchange) stop(t *http2.Turn, f *Failure) (over bool) {
+func (x *http2Exchange) stop(t *http2.Turn, f *failure.Failure) (over bool) {
 	x.endAttempt(t)
 	f = x.inTime(f, t.Now)
-	if f.Kind == ClientLeft || x.headSent {
+	if f.Kind == failure.ClientLeft || x.headSent {
 		x.noteFailure(f)
-		if x.headSent && f.Kind != ClientLeft {
+		if x.headSent && f.Kind != failure.ClientLeft {
 			x.st.ResetIn(t, cutCode(f))
 		}
 		x.endRelay(t)

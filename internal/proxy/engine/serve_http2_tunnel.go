@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
 
@@ -17,7 +18,7 @@ func (x *http2Exchange) admitConnect() {
 		return
 	}
 	if x.d.tunnel != nil || len(x.result.Host.Routes) > 1 || !slices.Contains(x.result.Route.Forward.Upgrades, connectType) {
-		x.fail(Failure{Kind: NotSupported, Detail: "CONNECT over HTTP/2"})
+		x.fail(failure.Failure{Kind: failure.NotSupported, Detail: "CONNECT over HTTP/2"})
 		return
 	}
 	x.upgrade, x.connects = []byte(connectType), true

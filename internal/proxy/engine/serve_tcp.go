@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
 	"github.com/tullemesh/tulle/internal/proxy/engine/tcp"
@@ -38,13 +39,13 @@ func (d *downstream) serveTCP(p *listener.TCPProxy) {
 	}
 	f = nil
 	if r.TooOld {
-		f = &Failure{Kind: ConnTooOld}
+		f = &failure.Failure{Kind: failure.ConnTooOld}
 	}
 	d.logConn(p.AccessLog, f, &tcpRecord{r, up.Upstream})
 }
 
 // dialTCP chooses a cluster and endpoints and connects.
-func (d *downstream) dialTCP(p *listener.TCPProxy) (*cluster.Conn, *Failure) {
+func (d *downstream) dialTCP(p *listener.TCPProxy) (*cluster.Conn, *failure.Failure) {
 	if up := d.takeDialed(p); up != nil {
 		return up, nil
 	}
@@ -62,37 +63,37 @@ func (d *downstream) dialTCP(p *listener.TCPProxy) (*cluster.Conn, *Failure) {
 			return up, nil
 		}
 	}
-	if f.Kind == ConnectFailed || f.Kind == ConnectTimeout {
-		f = &Failure{Kind: TriesSpent, Cause: f.Cause}
+	if f.Kind == failure.ConnectFailed || f.Kind == failure.ConnectTimeout {
+		f = &failure.Failure{Kind: failure.TriesSpent, Cause: f.Cause}
 	}
 	return nil, f
 }
 
 // clusterTCP chooses the cluster of a connection.
-func (d *downstream) clusterTCP(p *listener.TCPProxy) (*cluster.Cluster, *Failure) {
+func (d *downstream) clusterTCP(p *listener.TCPProxy) (*cluster.Cluster, *failure.Failure) {
 	w := router.Choose(p.Clusters, p.TotalWeight, rand.Uint64())
 	if w == nil {
-		return nil, &Failure{Kind: NoClusterFound}
+		return nil, &failure.Failure{Kind: failure.NoClusterFound}
 	}
 	c := d.e.live.Get(w.Cluster)
 	if c == nil {
-		return nil, &Failure{Kind: NoClusterFound, Detail: w.Cluster}
+		return nil, &failure.Failure{Kind: failure.NoClusterFound, Detail: w.Cluster}
 	}
 	return c, nil
 }
 
 // pickTCP chooses an endpoint.
-func (d *downstream) pickTCP(c *cluster.Cluster) (*cluster.Upstream, *Failure) {
+func (d *downstream) pickTCP(c *cluster.Cluster) (*cluster.Upstream, *failure.Failure) {
 	to := d.facts.Local
 	if c.Spec().Kind == cluster.OriginalDst {
-		var f *Failure
+		var f *failure.Failure
 		if to, f = d.meant(nil); f != nil {
 			return nil, f
 		}
 	}
 	u, err := c.Pick(rand.Uint64(), to)
 	if err != nil {
-		return nil, connectFailure(err)
+		return nil, failure.OfConnect(err)
 	}
 	return u, nil
 }
@@ -109,7 +110,7 @@ func (d *downstream) proxyHeader(version int) []byte {
 
 // connectRaw makes a connection for bytes that are not HTTP. The client's
 // leave ends the wait.
-func (d *downstream) connectRaw(u *cluster.Upstream, timeout time.Duration) (*cluster.Conn, *Failure) {
+func (d *downstream) connectRaw(u *cluster.Upstream, timeout time.Duration) (*cluster.Conn, *failure.Failure) {
 	ctx, cancel := context.WithCancel(context.Background())
 	if timeout > 0 {
 		ctx, cancel = context.WithTimeout(context.Background(), timeout)
@@ -124,9 +125,9 @@ func (d *downstream) connectRaw(u *cluster.Upstream, timeout time.Duration) (*cl
 	case err == nil:
 		return up, nil
 	case d.left.Load():
-		return nil, &Failure{Kind: ClientLeft, Cause: err}
+		return nil, &failure.Failure{Kind: failure.ClientLeft, Cause: err}
 	case timeout > 0 && errors.Is(err, context.DeadlineExceeded):
-		return nil, &Failure{Kind: RouteTimeout, Cause: err}
+		return nil, &failure.Failure{Kind: failure.RouteTimeout, Cause: err}
 	}
-	return nil, connectFailure(err)
+	return nil, failure.OfConnect(err)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 )
@@ -137,7 +138,7 @@ func (s *sniffer) proxyHeader(p *listener.ProxyProtocol) bool {
 		h, n, found, err := p.ReadProxyHeader(s.b[:s.n])
 		switch {
 		case err != nil:
-			d.refuse(&Failure{Kind: BadRequest, Cause: err})
+			d.refuse(&failure.Failure{Kind: failure.BadRequest, Cause: err})
 			d.e.opts.Log.Debug("PROXY header refused", slog.String("listener", d.spec.Name), slog.Any("remote", d.facts.Remote), slog.Any("error", err))
 			return false
 		case found == listener.No:

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
@@ -85,7 +86,7 @@ func (c *http1Call) sendRaw(p []byte, end bool) error {
 }
 
 // passBoth passes bytes both ways until both directions have ended.
-func (x *http2Exchange) passBoth(c call) *Failure {
+func (x *http2Exchange) passBoth(c call) *failure.Failure {
 	x.replayable, x.tooMany = false, true
 	x.due[dueResponse].Store(0)
 	x.side.Go(func() { x.pump(c) })
@@ -100,7 +101,7 @@ func (x *http2Exchange) passBoth(c call) *Failure {
 
 // switchOver2 answers 101 for an endpoint that took an extended CONNECT, and
 // then passes bytes both ways until both directions have ended.
-func (x *http1Exchange) switchOver2(c *http2Call) *Failure {
+func (x *http1Exchange) switchOver2(c *http2Call) *failure.Failure {
 	d := x.d
 	d.stopSide()
 	if f := x.interrupted(); f != nil {
@@ -170,7 +171,7 @@ func (x *http1Exchange) pumpSwitched(c *http2Call) {
 }
 
 // streamSwitched passes what the endpoint sends.
-func (x *http1Exchange) streamSwitched(c *http2Call) *Failure {
+func (x *http1Exchange) streamSwitched(c *http2Call) *failure.Failure {
 	d := x.d
 	b := d.e.buffers.Get()
 	defer d.e.buffers.Put(b)

@@ -10,6 +10,7 @@ import (
 	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/observe"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 )
@@ -172,7 +173,7 @@ func (t *telemetry) request(x *exchange) {
 
 func (x *exchange) seriesAt() seriesAt {
 	at := seriesAt{source: x.source, destination: x.destination, upstream: x.upstream, status: int32(x.res.Status), flag: x.flags()}
-	if x.failure.Kind == ClientLeft {
+	if x.failure.Kind == failure.ClientLeft {
 		at.status = 0
 	}
 	if at.source == nil {
@@ -339,7 +340,7 @@ func endpointWorkload(s string, service cluster.Service) Workload {
 }
 
 // connRefused counts a connection that was not served.
-func (t *telemetry) connRefused(_ *downstream, f *Failure) {
+func (t *telemetry) connRefused(_ *downstream, f *failure.Failure) {
 	t.connFailures.With(flagOr(f.Answer().Flag)).Inc()
 }
 

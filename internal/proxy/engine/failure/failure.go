@@ -1,8 +1,13 @@
-package engine
+// Package failure is what ends a request or a connection other than well, and
+// the one table from it to status, response flag, metric label and texts. Errors
+// of sockets, pools and codecs come in; what clients, logs and metrics are told
+// goes out. Nothing here has state.
+package failure
 
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"syscall"
@@ -10,6 +15,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
+	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 )
 
 // Side says who a Failure is about.
@@ -27,7 +33,7 @@ type Kind uint8
 
 // The kinds of failure.
 const (
-	NoFailure Kind = iota
+	None Kind = iota
 	// BadRequest: the client broke a rule of HTTP; Cause is *http1.Error.
 	BadRequest
 	// Denied by authorization; Detail names the policy.
@@ -82,8 +88,8 @@ const (
 	kindCount
 )
 
-// incomplete is the Detail of a failure before the whole request has come.
-const incomplete = "incomplete request"
+// Incomplete is the Detail of a failure before the whole request has come.
+const Incomplete = "incomplete request"
 
 // Failure is why a request or connection did not succeed.
 type Failure struct {
@@ -124,7 +130,7 @@ type Answer struct {
 func answerTo(k Kind) Answer {
 	const before = "upstream connect error or disconnect/reset before headers. "
 	switch k {
-	case NoFailure:
+	case None:
 		return Answer{Ours, http.StatusOK, "", "via_upstream", ""}
 	case BadRequest:
 		return Answer{Downstream, http.StatusBadRequest, "DPE", "http1.codec_error", "Bad Request"}
@@ -187,12 +193,12 @@ func (f *Failure) Answer() Answer {
 	switch {
 	case f.Kind == BadRequest && errors.As(f.Cause, &codec):
 		a.Status, a.Body = codec.Status, http.StatusText(codec.Status)
-	case f.Kind == DurationTimeout && f.Detail == incomplete:
+	case f.Kind == DurationTimeout && f.Detail == Incomplete:
 		a.Status = http.StatusRequestTimeout
 	case f.Kind == Denied:
 		a.Detail += "_matched_policy[" + policyOrNone(f.Detail) + "]"
 	case f.Kind == ConnectFailed && f.Cause != nil:
-		a.Body += transportReasonOf(f.Cause)
+		a.Body += TransportReason(f.Cause)
 	}
 	return a
 }
@@ -204,9 +210,9 @@ func policyOrNone(name string) string {
 	return name
 }
 
-// transportReasonOf is the last cause of a failed connect, without addresses:
+// TransportReason is the last cause of a failed connect, without addresses:
 // answers must not tell clients about endpoints.
-func transportReasonOf(err error) string {
+func TransportReason(err error) string {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		return "delayed connect error: " + errno.Error()
@@ -214,8 +220,8 @@ func transportReasonOf(err error) string {
 	return "TLS or connection error"
 }
 
-// connectFailure tells why there is no connection to an endpoint.
-func connectFailure(err error) *Failure {
+// OfConnect tells why there is no connection to an endpoint.
+func OfConnect(err error) *Failure {
 	switch {
 	case errors.Is(err, cluster.ErrNoHost):
 		return &Failure{Kind: NoHealthyHost, Cause: err}
@@ -225,4 +231,23 @@ func connectFailure(err error) *Failure {
 		return &Failure{Kind: ConnectTimeout, Cause: err}
 	}
 	return &Failure{Kind: ConnectFailed, Cause: err}
+}
+
+// OfCall tells what an error of a call to an endpoint means.
+func OfCall(err error) *Failure {
+	var reset *http2.ResetError
+	var one *http2.StreamError
+	var all *http2.ConnError
+	var codec *http1.Error
+	switch {
+	case errors.Is(err, http2.ErrNoSwitch):
+		return &Failure{Kind: NotSupported, Detail: "the endpoint takes no extended CONNECT", Cause: err}
+	case errors.As(err, &reset):
+		return &Failure{Kind: RemoteReset, Cause: err}
+	case errors.As(err, &one), errors.As(err, &all), errors.As(err, &codec):
+		return &Failure{Kind: BadResponse, Cause: err}
+	case errors.Is(err, io.EOF):
+		err = io.ErrUnexpectedEOF
+	}
+	return &Failure{Kind: Reset, Cause: err}
 }
