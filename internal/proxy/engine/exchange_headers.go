@@ -1,14 +1,17 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/hex"
 	"math/rand/v2"
 	"net/netip"
 	"strconv"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
+	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
+	"github.com/tullemesh/tulle/internal/proxy/engine/path"
 )
 
 // sanitize makes the request's headers trustworthy before anything is decided
@@ -48,6 +51,22 @@ func keepsEnvoyHeader(name []byte) bool {
 		return true
 	}
 	return false
+}
+
+// normalizePath does what the connection manager says with the path, before
+// anything is decided by it.
+func (x *exchange) normalizePath() *failure.Failure {
+	out, memory, redirect, err := path.Normalize(x.manager, x.req.Path, x.scratch)
+	x.scratch = memory
+	switch {
+	case err != nil:
+		return &failure.Failure{Kind: failure.BadRequest, Cause: http1.ErrTarget, Detail: err.Error()}
+	case redirect:
+		x.location = bytes.Clone(out)
+	case !bytes.Equal(out, x.req.Path):
+		x.req.Set(":path", out)
+	}
+	return nil
 }
 
 // forwarded fills x-forwarded-for and x-forwarded-proto, the scheme, and the

@@ -1,36 +1,43 @@
-package engine
+// Package path normalizes the paths of requests, so that routes and policies
+// read what the application will read (Envoy: normalize_path, merge_slashes,
+// path_with_escaped_slashes_action, in its order: unescape, normalize, merge). It
+// is pure: bytes in, bytes out, in memory that the caller gives.
+package path
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 
-	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
-	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 )
 
-// normalizePath does what the connection manager says with the path, so that
-// routes and policies read what the application will read (Envoy:
-// normalize_path, merge_slashes, path_with_escaped_slashes_action, in its
-// order: unescape, normalize, merge).
-func (x *exchange) normalizePath() *failure.Failure {
-	h, m := &x.req, x.manager
-	if len(h.Path) == 0 || h.Path[0] != '/' {
-		return nil // "*", or CONNECT
+// Why a target is refused.
+var (
+	ErrSlash = errors.New("escaped slash")
+	ErrNUL   = errors.New("escaped NUL")
+)
+
+// Normalize does what the connection manager says with a request's target. buf
+// is memory to write in, and memory what it grew to; out is the target itself
+// where no rule changes it, else a part of memory. redirect: the client is to
+// ask for out.
+func Normalize(m *listener.HTTPManager, target, buf []byte) (out, memory []byte, redirect bool, err error) {
+	if len(target) == 0 || target[0] != '/' {
+		return target, buf, false, nil // "*", or CONNECT
 	}
-	end := bytes.IndexAny(h.Path, "?#")
+	end := bytes.IndexAny(target, "?#")
 	if end < 0 {
-		end = len(h.Path)
+		end = len(target)
 	}
-	path, rest := h.Path[:end], h.Path[end:]
+	path, rest := target[:end], target[end:]
 	if plain(path) {
-		return nil
+		return target, buf, false, nil
 	}
-	buf := append(x.scratch[:0], path...)
-	redirect := false
+	buf = append(buf[:0], path...)
 	if m.EscapedSlashes != listener.KeepUnchanged && escapedSlash(buf) {
 		if m.EscapedSlashes == listener.RejectRequest {
-			return &failure.Failure{Kind: failure.BadRequest, Cause: http1.ErrTarget, Detail: "escaped slash"}
+			return nil, buf, false, ErrSlash
 		}
 		buf = unescapeSlashes(buf)
 		redirect = m.EscapedSlashes == listener.UnescapeAndRedirect
@@ -40,21 +47,14 @@ func (x *exchange) normalizePath() *failure.Failure {
 		from = len(buf) // escapes may make it longer, so it is written behind
 		var ok bool
 		if buf, ok = appendCanonical(buf, buf); !ok {
-			return &failure.Failure{Kind: failure.BadRequest, Cause: http1.ErrTarget, Detail: "escaped NUL"}
+			return nil, buf, false, ErrNUL
 		}
 	}
 	if m.MergeSlashes {
 		buf = buf[:from+len(mergeSlashes(buf[from:]))]
 	}
-	x.scratch = append(buf, rest...)
-	out := x.scratch[from:]
-	switch {
-	case redirect:
-		x.location = bytes.Clone(out)
-	case !bytes.Equal(out, h.Path):
-		h.Set(":path", out)
-	}
-	return nil
+	buf = append(buf, rest...)
+	return buf[from:], buf, redirect, nil
 }
 
 // plain reports whether no rule could change the path.

@@ -1,4 +1,4 @@
-package engine
+package path
 
 import (
 	"bytes"
@@ -9,17 +9,9 @@ import (
 )
 
 // normalized is what the rules make of a path; refused: nothing.
-func normalized(m *listener.HTTPManager, path string) (out string, refused bool) {
-	x := &exchange{}
-	x.manager = m
-	x.req.Path = []byte(path)
-	if x.normalizePath() != nil {
-		return "", true
-	}
-	if x.location != nil {
-		return string(x.location), false
-	}
-	return string(x.req.Path), false
+func normalized(m *listener.HTTPManager, target string) (out string, refused bool) {
+	b, _, _, err := Normalize(m, []byte(target), nil)
+	return string(b), err != nil
 }
 
 // Whatever comes, the normal form has no dot segments, and normalizing it again
