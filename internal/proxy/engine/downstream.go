@@ -89,8 +89,6 @@ type downstream struct {
 	side       sync.WaitGroup
 }
 
-func past() time.Time { return time.Unix(1, 0) }
-
 // serve handles a connection from its first byte to its last.
 func (e *Engine) serve(c netConn, a *acceptor) {
 	sock, err := conn.New(c)
@@ -212,26 +210,26 @@ func (d *downstream) expire(slot int) {
 		}
 		// A drain sets the slot beside the owner, who may be busy by now.
 		if d.state.Load() == stateIdle {
-			_ = d.sock.SetReadDeadline(past())
+			_ = d.sock.SetReadDeadline(conn.Past())
 		}
 		return
 	case slotHead:
-		_ = d.sock.SetReadDeadline(past())
+		_ = d.sock.SetReadDeadline(conn.Past())
 		if !d.known.Load() { // in a handshake, which writes too
-			_ = d.sock.SetWriteDeadline(past())
+			_ = d.sock.SetWriteDeadline(conn.Past())
 		}
 		return
 	case slotRequest:
-		_ = d.sock.SetReadDeadline(past())
+		_ = d.sock.SetReadDeadline(conn.Past())
 	case slotDrain:
-		_ = d.sock.SetDeadline(past())
+		_ = d.sock.SetDeadline(conn.Past())
 	case slotDuration:
 		d.drain()
 		return
 	}
 	d.interruptUpstream()
 	if d.responding.Load() {
-		_ = d.sock.SetWriteDeadline(past())
+		_ = d.sock.SetWriteDeadline(conn.Past())
 	}
 }
 
@@ -241,7 +239,7 @@ func (d *downstream) interruptUpstream() {
 		(*cancel)()
 	}
 	if up := d.upstream.Load(); up != nil {
-		_ = up.SetDeadline(past())
+		_ = up.SetDeadline(conn.Past())
 	}
 }
 
@@ -260,7 +258,7 @@ func (d *downstream) stopSide() {
 	}
 	// Who sends the request's body asks for a watcher as the last thing it does.
 	d.endWatch(watchNever)
-	_ = d.sock.SetReadDeadline(past())
+	_ = d.sock.SetReadDeadline(conn.Past())
 	d.side.Wait()
 	d.sideOn.Store(false)
 	_ = d.sock.SetReadDeadline(time.Time{})

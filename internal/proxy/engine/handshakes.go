@@ -27,7 +27,7 @@ func (h *handshakes) begin(sock *conn.Socket) (leave func() bool) {
 	}
 	h.mu.Unlock()
 	if oldest != nil {
-		_ = oldest.SetDeadline(past()) // one that is closed has ended
+		_ = oldest.SetDeadline(conn.Past()) // one that is closed has ended
 	}
 	return func() bool {
 		h.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 
+	"github.com/tullemesh/tulle/internal/proxy/engine/call"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
@@ -59,8 +60,8 @@ func (x *http1Exchange) attemptHTTP2() *failure.Failure {
 	if f != nil {
 		return f
 	}
-	defer c.finish(true)
-	interrupt := context.CancelFunc(c.interrupt)
+	defer c.Close(true)
+	interrupt := context.CancelFunc(c.Interrupt)
 	d.cancel.Store(&interrupt)
 	defer d.cancel.Store(nil)
 	x.upstream.Host.Active.Add(1)
@@ -71,8 +72,8 @@ func (x *http1Exchange) attemptHTTP2() *failure.Failure {
 	if x.replayable {
 		x.startRouteTimeout(true)
 	}
-	part := c.first(&x.req, x.out, x.replayable, &x.trailers)
-	done, err := c.st.Offer(part)
+	part := c.First(&x.req, x.out, x.replayable, &x.trailers)
+	done, err := c.Offer(part)
 	if err != nil {
 		return x.over2Failure(err)
 	}
@@ -91,7 +92,7 @@ func (x *http1Exchange) attemptHTTP2() *failure.Failure {
 	return x.responseOver2(c)
 }
 
-func (x *http1Exchange) openOver2() (*http2Call, *failure.Failure) {
+func (x *http1Exchange) openOver2() (*call.HTTP2, *failure.Failure) {
 	d := x.d
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -102,7 +103,7 @@ func (x *http1Exchange) openOver2() (*http2Call, *failure.Failure) {
 	d.cancel.Store(nil)
 	if f := x.connected(); f != nil {
 		if err == nil {
-			c.finish(false)
+			c.Close(false)
 		}
 		return nil, f
 	}
@@ -143,8 +144,8 @@ func (x *http1Exchange) firstBody() *failure.Failure {
 
 // sendOver2 sends what waits for the upstream's window, and then what is to
 // come of the body. The response may come meanwhile.
-func (x *http1Exchange) sendOver2(c *http2Call, part *http2.Part) {
-	if c.st.Finish(part) != nil {
+func (x *http1Exchange) sendOver2(c *call.HTTP2, part *http2.Part) {
+	if c.Finish(part) != nil {
 		return // the reader of the response finds out why
 	}
 	if x.replayable {
@@ -155,7 +156,7 @@ func (x *http1Exchange) sendOver2(c *http2Call, part *http2.Part) {
 }
 
 // pumpOver2 sends the rest of the body; then it watches for the client's leave.
-func (x *http1Exchange) pumpOver2(c *http2Call) {
+func (x *http1Exchange) pumpOver2(c *call.HTTP2) {
 	d := x.d
 	b := d.e.buffers.Get()
 	for !x.reqBody.Done() {
@@ -186,7 +187,7 @@ func (x *http1Exchange) pumpOver2(c *http2Call) {
 		}
 		x.keep(out)
 		b = x.pumped(b, rest)
-		if c.sendBody(out, x.reqBody.Done(), trailers) != nil {
+		if c.SendBody(out, x.reqBody.Done(), trailers) != nil {
 			if b != nil {
 				d.e.buffers.Put(b)
 			}
@@ -212,12 +213,12 @@ func (x *http1Exchange) over2Failure(err error) *failure.Failure {
 }
 
 // responseOver2 passes the response to the client as it comes.
-func (x *http1Exchange) responseOver2(c *http2Call) *failure.Failure {
+func (x *http1Exchange) responseOver2(c *call.HTTP2) *failure.Failure {
 	d := x.d
 	end := false
 	for {
 		var err error
-		if end, err = c.readHead(&x.res); err != nil {
+		if end, err = c.ReadHead(&x.res); err != nil {
 			return x.over2Failure(err)
 		}
 		x.sawResponse = true
@@ -264,11 +265,11 @@ func (x *http1Exchange) responseOver2(c *http2Call) *failure.Failure {
 	return x.streamOver2(c, chunked, bodiless)
 }
 
-func (x *http1Exchange) streamOver2(c *http2Call, chunked, bodiless bool) *failure.Failure {
+func (x *http1Exchange) streamOver2(c *call.HTTP2, chunked, bodiless bool) *failure.Failure {
 	b := x.d.e.buffers.Get()
 	defer x.d.e.buffers.Put(b)
 	for {
-		n, err := c.readBody(b.B[http1.ChunkRoom : len(b.B)-lastChunkRoom])
+		n, err := c.ReadBody(b.B[http1.ChunkRoom : len(b.B)-lastChunkRoom])
 		end := errors.Is(err, io.EOF)
 		if err != nil && !end {
 			return x.over2Failure(err)
@@ -283,7 +284,7 @@ func (x *http1Exchange) streamOver2(c *http2Call, chunked, bodiless bool) *failu
 			out = http1.PutChunk(b.B, n)
 		}
 		if end {
-			trailers := c.trailers()
+			trailers := c.Trailers()
 			x.noteGRPC(trailers)
 			if chunked {
 				out = http1.AppendLastChunk(out, trailers)

@@ -166,10 +166,10 @@ func (t *tunnel) relay() *failure.Failure {
 	d.upstream.Store(t.up.Socket())
 	x.counted = true
 	series := d.e.telemetry.tcpOpened(d, x.upstream)
-	series.moved(int64(len(t.first)), 0)
-	r := tcp.Relay(d.stream, t.up.Stream, tcp.Options{Idle: x.idleTimeout(), MaxDuration: x.streamMax(), Buffers: &d.e.buffers, Pipes: &d.e.pipes, Moved: series.moved})
+	series.Moved(int64(len(t.first)), 0)
+	r := tcp.Relay(d.stream, t.up.Stream, tcp.Options{Idle: x.idleTimeout(), MaxDuration: x.streamMax(), Buffers: &d.e.buffers, Pipes: &d.e.pipes, Moved: series.Moved})
 	d.upstream.Store(nil)
-	series.closed()
+	series.Closed()
 	x.bytesIn, x.bytesOut = r.Sent+int64(len(t.first)), r.Received
 	x.wireIn += x.bytesIn
 	x.wireOut += x.bytesOut
@@ -237,12 +237,12 @@ func (t *tunnel) read(b []byte) (n int, serverBegan bool, err error) {
 	d.side.Go(func() {
 		err := t.up.AwaitReadable()
 		if err == nil || !conn.IsTimeout(err) {
-			_ = d.sock.SetReadDeadline(past())
+			_ = d.sock.SetReadDeadline(conn.Past())
 		}
 		began <- err == nil || !conn.IsTimeout(err)
 	})
 	n, err = d.stream.Read(b)
-	_ = t.up.SetReadDeadline(past())
+	_ = t.up.SetReadDeadline(conn.Past())
 	serverBegan = <-began
 	_ = t.up.SetReadDeadline(time.Time{})
 	return n, serverBegan && n == 0, err

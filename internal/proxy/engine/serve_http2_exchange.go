@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/tullemesh/tulle/internal/proxy/engine/call"
 	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
@@ -39,11 +40,11 @@ type http2Exchange struct {
 	tooMany     bool        // they were not few
 	sentAll     atomic.Bool // the client sent all of it
 	received    atomic.Bool // and a goroutine that sends it has read it
-	held        *http1Call  // whose buffer res may be in
+	held        *call.HTTP1 // whose buffer res may be in
 	wrote       bool        // some of the request went out
 	sawResponse bool
 	switched    atomic.Bool // another protocol than HTTP follows, both ways
-	websocket   websocketKey
+	websocket   call.WebSocketKey
 	connects    bool  // the request is CONNECT, which asks for a tunnel
 	entered     bool  // the cluster counts it
 	callEnd     int64 // a gRPC call's deadline; 0: none
@@ -55,7 +56,7 @@ type http2Exchange struct {
 	mu       sync.Mutex
 	stage    stage
 	relay    relay
-	call     call
+	call     call.Call
 	cancel   context.CancelFunc
 	cause    *failure.Failure // why it was interrupted
 	headSent bool             // of the response
@@ -84,7 +85,7 @@ func (x *http2Exchange) begin(h *http2Conn, st *http2.Stream, now int64) {
 	x.received.Store(false)
 	x.wrote, x.sawResponse, x.entered = false, false, false
 	x.switched.Store(false)
-	x.websocket, x.connects = websocketKey{}, false
+	x.websocket, x.connects = call.WebSocketKey{}, false
 	x.callEnd = 0
 	x.relay.begin()
 	x.call, x.cancel, x.cause, x.headSent = nil, nil, nil, false
@@ -100,7 +101,7 @@ func (x *http2Exchange) interruptLocked(f *failure.Failure) {
 		x.cancel()
 	}
 	if x.call != nil {
-		x.call.interrupt()
+		x.call.Interrupt()
 	}
 	if x.headSent && f.Kind != failure.ClientLeft {
 		x.st.Interrupt() // it may wait for the client's window
@@ -316,18 +317,18 @@ func (x *http2Exchange) attempt() *failure.Failure {
 		whole = whole && x.sentAll.Load()
 		if !whole { // a body that nobody wants any more
 			x.st.StopReading()
-			c.interrupt()
+			c.Interrupt()
 		}
 		x.side.Wait()
 		x.st.ResumeReading() // if there is another attempt
 	}
-	c.finish(whole)
+	c.Close(whole)
 	x.side.Wait() // for a whole body that waited for the endpoint's window
 	return f
 }
 
 // open gets a connection or a stream to the endpoint.
-func (x *http2Exchange) open() (call, *failure.Failure) {
+func (x *http2Exchange) open() (call.Call, *failure.Failure) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	x.mu.Lock()
@@ -344,7 +345,7 @@ func (x *http2Exchange) open() (call, *failure.Failure) {
 	switch {
 	case x.cause != nil:
 		if err == nil {
-			c.finish(false)
+			c.Close(false)
 		}
 		return nil, x.cause
 	case err != nil:
@@ -354,7 +355,7 @@ func (x *http2Exchange) open() (call, *failure.Failure) {
 	return c, nil
 }
 
-func (x *http2Exchange) openCall(ctx context.Context) (call, error) {
+func (x *http2Exchange) openCall(ctx context.Context) (call.Call, error) {
 	if x.connects {
 		return x.openTunnel(ctx)
 	}
@@ -373,14 +374,14 @@ func (x *http2Exchange) openCall(ctx context.Context) (call, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.websocket.begin(&x.req, x.upgrade)
+	x.websocket.Begin(&x.req, x.upgrade)
 	x.releaseHead()
 	x.held = c
 	return c, nil
 }
 
 // over exchanges the messages over a call.
-func (x *http2Exchange) over(c call) *failure.Failure {
+func (x *http2Exchange) over(c call.Call) *failure.Failure {
 	x.sent = x.d.e.clock.Now()
 	x.wrote = true
 	if x.replayable {
@@ -400,7 +401,7 @@ func (x *http2Exchange) over(c call) *failure.Failure {
 	}
 	x.touch(x.d.e.clock.Now())
 	for {
-		end, err := c.readHead(&x.res)
+		end, err := c.ReadHead(&x.res)
 		if err != nil {
 			return x.because(failure.OfCall(err))
 		}
@@ -423,21 +424,21 @@ func (x *http2Exchange) over(c call) *failure.Failure {
 
 // sendFirst sends the head and what is at hand of the body. rest, if any, waits
 // until the latter is on its way: the response may come before.
-func (x *http2Exchange) sendFirst(c call) (rest func() error, err error) {
-	two, ok := c.(*http2Call)
+func (x *http2Exchange) sendFirst(c call.Call) (rest func() error, err error) {
+	two, ok := c.(*call.HTTP2)
 	if !ok {
-		return nil, c.sendHead(&x.req, x.first, x.replayable)
+		return nil, c.SendHead(&x.req, x.first, x.replayable)
 	}
-	part := two.first(&x.req, x.first, x.replayable, nil)
-	if done, err := two.st.Offer(part); done || err != nil {
+	part := two.First(&x.req, x.first, x.replayable, nil)
+	if done, err := two.Offer(part); done || err != nil {
 		return nil, err
 	}
-	return func() error { return two.st.Finish(part) }, nil
+	return func() error { return two.Finish(part) }, nil
 }
 
 // pump sends the body as it comes. It gives back-pressure: bytes that the
 // endpoint does not take are not asked of the client.
-func (x *http2Exchange) pump(c call) {
+func (x *http2Exchange) pump(c call.Call) {
 	b := x.d.e.buffers.Get()
 	defer x.d.e.buffers.Put(b)
 	for {
@@ -454,7 +455,7 @@ func (x *http2Exchange) pump(c call) {
 			x.received.Store(true)
 			x.startRouteTimeout(x.d.e.clock.Now(), false)
 		}
-		if c.sendBody(b.B[:n], end, x.trailersOf(end)) != nil {
+		if c.SendBody(b.B[:n], end, x.trailersOf(end)) != nil {
 			return // the reader of the response finds out why
 		}
 		if end {
@@ -503,10 +504,10 @@ func (x *http2Exchange) responseHead(now int64) *failure.Failure {
 }
 
 // respond sends the response to the client as it comes.
-func (x *http2Exchange) respond(c call, end bool) *failure.Failure {
+func (x *http2Exchange) respond(c call.Call, end bool) *failure.Failure {
 	switched := x.connects || x.res.Status == http.StatusSwitchingProtocols
 	x.switched.Store(switched)
-	if switched && !x.websocket.accepted(&x.res) {
+	if switched && !x.websocket.Accepted(&x.res) {
 		return &failure.Failure{Kind: failure.BadResponse, Detail: "sec-websocket-accept is missing or wrong"}
 	}
 	if f := x.responseHead(x.d.e.clock.Now()); f != nil {
@@ -536,11 +537,11 @@ func (x *http2Exchange) respond(c call, end bool) *failure.Failure {
 }
 
 // passBody sends the response's body as it comes.
-func (x *http2Exchange) passBody(c call) *failure.Failure {
+func (x *http2Exchange) passBody(c call.Call) *failure.Failure {
 	b := x.d.e.buffers.Get()
 	defer x.d.e.buffers.Put(b)
 	for {
-		n, err := c.readBody(b.B)
+		n, err := c.ReadBody(b.B)
 		end := errors.Is(err, io.EOF)
 		if err != nil && !end {
 			return x.because(failure.OfCall(err))
@@ -549,7 +550,7 @@ func (x *http2Exchange) passBody(c call) *failure.Failure {
 		x.gaveBody(b.B[:n])
 		var trailers *message.Head
 		if end {
-			trailers = c.trailers()
+			trailers = c.Trailers()
 			x.noteGRPC(trailers)
 		}
 		if err := x.toClient(b.B[:n], end, trailers); err != nil {
@@ -661,7 +662,7 @@ func (x *http2Exchange) count(now int64) {
 // releaseHead gives back what an HTTP/1.1 response's head was read into.
 func (x *http2Exchange) releaseHead() {
 	if x.held != nil {
-		x.held.release()
+		x.held.Release()
 		x.held = nil
 	}
 }

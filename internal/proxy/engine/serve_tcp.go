@@ -31,9 +31,9 @@ func (d *downstream) serveTCP(p *listener.TCPProxy) {
 	series := e.telemetry.tcpOpened(d, up.Upstream)
 	up.Upstream.Host.Active.Add(1)
 	defer up.Upstream.Host.Active.Add(-1)
-	r := tcp.Relay(d.stream, up.Stream, tcp.Options{Idle: p.IdleTimeout, MaxDuration: p.MaxDuration, Buffers: &e.buffers, Pipes: &e.pipes, Moved: series.moved})
+	r := tcp.Relay(d.stream, up.Stream, tcp.Options{Idle: p.IdleTimeout, MaxDuration: p.MaxDuration, Buffers: &e.buffers, Pipes: &e.pipes, Moved: series.Moved})
 	d.upstream.Store(nil)
-	series.closed()
+	series.Closed()
 	if r.SendErr != nil || r.ReceiveErr != nil {
 		_ = d.sock.Abort() // the peer must not take what it has for complete
 	}

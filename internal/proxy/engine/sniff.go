@@ -282,7 +282,7 @@ func (d *downstream) connectEarly(e *early) {
 		return
 	}
 	e.spoke.Store(true)
-	_ = d.sock.SetReadDeadline(past())
+	_ = d.sock.SetReadDeadline(conn.Past())
 }
 
 // hearOut gives the client the rest of its time to speak.
@@ -314,7 +314,7 @@ func (d *downstream) stopEarly() (spoke bool) {
 		(*cancel)()
 	}
 	if s := e.socket.Load(); s != nil {
-		_ = s.SetReadDeadline(past())
+		_ = s.SetReadDeadline(conn.Past())
 	}
 	d.side.Wait()
 	d.early.Store(nil)

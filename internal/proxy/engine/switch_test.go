@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tullemesh/tulle/internal/proxy/engine/call"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
@@ -71,7 +72,7 @@ func (s *switcher) start(t testing.TB) netip.AddrPort {
 		}
 		accept := s.accept
 		if accept == "" {
-			accept = acceptOf(req.Header.Get("Sec-WebSocket-Key"))
+			accept = call.AcceptOf(req.Header.Get("Sec-WebSocket-Key"))
 		}
 		fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\n", accept)
 		s.serve(&h, connEnd{c.(*net.TCPConn), r})

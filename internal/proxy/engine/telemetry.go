@@ -367,11 +367,11 @@ func (t *telemetry) tcpOpened(d *downstream, u *cluster.Upstream) *tcpSeries {
 	return &tcpSeries{t.closed.With(values...), t.sent.With(values...), t.recv.With(values...)}
 }
 
-// moved counts bytes while the connection is open; sent went to the upstream,
+// Moved counts bytes while the connection is open; sent went to the upstream,
 // which is what the service received.
-func (s *tcpSeries) moved(sent, received int64) {
+func (s *tcpSeries) Moved(sent, received int64) {
 	s.sent.Add(uint64(received))
 	s.received.Add(uint64(sent))
 }
 
-func (s *tcpSeries) closed() { s.closedTotal.Inc() }
+func (s *tcpSeries) Closed() { s.closedTotal.Inc() }

@@ -13,6 +13,9 @@ type Clock struct{ base time.Time }
 // NewClock starts a clock at one, so that zero can mean "never".
 func NewClock() Clock { return Clock{time.Now().Add(-1)} }
 
+// Past is a deadline that has passed: who sets it wakes those who wait.
+func Past() time.Time { return time.Unix(1, 0) }
+
 // Now returns the nanoseconds since the clock was made.
 func (c Clock) Now() int64 { return int64(time.Since(c.base)) }
 
