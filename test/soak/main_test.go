@@ -25,6 +25,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tullemesh/tulle/internal/testkit/meshrun"
+	"github.com/tullemesh/tulle/internal/testkit/program"
 )
 
 // role is the environment variable by which the test's binary is an
@@ -40,39 +41,21 @@ const (
 var binary string // built once for all tests by TestMain
 
 func TestMain(m *testing.M) {
-	if part := os.Getenv(role); part != "" {
-		run := serve
-		if part == volumeBackend {
-			run = func() error { return serveVolume(os.Getenv("PLACE")) }
-		}
-		if err := run(); err != nil {
-			fmt.Fprintln(os.Stderr, "error:", err)
-			os.Exit(1)
-		}
-		return
+	suite := program.Suite{
+		Build: func(dir string) (err error) {
+			binary, err = program.Build(context.Background(), dir, program.Tulle)
+			return err
+		},
+		Leaks: func() error { return goleak.Find() },
 	}
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "tulle-soak-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+	switch os.Getenv(role) {
+	case "":
+	case volumeBackend:
+		suite.Part = func() error { return serveVolume(os.Getenv("PLACE")) }
+	default:
+		suite.Part = serve
 	}
-	defer os.RemoveAll(dir)
-	if binary, err = meshrun.Build(context.Background(), filepath.Join("..", ".."), dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	code := m.Run()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-	}
-	return code
+	suite.Main(m)
 }
 
 // serve is an application: / answers by itself, /deep asks the service back

@@ -7,24 +7,22 @@
 package meshrun
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/tullemesh/tulle/internal/app"
 	"github.com/tullemesh/tulle/internal/app/process"
+	"github.com/tullemesh/tulle/internal/testkit/program"
 )
 
 // The waits: for a mesh to serve, for it to be gone, and between two looks.
@@ -33,18 +31,6 @@ const (
 	stopTime  = 30 * time.Second
 	lookEvery = 10 * time.Millisecond
 )
-
-// Build builds the program into a folder and returns its path. The root is the
-// repository's.
-func Build(ctx context.Context, root, dir string) (string, error) {
-	path := filepath.Join(dir, "tulle")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "./cmd/tulle")
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the program: %w\n%s", err, out)
-	}
-	return path, nil
-}
 
 // Mesh is a running `tulle up`.
 type Mesh struct {
@@ -58,36 +44,16 @@ type Mesh struct {
 	binary string
 	cmd    *exec.Cmd
 	ended  chan error
-	output *syncBuffer
+	output *program.Output
 	// aborted: the test has killed it, and looks itself for what is left.
 	aborted bool
-}
-
-// syncBuffer collects output that is read while the process writes.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-// String is what was written so far.
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 // Up runs the project in dir with a gateway port that the kernel chooses, and
 // waits until every proxy and process has started. The test's cleanup ends it.
 func Up(t testing.TB, binary, dir string, flags ...string) *Mesh {
 	t.Helper()
-	m := &Mesh{Dir: dir, binary: binary, output: &syncBuffer{}, ended: make(chan error, 1)}
+	m := &Mesh{Dir: dir, binary: binary, output: &program.Output{}, ended: make(chan error, 1)}
 	m.cmd = exec.Command(binary, append([]string{"up", dir, "--gateway-port", "-1"}, flags...)...) //nolint:noctx // ended by stop, gently
 	m.cmd.Stdout, m.cmd.Stderr = m.output, m.output
 	m.cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "XDG_STATE_HOME=")

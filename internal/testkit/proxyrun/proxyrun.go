@@ -6,7 +6,6 @@ package proxyrun
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,10 +16,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tullemesh/tulle/internal/testkit/program"
 )
 
 // The waits: for a proxy to serve, for it to be gone, for its admin port, and between two looks.
@@ -41,27 +41,8 @@ type Proxy struct {
 	cmd    *exec.Cmd
 	ended  chan struct{}
 	err    error // of the process; complete when ended is closed
-	stdout lines
-	stderr lines
-}
-
-// lines collects output that is read while the process writes.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lines) text() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	stdout program.Output
+	stderr program.Output
 }
 
 // Start runs the program, tulle or tulle-proxy, with a bootstrap and waits
@@ -119,7 +100,7 @@ func (p *Proxy) stop(t testing.TB) {
 		t.Errorf("the proxy did not end within %v", stopTime)
 	}
 	if t.Failed() {
-		out := p.stderr.text()
+		out := p.stderr.String()
 		t.Logf("the proxy said: ...%s", out[max(0, len(out)-8000):])
 	}
 }
@@ -134,7 +115,7 @@ func (p *Proxy) Await(t testing.TB, limit time.Duration, what string, ok func() 
 	for !ok() {
 		select {
 		case <-p.ended:
-			t.Fatalf("the proxy ended (%v) before this: %s\n%s", p.err, what, p.stderr.text())
+			t.Fatalf("the proxy ended (%v) before this: %s\n%s", p.err, what, p.stderr.String())
 		case <-deadline.C:
 			t.Fatalf("not within %v: %s", limit, what)
 		case <-tick.C:
@@ -186,7 +167,7 @@ func (p *Proxy) At(t testing.TB, listener string) string {
 }
 
 // AccessLog is what the proxy has logged of requests so far.
-func (p *Proxy) AccessLog() string { return p.stdout.text() }
+func (p *Proxy) AccessLog() string { return p.stdout.String() }
 
 // Metric sums the samples of a metric whose labels contain all of with, each
 // in the form name="value".

@@ -27,6 +27,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/app"
 	"github.com/tullemesh/tulle/internal/testkit/meshrun"
+	"github.com/tullemesh/tulle/internal/testkit/program"
 )
 
 var (
@@ -35,36 +36,17 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	suite := program.Suite{
+		Build: func(dir string) (err error) {
+			binary, err = program.Build(context.Background(), dir, program.Tulle)
+			return err
+		},
+		Leaks: func() error { return goleak.Find() },
+	}
 	if os.Getenv(role) != "" {
-		if err := serve(); err != nil {
-			fmt.Fprintln(os.Stderr, "error:", err)
-			os.Exit(1)
-		}
-		return
+		suite.Part = serve
 	}
-	flag.Parse()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "tulle-bookinfo-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	if binary, err = meshrun.Build(context.Background(), filepath.Join("..", "..", ".."), dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	code := m.Run()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-	}
-	return code
+	suite.Main(m)
 }
 
 // samples is the sample's folder.

@@ -9,15 +9,12 @@ package grpc_test
 
 import (
 	"context"
-	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"go.uber.org/goleak"
 
-	"github.com/tullemesh/tulle/internal/testkit/meshrun"
+	"github.com/tullemesh/tulle/internal/testkit/program"
 )
 
 // role is the environment variable by which the test's binary is a program of
@@ -34,48 +31,14 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	if f := roles()[os.Getenv(role)]; f != nil {
-		if err := f(); err != nil {
-			fmt.Fprintln(os.Stderr, "error:", err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "tulle-grpc-")
-	if err == nil {
-		defer os.RemoveAll(dir)
-		err = build(dir)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	code := m.Run()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-	}
-	return code
+	program.Suite{Part: roles()[os.Getenv(role)], Build: build, Leaks: func() error { return goleak.Find() }}.Main(m)
 }
 
 // build builds both programs. The client is of the version that go.mod names.
-func build(dir string) error {
-	root := filepath.Join("..", "..", "..")
-	var err error
-	if binary, err = meshrun.Build(context.Background(), root, dir); err != nil {
+func build(dir string) (err error) {
+	if binary, err = program.Build(context.Background(), dir, program.Tulle); err != nil {
 		return err
 	}
-	client = filepath.Join(dir, "interop-client")
-	cmd := exec.CommandContext(context.Background(), "go", "build", "-o", client, "google.golang.org/grpc/interop/client")
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the interop client: %w\n%s", err, out)
-	}
-	return nil
+	client, err = program.Build(context.Background(), dir, "google.golang.org/grpc/interop/client")
+	return err
 }

@@ -156,7 +156,7 @@ func TestRequestsMeanTheSameInBothVersions(t *testing.T) {
 			"permissions": []proxyrun.Object{{"or_rules": proxyrun.Object{"rules": []proxyrun.Object{
 				{"url_path": proxyrun.Object{"path": proxyrun.Object{"prefix": "/denied"}}},
 				{"header": proxyrun.Object{"name": "x-version", "string_match": proxyrun.Object{"exact": "b"}}}}}}}}}}}}
-	p := proxyrun.Start(t, program, proxyrun.Bootstrap([]proxyrun.Listener{
+	p := proxyrun.Start(t, tulle, proxyrun.Bootstrap([]proxyrun.Listener{
 		{Name: "one", Filters: []proxyrun.Object{denied}, Routes: differentialRoutes("one")},
 		{Name: "two", Filters: []proxyrun.Object{denied}, Routes: differentialRoutes("two")},
 	}, []proxyrun.Cluster{{Name: "one", To: []string{at}}, {Name: "two", To: []string{at}, HTTP2: true}}))

@@ -310,7 +310,7 @@ func TestFloodsBesideGoodTraffic(t *testing.T) {
 	length, slack := floodTime(t)
 	for _, a := range floods() {
 		t.Run(a.name, func(t *testing.T) {
-			p := proxyrun.Start(t, program, proxyrun.Bootstrap(
+			p := proxyrun.Start(t, tulle, proxyrun.Bootstrap(
 				[]proxyrun.Listener{{Name: "front"}}, []proxyrun.Cluster{{Name: "be", To: []string{be}, HTTP2: true, More: roomy()}}))
 			at := p.At(t, "front")
 			measure := func(f func(ctx context.Context)) ([]time.Duration, []string) {

@@ -81,7 +81,7 @@ func TestH2spec(t *testing.T) {
 	suite := h2spec(t)
 	be := echo(t)
 	own := proxyrun.NewAuthority(t).Issue(t, "web", "localhost")
-	p := proxyrun.Start(t, program, proxyrun.Bootstrap([]proxyrun.Listener{
+	p := proxyrun.Start(t, tulle, proxyrun.Bootstrap([]proxyrun.Listener{
 		// A connection that does not begin with the preface is HTTP/1.1 to a listener that may speak both, and HTTP/2 gone wrong to others.
 		{Name: "plain", Manager: proxyrun.Object{"codec_type": "HTTP2"}},
 		{Name: "tls", TLS: own},

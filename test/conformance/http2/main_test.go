@@ -9,40 +9,22 @@ package http2_test
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"go.uber.org/goleak"
 
-	"github.com/tullemesh/tulle/internal/testkit/meshrun"
+	"github.com/tullemesh/tulle/internal/testkit/program"
 )
 
-// program is tulle, built once for all tests by TestMain.
-var program string
+// tulle is the program, built once for all tests by TestMain.
+var tulle string
 
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "tulle-http2-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	if program, err = meshrun.Build(context.Background(), filepath.Join("..", "..", ".."), dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	code := m.Run()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-	}
-	return code
+	program.Suite{
+		Build: func(dir string) (err error) {
+			tulle, err = program.Build(context.Background(), dir, program.Tulle)
+			return err
+		},
+		Leaks: func() error { return goleak.Find() },
+	}.Main(m)
 }

@@ -226,7 +226,7 @@ func TestResetsAtEveryFrameBoundary(t *testing.T) {
 			}
 		}
 	})
-	p := proxyrun.Start(t, program, proxyrun.Bootstrap([]proxyrun.Listener{{Name: "front"}}, []proxyrun.Cluster{{Name: "be", To: []string{at}, HTTP2: true}}))
+	p := proxyrun.Start(t, tulle, proxyrun.Bootstrap([]proxyrun.Listener{{Name: "front"}}, []proxyrun.Cluster{{Name: "be", To: []string{at}, HTTP2: true}}))
 	front, number := p.At(t, "front"), 0
 	for name, steps := range conversations(t) {
 		for n := 1; n <= len(steps); n++ {

@@ -194,7 +194,7 @@ func TestServersThatMisbehave(t *testing.T) {
 			clusters = append(clusters, proxyrun.Cluster{Name: name, To: []string{serveWire(t, s.handle)}, HTTP2: true, More: m.cluster})
 		}
 	}
-	p := proxyrun.Start(t, program, proxyrun.Bootstrap([]proxyrun.Listener{{Name: "front", Routes: routes}}, clusters))
+	p := proxyrun.Start(t, tulle, proxyrun.Bootstrap([]proxyrun.Listener{{Name: "front", Routes: routes}}, clusters))
 	front := "http://" + p.At(t, "front") + "/"
 	t.Run("group", func(t *testing.T) { // it ends when all parallel ones have
 		for i, m := range all {
