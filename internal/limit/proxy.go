@@ -64,6 +64,9 @@ const (
 	ChosenNamesMax = 1024
 	// InformationalMax bounds the informational responses to one request: a server that sends hints for ever would never be late.
 	InformationalMax = 32
+	// GRPCWebHeldBytesMax bounds what is held of a response that is not one of gRPC, to tell a client of gRPC-Web in grpc-message
+	// (Envoy's grpc_web: MAX_BUFFERED_PLAINTEXT_LENGTH). The rest is read and dropped.
+	GRPCWebHeldBytesMax = 16 << 10
 	// DNSAnswersMax bounds the addresses taken of one answer.
 	DNSAnswersMax = 256
 )

@@ -59,6 +59,7 @@ func held() map[string]string {
 		"HTTP2WindowsPerData":    two + "TestCreditIsAllowedForWhatWasSent",
 		"ListenerConnectionsMax": "internal/proxy/engine TestListenersTakeConnectionsUpToTheirLimit",
 		"InformationalMax":       "internal/proxy/engine TestInformationalResponsesAreTakenUpToTheirLimit",
+		"GRPCWebHeldBytesMax":    "internal/proxy/engine/grpc TestWhatIsHeldHasALimit",
 		"SniffBytesMax":          "internal/proxy/engine TestFirstBytesAreReadUpToTheirLimit", "LingerBytesMax": "internal/proxy/engine TestLateBytesAreReadUpToTheirLimit",
 		"ProjectServicesMax": projects, "ProjectPortsMax": projects, "ProjectVersionsMax": projects, "ProjectReplicasMax": projects,
 		"ProjectWorkloadsMax": projects, "ProjectVariablesMax": projects,
