@@ -28,6 +28,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
@@ -199,15 +200,23 @@ func (c *Client) Run(ctx context.Context) error {
 		if answered {
 			wait = backoffMin
 		}
-		timer := time.NewTimer(time.Duration(float64(wait) * (0.8 + 0.4*rand.Float64())))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		pause(ctx, conn, time.Duration(float64(wait)*(0.8+0.4*rand.Float64())))
+		if ctx.Err() != nil {
 			return nil
-		case <-timer.C:
 		}
 		wait = min(wait*2, backoffMax)
 	}
+}
+
+// pause waits before the next stream, as long as wait says. A connection that has failed is dialed again in gRPC's own rhythm, which has the same
+// bounds: the stream then follows at once, or the two waits would add up.
+func pause(ctx context.Context, conn *grpc.ClientConn, wait time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	if conn.GetState() == connectivity.TransientFailure && conn.WaitForStateChange(ctx, connectivity.TransientFailure) {
+		return
+	}
+	<-ctx.Done()
 }
 
 func (c *Client) dial() (*grpc.ClientConn, error) {

@@ -248,7 +248,7 @@ func TestReconnectResendsNothing(t *testing.T) {
 		r.set(wire.ClusterType, "b", "2")
 		r.world.Unset(wire.EndpointType, "a")
 		r.publish()
-		<-time.After(15 * time.Second)
+		<-time.After(13 * time.Second) // one wait at its longest, 12 s: the connection's and the stream's do not add up
 		r.expect("Cluster b=2", "ClusterLoadAssignment -a")
 		if !r.client.Status().Connected {
 			t.Error("not connected again")
