@@ -28,7 +28,10 @@ type IngressListener struct {
 	Pipe     string
 	// TLS ends TLS of clients outside of the mesh, on ports for which
 	// PeerAuthentication switches mutual TLS off (as Istio does).
-	TLS    *ServerTLS
+	TLS *ServerTLS
+	// Pool limits what the app gets here, whatever else is said; nil: what is
+	// said for the workload does (connectionPool).
+	Pool   *ConnectionPool
 	Origin Origin
 }
 
@@ -47,7 +50,7 @@ func convertIngress(o *apis.Object, list []*networking.IstioIngressListener) []I
 	for i, l := range list {
 		in := IngressListener{
 			Port: int(l.GetPort().GetNumber()), PortName: l.GetPort().GetName(), Protocol: registry.ParseProtocol(l.GetPort().GetProtocol()),
-			Bind: l.Bind, Capture: captureOf(l.CaptureMode), TLS: serverTLS(l.Tls),
+			Bind: l.Bind, Capture: captureOf(l.CaptureMode), TLS: serverTLS(l.Tls), Pool: connectionPool(l.ConnectionPool),
 			Origin: Origin{Key: o.Key, Path: fmt.Sprintf("spec.ingress[%d]", i)},
 		}
 		if in.TLS != nil {

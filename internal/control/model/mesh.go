@@ -26,6 +26,9 @@ func MeshFrom(c *meshconfig.MeshConfig) *Mesh {
 		TrustDomainAliases:       c.GetTrustDomainAliases(),
 		HTTPProxyPort:            int(c.GetProxyHttpPort()),
 		PathNormalization:        pathNormalization(c.GetPathNormalization().GetNormalization()),
+		H2Upgrade:                c.GetH2UpgradePolicy() == meshconfig.MeshConfig_UPGRADE,
+		Keepalive:                keepalive(c.GetTcpKeepalive()),
+		Topology:                 topology(c.GetDefaultConfig().GetGatewayTopology()),
 	}
 	if v := c.GetEnableAutoMtls(); v != nil {
 		m.AutoMTLS = v.GetValue()
@@ -54,6 +57,22 @@ func pathNormalization(n meshconfig.MeshConfig_ProxyPathNormalization_Normalizat
 	case meshconfig.MeshConfig_ProxyPathNormalization_DEFAULT, meshconfig.MeshConfig_ProxyPathNormalization_BASE:
 	}
 	return PathBase
+}
+
+func topology(t *meshconfig.Topology) Topology {
+	out := Topology{TrustedProxies: t.GetNumTrustedProxies(), ProxyHeader: t.GetProxyProtocol() != nil}
+	switch t.GetForwardClientCertDetails() {
+	case meshconfig.ForwardClientCertDetails_SANITIZE:
+		out.ClientCert = ClientCertSanitize
+	case meshconfig.ForwardClientCertDetails_FORWARD_ONLY:
+		out.ClientCert = ClientCertForwardOnly
+	case meshconfig.ForwardClientCertDetails_APPEND_FORWARD:
+		out.ClientCert = ClientCertAppendForward
+	case meshconfig.ForwardClientCertDetails_ALWAYS_FORWARD_ONLY:
+		out.ClientCert = ClientCertAlwaysForwardOnly
+	case meshconfig.ForwardClientCertDetails_UNDEFINED, meshconfig.ForwardClientCertDetails_SANITIZE_SET:
+	}
+	return out
 }
 
 func orString(s, otherwise string) string {

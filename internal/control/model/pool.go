@@ -1,6 +1,8 @@
 package model
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -17,8 +19,9 @@ type ConnectionPool struct {
 	Keepalive                                      *Keepalive
 	Ping                                           *Ping
 
-	// Upgrade asks for HTTP/2, KeepProtocol for what the client speaks.
-	Upgrade, KeepProtocol bool
+	// Upgrade asks for HTTP/2, Stay for none even where the mesh asks for it, and
+	// KeepProtocol for what the client speaks, whatever else is asked for.
+	Upgrade, Stay, KeepProtocol bool
 }
 
 // Keepalive is of TCP; 0 leaves a value to the system.
@@ -42,15 +45,21 @@ func connectionPool(p *networking.ConnectionPoolSettings) *ConnectionPool {
 		ConnectTimeout: optional(t.GetConnectTimeout()), MaxDuration: optional(t.GetMaxConnectionDuration()),
 		TCPIdle: optional(t.GetIdleTimeout()), HTTPIdle: optional(h.GetIdleTimeout()),
 		Upgrade:      h.GetH2UpgradePolicy() == networking.ConnectionPoolSettings_HTTPSettings_UPGRADE,
+		Stay:         h.GetH2UpgradePolicy() == networking.ConnectionPoolSettings_HTTPSettings_DO_NOT_UPGRADE,
 		KeepProtocol: h.GetUseClientProtocol(),
-	}
-	if k := t.GetTcpKeepalive(); k != nil {
-		out.Keepalive = &Keepalive{Probes: k.GetProbes(), Time: k.GetTime().AsDuration(), Interval: k.GetInterval().AsDuration()}
+		Keepalive:    keepalive(t.GetTcpKeepalive()),
 	}
 	if k := h.GetHttp2KeepAlive(); k != nil {
 		out.Ping = &Ping{Interval: k.GetInterval().AsDuration(), Timeout: k.GetTimeout().AsDuration()}
 	}
 	return out
+}
+
+func keepalive(k *networking.ConnectionPoolSettings_TCPSettings_TcpKeepalive) *Keepalive {
+	if k == nil {
+		return nil
+	}
+	return &Keepalive{Probes: k.GetProbes(), Time: k.GetTime().AsDuration(), Interval: k.GetInterval().AsDuration()}
 }
 
 func optional(d *durationpb.Duration) *time.Duration {
@@ -59,6 +68,25 @@ func optional(d *durationpb.Duration) *time.Duration {
 	}
 	v := d.AsDuration()
 	return &v
+}
+
+// Text writes the pool down; of equal pools it is equal. Empty: there is none.
+func (p *ConnectionPool) Text() string {
+	if p == nil {
+		return ""
+	}
+	flat := *p
+	flat.ConnectTimeout, flat.MaxDuration, flat.TCPIdle, flat.HTTPIdle, flat.Keepalive, flat.Ping = nil, nil, nil, nil, nil, nil
+	var b strings.Builder
+	fmt.Fprintf(&b, "%+v", flat)
+	for _, d := range []*time.Duration{p.ConnectTimeout, p.MaxDuration, p.TCPIdle, p.HTTPIdle} {
+		b.WriteByte('/')
+		if d != nil {
+			b.WriteString(d.String())
+		}
+	}
+	fmt.Fprintf(&b, "/%+v/%+v", p.Keepalive, p.Ping)
+	return b.String()
 }
 
 // Timed reports whether the pool bounds the time of TCP connections, which listeners do.

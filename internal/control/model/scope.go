@@ -123,7 +123,7 @@ func knownNamespaces(set *registry.Set) []string {
 }
 
 func sameScope(a, b *SidecarScope) bool {
-	if a.Origin != b.Origin || a.Default != b.Default || !reflect.DeepEqual(a.RegistryOnly, b.RegistryOnly) || !reflect.DeepEqual(a.Ingress, b.Ingress) || len(a.Egress) != len(b.Egress) {
+	if a.Origin != b.Origin || a.Default != b.Default || !reflect.DeepEqual(a.RegistryOnly, b.RegistryOnly) || !reflect.DeepEqual(a.Ingress, b.Ingress) || !reflect.DeepEqual(a.InboundPool, b.InboundPool) || len(a.Egress) != len(b.Egress) {
 		return false
 	}
 	for i := range a.Egress {

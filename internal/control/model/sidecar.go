@@ -21,6 +21,7 @@ type sidecar struct {
 	selector     map[string]string // nil: the namespace's
 	registryOnly *bool
 	ingress      []IngressListener
+	inboundPool  *ConnectionPool
 	egress       []egress
 }
 
@@ -38,7 +39,7 @@ type egressHost struct {
 }
 
 func convertSidecar(o *apis.Object, spec *networking.Sidecar) *sidecar {
-	s := &sidecar{origin: Origin{Key: o.Key, Path: "spec"}, created: o.Created, ingress: convertIngress(o, spec.Ingress)}
+	s := &sidecar{origin: Origin{Key: o.Key, Path: "spec"}, created: o.Created, ingress: convertIngress(o, spec.Ingress), inboundPool: connectionPool(spec.InboundConnectionPool)}
 	if spec.WorkloadSelector != nil {
 		s.selector = spec.WorkloadSelector.Labels
 		if s.selector == nil {
@@ -163,7 +164,7 @@ func (b *scopeBuilder) scope(sc *sidecar, client string) *SidecarScope {
 	if sc == nil {
 		return &SidecarScope{Default: true, Services: visible.list, Egress: []EgressListener{{Services: visible.list, Rules: bound}}}
 	}
-	out := &SidecarScope{Origin: sc.origin, RegistryOnly: sc.registryOnly, Ingress: sc.ingress}
+	out := &SidecarScope{Origin: sc.origin, RegistryOnly: sc.registryOnly, Ingress: sc.ingress, InboundPool: sc.inboundPool}
 	for _, e := range sc.egress {
 		im := newImports(e.hosts, client)
 		l := e.listener

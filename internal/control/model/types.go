@@ -29,7 +29,38 @@ type Mesh struct {
 	TrustDomainAliases                                               []string
 	HTTPProxyPort                                                    int // proxyHttpPort
 	PathNormalization                                                PathNormalization
+	// H2Upgrade: calls to ports that say HTTP are made over HTTP/2 where no
+	// destination rule says otherwise (h2UpgradePolicy).
+	H2Upgrade bool
+	// Keepalive of connections to all destinations; nil: none (tcpKeepalive).
+	Keepalive *Keepalive
+	// Topology is what stands before gateways (defaultConfig.gatewayTopology).
+	Topology Topology
 }
+
+// Topology is what a gateway may believe of those before it (Istio: Topology).
+type Topology struct {
+	// TrustedProxies is how many of the last addresses in x-forwarded-for are
+	// of proxies before the gateway.
+	TrustedProxies uint32
+	// ClientCert says what becomes of x-forwarded-client-cert.
+	ClientCert ClientCert
+	// ProxyHeader: connections begin with a header of the PROXY protocol.
+	ProxyHeader bool
+}
+
+// ClientCert says what a gateway does with x-forwarded-client-cert
+// (ForwardClientCertDetails).
+type ClientCert uint8
+
+// What a gateway can do with it.
+const (
+	ClientCertSanitizeSet ClientCert = iota // Istio's default
+	ClientCertSanitize
+	ClientCertForwardOnly
+	ClientCertAppendForward
+	ClientCertAlwaysForwardOnly
+)
 
 // PathNormalization is what proxies do with the paths of requests before
 // routes and policies read them (MeshConfig.pathNormalization). Each one does
@@ -310,7 +341,10 @@ type SidecarScope struct {
 	RegistryOnly *bool
 	// Ingress, when there is any, stands instead of the ports of the services.
 	Ingress []IngressListener
-	Egress  []EgressListener
+	// InboundPool limits what the app gets, at ports whose ingress listener has
+	// no limits of its own; nil: destination rules do (inboundConnectionPool).
+	InboundPool *ConnectionPool
+	Egress      []EgressListener
 	// Services are all that the scope can call: those of every listener, and
 	// what the listeners' rules lead to. One for each host.
 	Services []*registry.Service
