@@ -10,7 +10,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
-	"github.com/tullemesh/tulle/internal/proxy/engine"
+	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 )
 
 // peerBytesMax bounds the encoded metadata of a peer that is read.
@@ -22,7 +22,7 @@ const peerBytesMax = 16 << 10
 type peerCodec struct{ id, encoded string }
 
 // newPeerCodec encodes this workload once.
-func newPeerCodec(node *corev3.Node, self engine.Workload) (*peerCodec, error) {
+func newPeerCodec(node *corev3.Node, self telemetry.Workload) (*peerCodec, error) {
 	labels := map[string]any{"app": self.App, "version": self.Version, "service.istio.io/canonical-name": self.CanonicalService, "service.istio.io/canonical-revision": self.Revision}
 	for k, v := range labels {
 		if v == "" {
@@ -50,25 +50,25 @@ func nodeName(id string) string {
 	return name
 }
 
-// Self implements engine.PeerCodec.
+// Self implements telemetry.PeerCodec.
 func (p *peerCodec) Self() (id, encoded string) { return p.id, p.encoded }
 
-// Decode implements engine.PeerCodec. What does not decode is no peer's.
-func (p *peerCodec) Decode(encoded string) (engine.Workload, bool) {
+// Decode implements telemetry.PeerCodec. What does not decode is no peer's.
+func (p *peerCodec) Decode(encoded string) (telemetry.Workload, bool) {
 	if len(encoded) > peerBytesMax {
-		return engine.Workload{}, false
+		return telemetry.Workload{}, false
 	}
 	data, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
-		return engine.Workload{}, false
+		return telemetry.Workload{}, false
 	}
 	var s structpb.Struct
 	if err := proto.Unmarshal(data, &s); err != nil {
-		return engine.Workload{}, false
+		return telemetry.Workload{}, false
 	}
 	text := func(from *structpb.Struct, key string) string { return from.GetFields()[key].GetStringValue() }
 	labels := s.GetFields()["LABELS"].GetStructValue()
-	return engine.Workload{Name: text(&s, "WORKLOAD_NAME"), Namespace: text(&s, "NAMESPACE"), Cluster: text(&s, "CLUSTER_ID"), App: text(labels, "app"), Version: text(labels, "version"),
+	return telemetry.Workload{Name: text(&s, "WORKLOAD_NAME"), Namespace: text(&s, "NAMESPACE"), Cluster: text(&s, "CLUSTER_ID"), App: text(labels, "app"), Version: text(labels, "version"),
 		CanonicalService: cmp.Or(text(labels, "service.istio.io/canonical-name"), text(labels, "app")),
 		Revision:         cmp.Or(text(labels, "service.istio.io/canonical-revision"), text(labels, "version"))}, true
 }

@@ -7,11 +7,11 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
-	"github.com/tullemesh/tulle/internal/proxy/engine"
+	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 )
 
 func TestPeersKnowEachOtherByTheirMetadata(t *testing.T) {
-	self := engine.Workload{Name: "web-v1", Namespace: "shop", Cluster: "Kubernetes", App: "web", Version: "v1", CanonicalService: "web", Revision: "v1"}
+	self := telemetry.Workload{Name: "web-v1", Namespace: "shop", Cluster: "Kubernetes", App: "web", Version: "v1", CanonicalService: "web", Revision: "v1"}
 	c, err := newPeerCodec(&corev3.Node{Id: "sidecar~127.0.0.1~web-v1-0.shop~shop.svc.cluster.local"}, self)
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +31,7 @@ func TestForeignPeerMetadataIsNoPeers(t *testing.T) {
 		}
 	}
 	// An empty Struct is valid: a peer that says nothing of itself.
-	if w, ok := c.Decode(""); !ok || w != (engine.Workload{}) {
+	if w, ok := c.Decode(""); !ok || w != (telemetry.Workload{}) {
 		t.Errorf("an empty one: %+v %t", w, ok)
 	}
 }

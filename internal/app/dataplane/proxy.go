@@ -29,6 +29,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/admin"
 	"github.com/tullemesh/tulle/internal/proxy/compile"
 	"github.com/tullemesh/tulle/internal/proxy/engine"
+	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 	"github.com/tullemesh/tulle/internal/proxy/xdsclient"
 	"github.com/tullemesh/tulle/internal/wire"
 )
@@ -174,13 +175,13 @@ func nodeOf(o Options) (*corev3.Node, error) {
 }
 
 // selfOf is this workload as metrics name it.
-func selfOf(n *corev3.Node) (engine.Workload, error) {
+func selfOf(n *corev3.Node) (telemetry.Workload, error) {
 	parsed, err := wire.ParseNode(n)
 	if err != nil {
-		return engine.Workload{}, err
+		return telemetry.Workload{}, err
 	}
 	m := parsed.Metadata
-	w := engine.Workload{Name: m.WorkloadName, Namespace: parsed.Namespace, Cluster: m.ClusterID, App: m.Labels["app"], Version: m.Labels["version"],
+	w := telemetry.Workload{Name: m.WorkloadName, Namespace: parsed.Namespace, Cluster: m.ClusterID, App: m.Labels["app"], Version: m.Labels["version"],
 		CanonicalService: cmp.Or(m.Labels["service.istio.io/canonical-name"], m.Labels["app.kubernetes.io/name"], m.Labels["app"], m.WorkloadName, parsed.Name),
 		Revision:         cmp.Or(m.Labels["service.istio.io/canonical-revision"], m.Labels["app.kubernetes.io/version"], m.Labels["version"], "latest")}
 	if w.Name == "" {

@@ -15,6 +15,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
+	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 )
 
 type netConn = net.Conn
@@ -59,9 +60,8 @@ type downstream struct {
 	facts    fact.Conn
 	chain    atomic.Pointer[listener.Chain] // judgeAgain puts the newest generation's here
 	spec     *listener.Spec
-	series   seriesCache
-	messages messageCache
-	peer     *peer
+	series   telemetry.Conn
+	peer     *telemetry.Peer
 	id       uint64
 	peerCert *x509.Certificate
 	tunnel   []byte // the authority of the CONNECT whose tunnel carries HTTP; nil: none
@@ -96,7 +96,7 @@ func (e *Engine) serve(c netConn, a *acceptor) {
 		c.Close()
 		return
 	}
-	d := &downstream{e: e, sock: sock, stream: sock, acceptor: a, begun: e.clock.Now(), id: e.telemetry.nextConn()}
+	d := &downstream{e: e, sock: sock, stream: sock, acceptor: a, begun: e.clock.Now(), id: e.meters.NextConn()}
 	d.guard = conn.NewGuard(e.clock, d.expire)
 	defer func() {
 		d.guard.Stop()
@@ -164,7 +164,7 @@ func (d *downstream) open() bool {
 		d.refuse(&failure.Failure{Kind: failure.Denied, Detail: v.Policy})
 		return false
 	}
-	d.peer = d.e.telemetry.peers.of(&d.facts)
+	d.peer = d.e.peers.Of(&d.facts)
 	d.known.Store(true)
 	return true
 }
@@ -331,7 +331,7 @@ func drainPatience(c *listener.Chain) time.Duration {
 
 // refuse records a connection that ends before it is served.
 func (d *downstream) refuse(f *failure.Failure) {
-	d.e.telemetry.connRefused(d, f)
+	d.e.meters.ConnFailed(f.Answer().Flag)
 	logs := d.spec.AccessLog
 	if c := d.chain.Load(); c != nil && c.TCP != nil {
 		logs = c.TCP.AccessLog

@@ -15,6 +15,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
+	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 )
 
 // exchange is one request and its response: explicit state, changed by steps
@@ -75,9 +76,9 @@ type exchangeState struct {
 	wireIn    int64           // with heads
 	wireOut   int64
 	requestID []byte
-	source    *peer // of the request
+	source    *telemetry.Peer // of the request
 	// destination is who an endpoint's response said it is; nil: it did not.
-	destination *peer
+	destination *telemetry.Peer
 	clientTells bool   // the client is a sidecar that said who it is
 	grpc        string // the response's grpc-status, of a closed set; empty: none
 	counted     bool
@@ -321,6 +322,6 @@ func (x *exchange) mayRepeat(f *failure.Failure, wrote, replayable, sawResponse 
 // finish ends the exchange: counts and logs.
 func (x *exchange) finish(now int64) {
 	x.end = now
-	x.d.e.telemetry.request(x)
+	x.countRequest()
 	x.logRequest()
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
+	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 )
 
 // isGRPC reports whether the request is one of gRPC.
@@ -29,7 +30,7 @@ func (x *exchange) noteGRPC(h *message.Head) {
 		return
 	}
 	if status, ok := h.Get("grpc-status"); ok {
-		x.grpc = grpcStatus(status)
+		x.grpc = telemetry.GRPCStatus(status)
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
-	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 	"github.com/tullemesh/tulle/internal/proxy/engine/path"
+	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 )
 
 // sanitize makes the request's headers trustworthy before anything is decided
@@ -250,25 +250,19 @@ func (x *exchange) toUpstream() {
 			h.Authority = h.KeepString(info.Host)
 		}
 	}
-	if p := &x.d.e.telemetry.peers; p.codec != nil && x.d.spec.Direction == listener.Outbound && x.upstream.Secure() {
-		p.tell(h)
+	if p := x.d.e.peers; p.Talk() && x.d.spec.Direction == listener.Outbound && x.upstream.Secure() {
+		p.Tell(h)
 	}
 	if x.manager.Via != "" {
 		h.Add("via", h.KeepString(x.manager.Via))
 	}
 }
 
-// dropPeer takes off what proxies tell one another of the peer.
-func (x *exchange) dropPeer(h *message.Head) {
-	h.Remove(peerHeader)
-	h.Remove(peerIDHeader)
-}
-
 // toDownstream turns the upstream's response into what the client gets.
 func (x *exchange) toDownstream() {
 	h := &x.res
 	x.takeUpstreamPeer()
-	x.dropPeer(h)
+	telemetry.DropMetadata(h)
 	var digits [20]byte
 	h.Set("x-envoy-upstream-service-time", strconv.AppendInt(digits[:0], (x.headAt-x.sent)/1e6, 10))
 	x.responseHeaders()
@@ -278,7 +272,7 @@ func (x *exchange) toDownstream() {
 func (x *exchange) responseHeaders() {
 	h, m := &x.res, x.manager
 	if x.clientTells {
-		x.d.e.telemetry.peers.tell(h) // who says so wants to know
+		x.d.e.peers.Tell(h) // who says so wants to know
 	}
 	if x.table != nil {
 		levels := x.table.ResponseLevels(x.result.Host, x.result.Route, x.weighted)

@@ -2,13 +2,10 @@ package engine
 
 import (
 	"encoding/binary"
-	"maps"
 	"net/http"
-	"sync"
 	"sync/atomic"
 
-	"github.com/tullemesh/tulle/internal/limit"
-	"github.com/tullemesh/tulle/internal/observe"
+	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 )
 
 // messageCounts counts the messages of a call of gRPC, both ways, as its bodies
@@ -17,7 +14,7 @@ import (
 type messageCounts struct {
 	call          bool // the request is one of gRPC
 	asks, answers messageCounter
-	series        atomic.Pointer[messageSeries] // nil: not known yet
+	series        atomic.Pointer[telemetry.Messages] // nil: not known yet
 }
 
 // messageCounter finds the messages in one direction's bytes: each has a prefix
@@ -86,10 +83,10 @@ func (c *messageCounts) report() {
 		return
 	}
 	if n := c.asks.pending.Swap(0); n > 0 {
-		s.asks.Add(n)
+		s.Asks.Add(n)
 	}
 	if n := c.answers.pending.Swap(0); n > 0 {
-		s.answers.Add(n)
+		s.Answers.Add(n)
 	}
 }
 
@@ -107,7 +104,7 @@ func (x *exchange) answersCall() {
 	}
 	ct, _ := x.res.Get("content-type")
 	x.messages.answers.on = x.res.Status == http.StatusOK && isGRPCType(ct)
-	x.messages.series.Store(x.d.e.telemetry.messagesOf(x))
+	x.messages.series.Store(x.messageSeries())
 	x.messages.report()
 }
 
@@ -118,60 +115,11 @@ func (x *exchange) endCall() {
 		return
 	}
 	if c.series.Load() == nil {
-		c.series.Store(x.d.e.telemetry.messagesOf(x))
+		c.series.Store(x.messageSeries())
 	}
 	c.report()
 }
 
-// messageTelemetry has Istio's counters of messages. Their labels are those of
-// both ends alone, because what the others say is known when the call is over
-// (Istio's stats filter: reportHelper).
-type messageTelemetry struct {
-	asks, answers *observe.CounterVec
-	series        atomic.Pointer[map[seriesKey]*messageSeries]
-	mu            sync.Mutex // of adding to series
-}
-
-type messageSeries struct{ asks, answers *observe.Counter }
-
-// messageCache remembers the last series of a connection, as seriesCache does.
-type messageCache struct {
-	at     seriesAt
-	series *messageSeries
-}
-
-func (m *messageTelemetry) init(r *observe.Registry) {
-	m.asks = r.Counter("istio_request_messages_total", "Messages that clients of gRPC sent.", peerLabels()...)
-	m.answers = r.Counter("istio_response_messages_total", "Messages that services of gRPC sent.", peerLabels()...)
-	m.series.Store(&map[seriesKey]*messageSeries{})
-}
-
-func (t *telemetry) messagesOf(x *exchange) *messageSeries {
-	at := x.seriesAt()
-	at.flag, at.grpc, at.status = "", "", 0
-	c := &x.d.messages
-	if c.series == nil || c.at != at {
-		c.at, c.series = at, t.findMessages(x.d, &at)
-	}
-	return c.series
-}
-
-func (t *telemetry) findMessages(d *downstream, at *seriesAt) *messageSeries {
-	key := d.seriesKey(at)
-	m := &t.messages
-	if s := (*m.series.Load())[key]; s != nil {
-		return s
-	}
-	values := t.values(&key)
-	s := &messageSeries{m.asks.With(values...), m.answers.With(values...)}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	old := *m.series.Load()
-	if len(old) >= limit.LabelSetsMax {
-		return s
-	}
-	next := maps.Clone(old)
-	next[key] = s
-	m.series.Store(&next)
-	return s
+func (x *exchange) messageSeries() *telemetry.Messages {
+	return x.d.e.meters.Messages(&x.d.series, x.labels())
 }

@@ -11,28 +11,9 @@ import (
 	"testing"
 
 	"github.com/tullemesh/tulle/internal/limit"
-	"github.com/tullemesh/tulle/internal/observe"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 )
-
-func TestLabelSetsAreKeptUpToTheirLimit(t *testing.T) {
-	m := newTelemetry(&Options{Registry: observe.NewRegistry()})
-	// All but two of those that are kept: each addition copies them.
-	kept := make(map[seriesKey]*requestSeries, limit.LabelSetsMax)
-	for i := range limit.LabelSetsMax - 2 {
-		kept[seriesKey{status: -i - 1}] = nil
-	}
-	m.series.Store(&kept)
-	for i, want := range []int{limit.LabelSetsMax - 1, limit.LabelSetsMax, limit.LabelSetsMax} {
-		if s := m.add(&seriesKey{status: 200 + i}); s == nil {
-			t.Fatalf("set %d is not counted", i)
-		}
-		if n := len(*m.series.Load()); n != want {
-			t.Errorf("%d label sets are kept, want %d", n, want)
-		}
-	}
-}
 
 func TestFirstSpeakersAreRememberedUpToTheirLimit(t *testing.T) {
 	var f firstSpeakers

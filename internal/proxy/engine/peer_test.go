@@ -1,13 +1,10 @@
 package engine
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
-	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
-	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
 )
 
@@ -23,38 +20,5 @@ func TestUnprovenPeerMetadataOfAnEndpointIsDropped(t *testing.T) {
 	p.stop()
 	if got := series(t, p, "istio_requests_total"); strings.Contains(got, "evil") {
 		t.Error(got)
-	}
-}
-
-func TestPeersAreInternedUpToTheirLimit(t *testing.T) {
-	var p peers
-	p.init(jsonPeers{})
-	proved := func(n int) *peer {
-		return p.of(&fact.Conn{Verified: true, Peer: fmt.Sprintf("spiffe://td/ns/n%d/sa/a", n)})
-	}
-	if w := proved(1); w != proved(1) || w.Namespace != "n1" || w.Principal != "spiffe://td/ns/n1/sa/a" {
-		t.Errorf("%+v, or another one the second time", w)
-	}
-	if p.of(&fact.Conn{Peer: "spiffe://td/ns/n1/sa/a"}).Workload != (Workload{}) {
-		t.Error("an identity that was not proved counts")
-	}
-	metadata := `{"Name":"web","Namespace":"claimed","Principal":"claimed"}`
-	if w := p.get("spiffe://td/ns/n1/sa/a", metadata); w.Name != "web" || w.Namespace != "n1" || w.Principal != "spiffe://td/ns/n1/sa/a" {
-		t.Errorf("%+v: the certificate's words count", w)
-	}
-	if w := p.get("spiffe://td/ns/n1/sa/a", "garbage"); w != proved(1) {
-		t.Errorf("%+v", w)
-	}
-	for n := range limit.PeersMax - len(*p.known.Load()) {
-		proved(1000 + n)
-	}
-	for _, want := range []int{limit.PeersMax, 2} { // at the limit; beyond, only the unknown and the new one
-		if got := len(*p.known.Load()); got != want {
-			t.Errorf("%d peers are known, want %d", got, want)
-		}
-		proved(-1)
-	}
-	if w := proved(1); w.Namespace != "n1" {
-		t.Errorf("after the limit: %+v", w)
 	}
 }

@@ -48,7 +48,7 @@ func (x *exchange) repeats(f *failure.Failure, s sent) bool {
 	p := x.policy()
 	asks := p != nil && asksAfter(p.On, f, s.wrote)
 	if !(asks && s.wrote) && x.mayRepeat(f, s.wrote, s.replayable, s.response) {
-		x.d.e.telemetry.repeats.Inc()
+		x.d.e.meters.Repeated.Inc()
 		return true
 	}
 	return asks && x.takeRetry(p, s.replayable || !s.wrote)
@@ -85,7 +85,7 @@ func (x *exchange) wantsAnother(replayable bool) bool {
 func (x *exchange) takeRetry(p *router.Retry, replayable bool) bool {
 	switch {
 	case !replayable:
-		x.d.e.telemetry.abandoned.Inc()
+		x.d.e.meters.Abandoned.Inc()
 		return false
 	case x.retries.made >= p.Retries:
 		x.retries.exhausted = true
@@ -96,7 +96,7 @@ func (x *exchange) takeRetry(p *router.Retry, replayable bool) bool {
 	}
 	x.retries.held = true
 	x.retries.made++
-	x.d.e.telemetry.retried.Inc()
+	x.d.e.meters.Retried.Inc()
 	return true
 }
 

@@ -30,6 +30,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
+	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 	"github.com/tullemesh/tulle/internal/proxy/engine/tls"
 )
 
@@ -42,10 +43,10 @@ type Options struct {
 	Registry *observe.Registry
 	Log      *slog.Logger
 	// Self is this workload, for the labels of metrics.
-	Self Workload
+	Self telemetry.Workload
 	// Peers reads and writes Istio's peer metadata headers; nil: peers are
 	// known by identity and endpoint metadata alone.
-	Peers PeerCodec
+	Peers telemetry.PeerCodec
 	// Resolver of DNS clusters; nil is the system's.
 	Resolver cluster.Resolver
 	// OpenLog opens an access log's path; nil opens files and /dev/std*.
@@ -62,12 +63,13 @@ type Options struct {
 // the certificates and everything that counts.
 type Engine struct {
 	// Fixed at creation.
-	opts      Options
-	clock     conn.Clock
-	live      *cluster.Live
-	store     *tls.Store
-	logs      *access.Logs
-	telemetry *telemetry
+	opts   Options
+	clock  conn.Clock
+	live   *cluster.Live
+	store  *tls.Store
+	logs   *access.Logs
+	meters *telemetry.Meters
+	peers  *telemetry.Peers
 
 	config    atomic.Pointer[generation.Config]
 	draining  atomic.Bool
@@ -122,8 +124,8 @@ func New(o Options) *Engine {
 	e.two.Memory = http2.NewMemory()
 	e.live = cluster.NewLive(cluster.LiveOptions{Clock: e.clock, HTTP2: e.two.Memory, TLS: e.store, Resolver: o.Resolver, Log: o.Log, Registry: o.Registry})
 	e.logs = access.NewLogs(o.OpenLog, o.Registry)
-	e.telemetry = newTelemetry(&o)
-	e.two.OnFlood = e.telemetry.http2Flooded
+	e.meters, e.peers = telemetry.New(o.Registry, o.Self), telemetry.NewPeers(o.Peers)
+	e.two.OnFlood = e.meters.HTTP2Flooded
 	e.config.Store(generation.NewConfig(generation.Parts{}))
 	return e
 }
@@ -232,7 +234,7 @@ func (e *Engine) listenLocked(at netip.AddrPort, name string, cfg *generation.Co
 			r.Close() // it would keep the address for a moment
 		}
 	}
-	refused := e.telemetry.refused
+	refused := e.meters.Refused
 	a := &acceptor{name: name, at: at}
 	a.last.Store(cfg)
 	l, err := listener.Listen(at, e.opts.ConnectionsMax, func(c netConn) { e.serve(c, a) }, refused.Inc)
@@ -339,14 +341,14 @@ func (e *Engine) awaitQuiet(ctx context.Context) {
 	t := time.NewTimer(drainQuiet)
 	defer t.Stop()
 	for e.awaitIdle(ctx) == nil {
-		before := e.telemetry.conns.Load()
+		before := e.meters.Conns()
 		t.Reset(drainQuiet)
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
-		if e.telemetry.conns.Load() == before {
+		if e.meters.Conns() == before {
 			return
 		}
 	}

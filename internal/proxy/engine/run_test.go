@@ -22,6 +22,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
+	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 	"github.com/tullemesh/tulle/internal/testkit/blackhole"
 )
 
@@ -67,8 +68,8 @@ type setup struct {
 	routes   []*router.Route
 	clusters []*cluster.Spec
 	extra    func(*generation.Parts)
-	self     Workload // zero: cart-1
-	peers    PeerCodec
+	self     telemetry.Workload // zero: cart-1
+	peers    telemetry.PeerCodec
 }
 
 // to is a route that sends everything with a prefix to a cluster.
@@ -135,7 +136,7 @@ func start(t testing.TB, s *setup) *proxy {
 	t.Helper()
 	p := &proxy{registry: observe.NewRegistry(), log: &syncBuffer{}}
 	p.Engine = New(Options{Registry: p.registry, OpenLog: func(string) (io.WriteCloser, error) { return p.log, nil },
-		Self: cmp.Or(s.self, Workload{Name: "cart-1", Namespace: "shop", CanonicalService: "cart"}), Peers: s.peers})
+		Self: cmp.Or(s.self, telemetry.Workload{Name: "cart-1", Namespace: "shop", CanonicalService: "cart"}), Peers: s.peers})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()

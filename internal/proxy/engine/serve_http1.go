@@ -74,8 +74,8 @@ func (d *downstream) serveHTTP() {
 	if max := d.chain.Load().HTTP.MaxConnectionDuration; max > 0 {
 		d.guard.Set(slotDuration, d.begun+int64(max))
 	}
-	d.e.telemetry.httpConns.Add(1)
-	defer d.e.telemetry.httpConns.Add(-1)
+	d.e.meters.HTTPConns.Add(1)
+	defer d.e.meters.HTTPConns.Add(-1)
 	for h.next == served && h.awaitRequest() {
 		d.e.workers.do(h, d.id)
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
+	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 )
 
 // lastChunkRoom is the room behind a chunk for the end of the body.
@@ -299,7 +300,7 @@ func (x *http1Exchange) informational() *failure.Failure {
 		return nil
 	}
 	x.res.Remove("content-length")
-	x.dropPeer(&x.res)
+	telemetry.DropMetadata(&x.res)
 	return x.toClient(http1.AppendResponse(x.back[:0], &x.res, false, http1.Keep))
 }
 

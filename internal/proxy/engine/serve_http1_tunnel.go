@@ -165,7 +165,7 @@ func (t *tunnel) relay() *failure.Failure {
 	defer x.upstream.Host.Active.Add(-1)
 	d.upstream.Store(t.up.Socket())
 	x.counted = true
-	series := d.e.telemetry.tcpOpened(d, x.upstream)
+	series := d.tcpOpened(x.upstream)
 	series.Moved(int64(len(t.first)), 0)
 	r := tcp.Relay(d.stream, t.up.Stream, tcp.Options{Idle: x.idleTimeout(), MaxDuration: x.streamMax(), Buffers: &d.e.buffers, Pipes: &d.e.pipes, Moved: series.Moved})
 	d.upstream.Store(nil)

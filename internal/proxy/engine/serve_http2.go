@@ -89,7 +89,7 @@ func (d *downstream) serveHTTP2(first []byte) {
 		d.guard.Set(slotIdle, d.e.clock.Now()+int64(drainIdle))
 	}
 	if err := h.conn.Serve(first, h.handle); err != nil {
-		d.e.telemetry.http2Ended(err)
+		d.e.meters.HTTP2Ended(err)
 		d.e.opts.Log.Debug("HTTP/2 connection ended", slog.String("listener", d.spec.Name), slog.Any("remote", d.facts.Remote), slog.Any("error", err))
 	}
 	h.work.Wait()

@@ -30,5 +30,5 @@ func (x *http2Exchange) openTunnel(ctx context.Context) (call.Call, error) {
 		return nil, err
 	}
 	x.counted = true // what is inside is counted for itself
-	return call.NewTunnel(c, &x.d.e.buffers, x.d.e.clock, x.d.e.telemetry.tcpOpened(x.d, x.upstream)), nil
+	return call.NewTunnel(c, &x.d.e.buffers, x.d.e.clock, x.d.tcpOpened(x.upstream)), nil
 }

@@ -22,13 +22,13 @@ func (d *downstream) serveTCP(p *listener.TCPProxy) {
 	e := d.e
 	up, f := d.dialTCP(p)
 	if f != nil {
-		e.telemetry.connRefused(d, f)
+		e.meters.ConnFailed(f.Answer().Flag)
 		d.logConn(p.AccessLog, f, nil)
 		return // closing without an answer is all that TCP can say
 	}
 	defer up.Close()
 	d.upstream.Store(up.Socket())
-	series := e.telemetry.tcpOpened(d, up.Upstream)
+	series := d.tcpOpened(up.Upstream)
 	up.Upstream.Host.Active.Add(1)
 	defer up.Upstream.Host.Active.Add(-1)
 	r := tcp.Relay(d.stream, up.Stream, tcp.Options{Idle: p.IdleTimeout, MaxDuration: p.MaxDuration, Buffers: &e.buffers, Pipes: &e.pipes, Moved: series.Moved})

@@ -20,6 +20,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
+	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 	etls "github.com/tullemesh/tulle/internal/proxy/engine/tls"
 )
 
@@ -28,7 +29,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 // jsonPeers stands for Istio's encoding of peer metadata.
 type jsonPeers struct{ id, encoded string }
 
-func newPeers(self Workload) jsonPeers {
+func newPeers(self telemetry.Workload) jsonPeers {
 	b, err := json.Marshal(self)
 	if err != nil {
 		panic(err)
@@ -38,17 +39,17 @@ func newPeers(self Workload) jsonPeers {
 
 func (p jsonPeers) Self() (id, encoded string) { return p.id, p.encoded }
 
-func (p jsonPeers) Decode(encoded string) (Workload, bool) {
-	var w Workload
+func (p jsonPeers) Decode(encoded string) (telemetry.Workload, bool) {
+	var w telemetry.Workload
 	return w, json.Unmarshal([]byte(encoded), &w) == nil
 }
 
-func webWorkload() Workload {
-	return Workload{Name: "web-1", Namespace: "front", Cluster: "c1", App: "web", Version: "v1", CanonicalService: "web-svc", Revision: "r1", Principal: otherID}
+func webWorkload() telemetry.Workload {
+	return telemetry.Workload{Name: "web-1", Namespace: "front", Cluster: "c1", App: "web", Version: "v1", CanonicalService: "web-svc", Revision: "r1", Principal: otherID}
 }
 
-func cartWorkload() Workload {
-	return Workload{Name: "cart-1", Namespace: "shop", Cluster: "c2", App: "cart-app", Version: "v2", CanonicalService: "cart-svc", Revision: "r2", Principal: cartID}
+func cartWorkload() telemetry.Workload {
+	return telemetry.Workload{Name: "cart-1", Namespace: "shop", Cluster: "c2", App: "cart-app", Version: "v2", CanonicalService: "cart-svc", Revision: "r2", Principal: cartID}
 }
 
 // sidecars are two of them with a service behind, with or without mutual TLS.

@@ -36,7 +36,7 @@ func (d *downstream) handshake(chain *listener.Chain) bool {
 		err = os.ErrDeadlineExceeded // its wake came too late to end the handshake
 	}
 	if err != nil {
-		d.e.telemetry.handshakeFailed.Inc()
+		d.e.meters.HandshakesFailed.Inc()
 		d.e.opts.Log.Debug("TLS handshake failed", slog.String("listener", d.spec.Name), slog.Any("remote", d.facts.Remote), slog.Any("error", err))
 		return false
 	}

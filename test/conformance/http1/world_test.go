@@ -28,6 +28,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
+	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -55,7 +56,7 @@ func startProxy(t testing.TB, m *listener.HTTPManager, to netip.AddrPort, routes
 	e := engine.New(engine.Options{
 		Registry: observe.NewRegistry(),
 		OpenLog:  func(string) (io.WriteCloser, error) { return nopCloser{io.Discard}, nil },
-		Self:     engine.Workload{Name: "edge-1", Namespace: "demo"},
+		Self:     telemetry.Workload{Name: "edge-1", Namespace: "demo"},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
