@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
-	securityapi "istio.io/api/security/v1alpha1"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/tullemesh/tulle/internal/identity"
 	"github.com/tullemesh/tulle/internal/limit"
@@ -80,14 +80,15 @@ func (c *Client) Create(ctx context.Context, csr []byte, ttl time.Duration, cred
 	if credential.Certificate == nil {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+credential.Token.Reveal())
 	}
-	// Rounded up, so that the answer is not "no wish" to a wish.
-	response, err := securityapi.NewIstioCertificateServiceClient(connection).CreateCertificate(ctx, &securityapi.IstioCertificateRequest{
-		Csr: string(csr), ValidityDuration: int64((ttl + time.Second - 1) / time.Second),
-	})
+	var response emptypb.Empty
+	if err := connection.Invoke(ctx, createMethod, request(csr, ttl), &response); err != nil {
+		return nil, fmt.Errorf("certificate authority %s: %w", c.options.Address, err)
+	}
+	chain, err := chainOf(&response)
 	if err != nil {
 		return nil, fmt.Errorf("certificate authority %s: %w", c.options.Address, err)
 	}
-	return response.GetCertChain(), nil
+	return chain, nil
 }
 
 func (c *Client) config(credential Credential) (*tls.Config, error) {

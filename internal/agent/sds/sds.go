@@ -7,7 +7,7 @@
 // implemented. Each change of the source is pushed to the streams that hold
 // what changed. A stream's state belongs to its handler.
 //
-// Read sds.go first (the streams), then secret.go (what is sent) and socket.go.
+// Read sds.go first (the streams), then socket.go; what is sent is agent/secret.
 package sds
 
 import (
@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/tullemesh/tulle/internal/agent/secret"
 	"github.com/tullemesh/tulle/internal/identity"
 	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/wire"
@@ -146,7 +147,7 @@ func (s *Server) serve(ctx context.Context, sub *subscription, receive func() er
 			case <-changed:
 			case <-sub.wake:
 			}
-			secrets, err := Resources(s.source.Current())
+			secrets, err := secret.Resources(s.source.Current())
 			if err != nil {
 				s.log.ErrorContext(ctx, "secrets not sent", slog.Any("error", err))
 				continue
@@ -185,7 +186,7 @@ func (s *Server) logRefusal(ctx context.Context, nonce, message string) {
 
 func (s *Server) logUnknown(ctx context.Context, names []string) {
 	if len(names) > 0 {
-		s.log.WarnContext(ctx, "unknown secret asked for", slog.Any("names", names), slog.Any("known", []string{Default, RootCA}))
+		s.log.WarnContext(ctx, "unknown secret asked for", slog.Any("names", names), slog.Any("known", []string{secret.Default, secret.RootCA}))
 	}
 }
 
@@ -223,7 +224,7 @@ func (u *subscription) replace(nonce string, names []string) (unknown []string, 
 	held := map[string]string{}
 	for _, name := range names {
 		version, ok := u.held[name]
-		if !ok && !known(name) {
+		if !ok && !secret.Known(name) {
 			unknown = append(unknown, name)
 		}
 		held[name] = version
@@ -245,7 +246,7 @@ func (u *subscription) change(subscribe, unsubscribe []string, initial map[strin
 	}
 	for _, name := range subscribe {
 		held[name] = initial[name]
-		if !known(name) {
+		if !secret.Known(name) {
 			unknown = append(unknown, name)
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/tullemesh/tulle/internal/agent/sds"
+	"github.com/tullemesh/tulle/internal/agent/secret"
 	"github.com/tullemesh/tulle/internal/control/ca"
 	"github.com/tullemesh/tulle/internal/identity"
 	"github.com/tullemesh/tulle/internal/limit"
@@ -142,19 +143,19 @@ func TestStreamGetsCertificateKeyAndRoots(t *testing.T) {
 	b := newIssuer(t).bundle(t)
 	source.Publish(b)
 	stream := open(t, serve(t, &source))
-	stream.ask("", sds.Default, sds.RootCA)
+	stream.ask("", secret.Default, secret.RootCA)
 	r, secrets := stream.next()
 	if r.GetTypeUrl() != wire.SecretType || r.GetNonce() == "" || r.GetVersionInfo() == "" {
 		t.Errorf("response type %q nonce %q version %q", r.GetTypeUrl(), r.GetNonce(), r.GetVersionInfo())
 	}
-	if got := chainOf(secrets[sds.Default]); got != string(b.Chain) {
+	if got := chainOf(secrets[secret.Default]); got != string(b.Chain) {
 		t.Errorf("chain %q", got)
 	}
-	key, err := identity.ParsePrivateKey(secrets[sds.Default].GetTlsCertificate().GetPrivateKey().GetInlineBytes())
+	key, err := identity.ParsePrivateKey(secrets[secret.Default].GetTlsCertificate().GetPrivateKey().GetInlineBytes())
 	if err != nil || !key.Matches(b.Certificate().Leaf.PublicKey) {
 		t.Errorf("key does not belong to the certificate: %v", err)
 	}
-	if got := secrets[sds.RootCA].GetValidationContext().GetTrustedCa().GetInlineBytes(); string(got) != string(b.Roots) {
+	if got := secrets[secret.RootCA].GetValidationContext().GetTrustedCa().GetInlineBytes(); string(got) != string(b.Roots) {
 		t.Errorf("roots %q", got)
 	}
 }
@@ -165,8 +166,8 @@ func TestVersionsFollowTheCertificates(t *testing.T) {
 	i := newIssuer(t)
 	versions := func(b *identity.Bundle) (certificate, roots string) {
 		t.Helper()
-		resources, err := sds.Resources(b)
-		if err != nil || len(resources) != 2 || resources[0].Name != sds.Default || resources[1].Name != sds.RootCA {
+		resources, err := secret.Resources(b)
+		if err != nil || len(resources) != 2 || resources[0].Name != secret.Default || resources[1].Name != secret.RootCA {
 			t.Fatalf("resources %v, %v", resources, err)
 		}
 		return resources[0].Version, resources[1].Version
@@ -179,7 +180,7 @@ func TestVersionsFollowTheCertificates(t *testing.T) {
 	if c1 != c2 || r1 != r2 || c1 == c3 || r1 != r3 || r1 == r4 {
 		t.Errorf("versions %s %s, again %s %s, rotated %s %s, other roots %s", c1, r1, c2, r2, c3, r3, r4)
 	}
-	if resources, err := sds.Resources(nil); len(resources) != 0 || err != nil {
+	if resources, err := secret.Resources(nil); len(resources) != 0 || err != nil {
 		t.Errorf("of no bundle: %v, %v", resources, err)
 	}
 }
@@ -187,10 +188,10 @@ func TestVersionsFollowTheCertificates(t *testing.T) {
 func TestStreamWaitsForTheFirstCertificate(t *testing.T) {
 	var source identity.Publisher
 	stream := open(t, serve(t, &source))
-	stream.ask("", sds.Default)
+	stream.ask("", secret.Default)
 	b := newIssuer(t).bundle(t)
 	source.Publish(b)
-	if _, secrets := stream.next(); chainOf(secrets[sds.Default]) != string(b.Chain) {
+	if _, secrets := stream.next(); chainOf(secrets[secret.Default]) != string(b.Chain) {
 		t.Error("another chain than the published one")
 	}
 }
@@ -202,13 +203,13 @@ func TestRotationPushesOnlyWhatChanged(t *testing.T) {
 	i := newIssuer(t)
 	source.Publish(i.bundle(t))
 	stream := open(t, serve(t, &source))
-	stream.ask("", sds.Default, sds.RootCA)
+	stream.ask("", secret.Default, secret.RootCA)
 	first, _ := stream.next()
-	stream.ask(first.GetNonce(), sds.Default, sds.RootCA)
+	stream.ask(first.GetNonce(), secret.Default, secret.RootCA)
 	second := i.bundle(t)
 	source.Publish(second)
 	r, secrets := stream.next()
-	if len(secrets) != 1 || chainOf(secrets[sds.Default]) != string(second.Chain) {
+	if len(secrets) != 1 || chainOf(secrets[secret.Default]) != string(second.Chain) {
 		t.Errorf("secrets after rotation: %v", secrets)
 	}
 	if r.GetNonce() == first.GetNonce() || r.GetVersionInfo() == first.GetVersionInfo() {
@@ -220,13 +221,13 @@ func TestNewRootsArePushed(t *testing.T) {
 	var source identity.Publisher
 	source.Publish(newIssuer(t).bundle(t))
 	stream := open(t, serve(t, &source))
-	stream.ask("", sds.RootCA)
+	stream.ask("", secret.RootCA)
 	first, _ := stream.next()
-	stream.ask(first.GetNonce(), sds.RootCA)
+	stream.ask(first.GetNonce(), secret.RootCA)
 	other := newIssuer(t).bundle(t)
 	source.Publish(other)
 	_, secrets := stream.next()
-	if got := secrets[sds.RootCA].GetValidationContext().GetTrustedCa().GetInlineBytes(); string(got) != string(other.Roots) {
+	if got := secrets[secret.RootCA].GetValidationContext().GetTrustedCa().GetInlineBytes(); string(got) != string(other.Roots) {
 		t.Error("the roots are not the new ones")
 	}
 }
@@ -238,17 +239,17 @@ func TestRefusedSecretIsFollowedByTheNextOnly(t *testing.T) {
 	i := newIssuer(t)
 	source.Publish(i.bundle(t))
 	stream := open(t, serve(t, &source))
-	stream.ask("", sds.Default)
+	stream.ask("", secret.Default)
 	first, _ := stream.next()
 	if err := stream.stream.Send(&discoveryv3.DiscoveryRequest{
-		TypeUrl: wire.SecretType, ResponseNonce: first.GetNonce(), ResourceNames: []string{sds.Default},
+		TypeUrl: wire.SecretType, ResponseNonce: first.GetNonce(), ResourceNames: []string{secret.Default},
 		ErrorDetail: &rpcstatus.Status{Code: int32(codes.Internal), Message: "key values mismatch"},
 	}); err != nil {
 		t.Fatal(err)
 	}
 	second := i.bundle(t)
 	source.Publish(second)
-	if _, secrets := stream.next(); chainOf(secrets[sds.Default]) != string(second.Chain) {
+	if _, secrets := stream.next(); chainOf(secrets[secret.Default]) != string(second.Chain) {
 		t.Error("the next response is not the next certificate")
 	}
 }
@@ -257,12 +258,12 @@ func TestNameAddedLaterIsSentAndStaleRequestIsIgnored(t *testing.T) {
 	var source identity.Publisher
 	source.Publish(newIssuer(t).bundle(t))
 	stream := open(t, serve(t, &source))
-	stream.ask("", sds.Default)
+	stream.ask("", secret.Default)
 	first, _ := stream.next()
-	stream.ask("stale", sds.RootCA)                       // must not unsubscribe Default
-	stream.ask(first.GetNonce(), sds.Default, sds.RootCA) // adds ROOTCA
+	stream.ask("stale", secret.RootCA)                          // must not unsubscribe Default
+	stream.ask(first.GetNonce(), secret.Default, secret.RootCA) // adds ROOTCA
 	_, secrets := stream.next()
-	if len(secrets) != 1 || secrets[sds.RootCA] == nil {
+	if len(secrets) != 1 || secrets[secret.RootCA] == nil {
 		t.Errorf("got %v, want only ROOTCA: Default was held already", secrets)
 	}
 }
@@ -271,9 +272,9 @@ func TestUnknownSecretDoesNotHideKnownOnes(t *testing.T) {
 	var source identity.Publisher
 	source.Publish(newIssuer(t).bundle(t))
 	stream := open(t, serve(t, &source))
-	stream.ask("", "file-cert:/etc/x", sds.Default)
-	if _, secrets := stream.next(); len(secrets) != 1 || secrets[sds.Default] == nil {
-		t.Errorf("got %v, want only %s", secrets, sds.Default)
+	stream.ask("", "file-cert:/etc/x", secret.Default)
+	if _, secrets := stream.next(); len(secrets) != 1 || secrets[secret.Default] == nil {
+		t.Errorf("got %v, want only %s", secrets, secret.Default)
 	}
 }
 
@@ -296,7 +297,7 @@ func TestDeltaStreamFollowsRotationAndTellsUnknownNames(t *testing.T) {
 	var source identity.Publisher
 	i := newIssuer(t)
 	source.Publish(i.bundle(t))
-	stream := delta(t, serve(t, &source), &discoveryv3.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{sds.Default, sds.RootCA, "nothing"}})
+	stream := delta(t, serve(t, &source), &discoveryv3.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{secret.Default, secret.RootCA, "nothing"}})
 	first, err := stream.Recv()
 	if err != nil {
 		t.Fatal(err)
@@ -310,10 +311,10 @@ func TestDeltaStreamFollowsRotationAndTellsUnknownNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.GetResources()) != 1 || r.GetResources()[0].GetName() != sds.Default {
+	if len(r.GetResources()) != 1 || r.GetResources()[0].GetName() != secret.Default {
 		t.Fatalf("after rotation: %v", r.GetResources())
 	}
-	if got := decode(t, []*anypb.Any{r.GetResources()[0].GetResource()}); chainOf(got[sds.Default]) != string(second.Chain) {
+	if got := decode(t, []*anypb.Any{r.GetResources()[0].GetResource()}); chainOf(got[secret.Default]) != string(second.Chain) {
 		t.Error("the chain is not the new one")
 	}
 }
@@ -324,14 +325,14 @@ func TestDeltaReconnectSendsOnlyWhatIsMissing(t *testing.T) {
 	var source identity.Publisher
 	source.Publish(newIssuer(t).bundle(t))
 	client := serve(t, &source)
-	both := []string{sds.Default, sds.RootCA}
+	both := []string{secret.Default, secret.RootCA}
 	first, err := delta(t, client, &discoveryv3.DeltaDiscoveryRequest{ResourceNamesSubscribe: both}).Recv()
 	if err != nil {
 		t.Fatal(err)
 	}
 	held := map[string]string{}
 	for _, r := range first.GetResources() {
-		if r.GetName() == sds.RootCA {
+		if r.GetName() == secret.RootCA {
 			held[r.GetName()] = r.GetVersion()
 		}
 	}
@@ -340,18 +341,18 @@ func TestDeltaReconnectSendsOnlyWhatIsMissing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(second.GetResources()) != 1 || second.GetResources()[0].GetName() != sds.Default {
-		t.Errorf("reconnect got %v, want only %s", second.GetResources(), sds.Default)
+	if len(second.GetResources()) != 1 || second.GetResources()[0].GetName() != secret.Default {
+		t.Errorf("reconnect got %v, want only %s", second.GetResources(), secret.Default)
 	}
-	if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: wire.SecretType, ResourceNamesSubscribe: []string{sds.RootCA}}); err != nil {
+	if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: wire.SecretType, ResourceNamesSubscribe: []string{secret.RootCA}}); err != nil {
 		t.Fatal(err)
 	}
 	third, err := stream.Recv()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(third.GetResources()) != 1 || third.GetResources()[0].GetName() != sds.RootCA {
-		t.Errorf("subscribing again got %v, want only %s", third.GetResources(), sds.RootCA)
+	if len(third.GetResources()) != 1 || third.GetResources()[0].GetName() != secret.RootCA {
+		t.Errorf("subscribing again got %v, want only %s", third.GetResources(), secret.RootCA)
 	}
 }
 
@@ -360,8 +361,8 @@ func TestDeltaUnsubscribedNameIsNotPushed(t *testing.T) {
 	i := newIssuer(t)
 	source.Publish(i.bundle(t))
 	stream := delta(t, serve(t, &source),
-		&discoveryv3.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{sds.Default}},
-		&discoveryv3.DeltaDiscoveryRequest{ResourceNamesUnsubscribe: []string{sds.Default}, ResourceNamesSubscribe: []string{sds.RootCA}})
+		&discoveryv3.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{secret.Default}},
+		&discoveryv3.DeltaDiscoveryRequest{ResourceNamesUnsubscribe: []string{secret.Default}, ResourceNamesSubscribe: []string{secret.RootCA}})
 	// Both or only the latter, as the first request was or was not answered
 	// before the second came; after ROOTCA, Default is gone for certain.
 	for {
@@ -369,7 +370,7 @@ func TestDeltaUnsubscribedNameIsNotPushed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.GetResources()[len(r.GetResources())-1].GetName() == sds.RootCA {
+		if r.GetResources()[len(r.GetResources())-1].GetName() == secret.RootCA {
 			break
 		}
 	}
@@ -379,8 +380,8 @@ func TestDeltaUnsubscribedNameIsNotPushed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.GetResources()) != 1 || r.GetResources()[0].GetName() != sds.RootCA {
-		t.Errorf("got %v, want only %s", r.GetResources(), sds.RootCA)
+	if len(r.GetResources()) != 1 || r.GetResources()[0].GetName() != secret.RootCA {
+		t.Errorf("got %v, want only %s", r.GetResources(), secret.RootCA)
 	}
 }
 
@@ -398,7 +399,7 @@ func TestWrongTypeEndsTheStreamByName(t *testing.T) {
 
 func TestSubscribedNamesAreLimited(t *testing.T) {
 	names := func(n int) []string {
-		out := []string{sds.Default}
+		out := []string{secret.Default}
 		for len(out) < n {
 			out = append(out, strings.Repeat("x", len(out)))
 		}
@@ -412,8 +413,8 @@ func TestSubscribedNamesAreLimited(t *testing.T) {
 		{"one name less than the limit", names(limit.SecretNamesMax - 1), false},
 		{"as many names as the limit", names(limit.SecretNamesMax), false},
 		{"one name more than the limit", names(limit.SecretNamesMax + 1), true},
-		{"a name as long as the limit", []string{sds.Default, strings.Repeat("x", limit.SecretNameBytesMax)}, false},
-		{"a name longer than the limit", []string{sds.Default, strings.Repeat("x", limit.SecretNameBytesMax+1)}, true},
+		{"a name as long as the limit", []string{secret.Default, strings.Repeat("x", limit.SecretNameBytesMax)}, false},
+		{"a name longer than the limit", []string{secret.Default, strings.Repeat("x", limit.SecretNameBytesMax+1)}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var source identity.Publisher
@@ -441,7 +442,7 @@ func TestRequestsAreLimitedInBytes(t *testing.T) {
 		var source identity.Publisher
 		source.Publish(newIssuer(t).bundle(t))
 		stream := open(t, serve(t, &source))
-		r := &discoveryv3.DiscoveryRequest{TypeUrl: wire.SecretType, ResourceNames: []string{sds.Default}, VersionInfo: strings.Repeat("x", c.bytes)}
+		r := &discoveryv3.DiscoveryRequest{TypeUrl: wire.SecretType, ResourceNames: []string{secret.Default}, VersionInfo: strings.Repeat("x", c.bytes)}
 		r.VersionInfo = r.GetVersionInfo()[proto.Size(r)-c.bytes:]
 		if proto.Size(r) != c.bytes {
 			t.Fatalf("request of %d bytes, want %d", proto.Size(r), c.bytes)
@@ -462,7 +463,7 @@ func TestStreamsAreLimited(t *testing.T) {
 	var last sotw
 	for range limit.SecretStreamsMax {
 		last = open(t, client)
-		last.ask("", sds.Default)
+		last.ask("", secret.Default)
 		last.next()
 	}
 	if _, err := open(t, client).stream.Recv(); status.Code(err) != codes.ResourceExhausted {
@@ -475,7 +476,7 @@ func TestStreamsAreLimited(t *testing.T) {
 		t.Fatal("closed stream still sends")
 	}
 	again := open(t, client)
-	again.ask("", sds.Default)
+	again.ask("", secret.Default)
 	again.next()
 }
 

@@ -22,7 +22,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"github.com/tullemesh/tulle/internal/agent/sds"
+	"github.com/tullemesh/tulle/internal/agent/secret"
 	"github.com/tullemesh/tulle/internal/app/port"
 	"github.com/tullemesh/tulle/internal/identity"
 	"github.com/tullemesh/tulle/internal/observe"
@@ -413,7 +413,7 @@ func (p *Proxy) subscribe() {
 	p.mu.Unlock()
 	for typeURL, names := range wants {
 		if typeURL == wire.SecretType {
-			names = slices.DeleteFunc(names, func(n string) bool { return n == sds.Default || n == sds.RootCA })
+			names = slices.DeleteFunc(names, func(n string) bool { return n == secret.Default || n == secret.RootCA })
 		}
 		p.client.Want(typeURL, names)
 	}
@@ -429,7 +429,7 @@ func (p *Proxy) takeSecrets(ctx context.Context, source identity.Source) error {
 			return nil
 		case <-changes:
 		}
-		resources, err := sds.Resources(source.Current())
+		resources, err := secret.Resources(source.Current())
 		if err != nil {
 			return err
 		}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	secretv3 "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -61,12 +60,19 @@ func (c *Client) stream(ctx context.Context, conn *grpc.ClientConn) (answered bo
 	return s.answered, err
 }
 
+// The methods of Envoy's Secret Discovery Service. Their generated package is
+// not linked for two names: it brings the annotations of Google's HTTP mapping.
+const (
+	streamSecrets = "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets"
+	deltaSecrets  = "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets"
+)
+
 func (c *Client) method() string {
 	switch {
 	case c.opts.Service == SDS && c.mode == SotW:
-		return secretv3.SecretDiscoveryService_StreamSecrets_FullMethodName
+		return streamSecrets
 	case c.opts.Service == SDS:
-		return secretv3.SecretDiscoveryService_DeltaSecrets_FullMethodName
+		return deltaSecrets
 	case c.mode == SotW:
 		return discoveryv3.AggregatedDiscoveryService_StreamAggregatedResources_FullMethodName
 	}

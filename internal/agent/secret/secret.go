@@ -1,4 +1,10 @@
-package sds
+// Package secret puts a workload's certificates into the form of Envoy's
+// secrets.
+//
+// In comes an identity.Bundle, out go the two resources that Istio's agent
+// serves. It has no state. It stands apart from agent/sds, so that a proxy that
+// takes them directly does not carry that service's generated code.
+package secret
 
 import (
 	"crypto/sha256"
@@ -21,7 +27,8 @@ const (
 	RootCA = "ROOTCA"
 )
 
-func known(name string) bool { return name == Default || name == RootCA }
+// Known tells whether an agent has a secret of this name.
+func Known(name string) bool { return name == Default || name == RootCA }
 
 // Resources are the secrets of a bundle, none for nil: what the socket serves,
 // and what a proxy in the agent's own process takes directly. A version is a
