@@ -17,7 +17,7 @@ import (
 	"github.com/tullemesh/tulle/internal/apis"
 	"github.com/tullemesh/tulle/internal/control/model"
 	"github.com/tullemesh/tulle/internal/control/registry"
-	"github.com/tullemesh/tulle/internal/control/translate"
+	"github.com/tullemesh/tulle/internal/control/translate/view"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/wire"
@@ -78,7 +78,7 @@ func (c *chain) run(text []byte, node *wire.Node) (string, error) {
 	for _, p := range g.problems {
 		fmt.Fprintln(&out, p.Code, p.Level, p.Key, p.Path, p.Position, p.Message)
 	}
-	view, err := translate.NewView(g.snapshot, node, "")
+	view, err := view.New(g.snapshot, node, "")
 	if err != nil {
 		return "", err
 	}

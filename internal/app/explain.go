@@ -18,6 +18,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/control/translate"
+	"github.com/tullemesh/tulle/internal/control/translate/view"
 	"github.com/tullemesh/tulle/internal/proxy/compile"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
@@ -59,7 +60,7 @@ func (e *Explainer) Explain(_ context.Context, q Question) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	view, err := translate.NewView(g.snapshot, node, "")
+	view, err := view.New(g.snapshot, node, "")
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +169,7 @@ func (q *Question) address() netip.Addr {
 
 // compileView builds what a proxy with this view would hold, of that what the
 // caller picks.
-func compileView(t *translate.Translator, v *translate.View, pick func(typeURL, name string) bool) (*generation.Config, error) {
+func compileView(t *translate.Translator, v *view.View, pick func(typeURL, name string) bool) (*generation.Config, error) {
 	b := compile.NewBuilder(compile.New())
 	now := time.Now()
 	take := func(typeURL string, names []string) error {

@@ -8,6 +8,7 @@ import (
 	"github.com/tullemesh/tulle/internal/control/model"
 	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/control/translate"
+	"github.com/tullemesh/tulle/internal/control/translate/view"
 	"github.com/tullemesh/tulle/internal/control/xds"
 	"github.com/tullemesh/tulle/internal/wire"
 )
@@ -58,7 +59,7 @@ func (g *published) Version() string { return g.version }
 
 // View implements xds.Generation.
 func (g *published) View(c *xds.Client) (xds.View, error) {
-	last, _ := c.Last.(*translate.View)
+	last, _ := c.Last.(*view.View)
 	v, err := g.translator.View(c.Node, c.Peer, last)
 	if err != nil {
 		return nil, err
@@ -68,7 +69,7 @@ func (g *published) View(c *xds.Client) (xds.View, error) {
 
 // Names implements xds.Generation.
 func (g *published) Names(v xds.View, typeURL string) []string {
-	view, ok := v.(*translate.View)
+	view, ok := v.(*view.View)
 	if !ok {
 		return nil
 	}
@@ -77,7 +78,7 @@ func (g *published) Names(v xds.View, typeURL string) []string {
 
 // Resources implements xds.Generation.
 func (g *published) Resources(v xds.View, typeURL string) []*wire.Resource {
-	view, ok := v.(*translate.View)
+	view, ok := v.(*view.View)
 	if !ok {
 		return nil
 	}
@@ -87,7 +88,7 @@ func (g *published) Resources(v xds.View, typeURL string) []*wire.Resource {
 
 // Build implements xds.Generation.
 func (g *published) Build(v xds.View, typeURL, name string) (*wire.Resource, error) {
-	view, ok := v.(*translate.View)
+	view, ok := v.(*view.View)
 	if !ok {
 		return nil, nil
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/control/model"
 	"github.com/tullemesh/tulle/internal/control/translate"
+	"github.com/tullemesh/tulle/internal/control/translate/view"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -32,7 +33,7 @@ func largeNode(i, namespaces int) string {
 }
 
 // whole builds everything that a proxy subscribes to; it returns the bytes.
-func whole(b *testing.B, tr *translate.Translator, v *translate.View) int {
+func whole(b *testing.B, tr *translate.Translator, v *view.View) int {
 	size := 0
 	for _, u := range []string{wire.ClusterType, wire.EndpointType, wire.ListenerType, wire.RouteType} {
 		for _, n := range tr.Names(v, u) {
@@ -48,8 +49,8 @@ func whole(b *testing.B, tr *translate.Translator, v *translate.View) int {
 
 const benchServices, benchNamespaces, benchProxies = 1000, 50, 500
 
-func benchViews(b *testing.B, s *model.Snapshot) []*translate.View {
-	views := make([]*translate.View, benchProxies)
+func benchViews(b *testing.B, s *model.Snapshot) []*view.View {
+	views := make([]*view.View, benchProxies)
 	for i := range views {
 		views[i] = viewOf(b, s, largeNode(i, benchNamespaces), "")
 	}

@@ -8,6 +8,9 @@ import (
 
 	"github.com/tullemesh/tulle/internal/control/model"
 	"github.com/tullemesh/tulle/internal/control/registry"
+	"github.com/tullemesh/tulle/internal/control/translate/message"
+	"github.com/tullemesh/tulle/internal/control/translate/plan"
+	"github.com/tullemesh/tulle/internal/control/translate/view"
 	"github.com/tullemesh/tulle/internal/match"
 	"github.com/tullemesh/tulle/internal/wire"
 )
@@ -34,7 +37,7 @@ type dirt struct {
 	// sent is what streams must look at; forgotten is what memory drops. They
 	// differ where a type is small enough for streams to look at all of it.
 	sent      map[string]map[string]struct{} // by type URL
-	forgotten [tables]map[string]struct{}
+	forgotten view.Forgotten
 	hosts     map[string]struct{} // whose virtual hosts may differ
 	// edits are rules that changed in their place: plans keep their shape, and
 	// are edited instead of made anew. Nil: they are forgotten.
@@ -69,22 +72,22 @@ func findDirt(t, prev *Translator) *dirt {
 		d.gatewaysChanged()
 	}
 	if len(c.ScopeNamespaces) > 0 {
-		d.forget(tableNames, allNames)
+		d.forget(view.TableNames, view.All)
 	}
 	if len(c.PeerNamespaces) > 0 {
 		d.peersChanged()
 	}
-	for _, tb := range prev.mem.overflown() {
+	for _, tb := range prev.mem.Overflown() {
 		for _, u := range []string{wire.ClusterType, wire.EndpointType, wire.ListenerType, wire.RouteType, wire.VirtualHostType, wire.SecretType} {
-			if tb == tableRoutes || tableOf(u) == tb {
-				d.touch(u, allNames)
+			if tb == view.TableRoutes || view.TableOf(u) == tb {
+				d.touch(u, view.All)
 			}
 		}
-		d.forget(tb, allNames)
+		d.forget(tb, view.All)
 	}
 	for key := range c.Secrets {
-		for _, suffix := range []string{"", caSuffix} {
-			d.touch(wire.SecretType, credentialPrefix+key.Name+suffix)
+		for _, suffix := range []string{"", message.CASuffix} {
+			d.touch(wire.SecretType, message.CredentialPrefix+key.Name+suffix)
 		}
 	}
 	d.lists()
@@ -94,15 +97,15 @@ func findDirt(t, prev *Translator) *dirt {
 // lists makes memory drop the lists that hold something dirty. Those whose
 // questions follow other plans or scopes now are not told apart.
 func (d *dirt) lists() {
-	for _, tb := range []table{tableScope, tableRoutes, tableListen, tableGateway, tableClusters} {
+	for _, tb := range []view.Table{view.TableScope, view.TableRoutes, view.TableListen, view.TableGateway, view.TableClusters} {
 		if len(d.forgotten[tb]) > 0 {
-			d.forget(tableList, allNames)
+			d.forget(view.TableList, view.All)
 			return
 		}
 	}
 	for _, u := range []string{wire.ClusterType, wire.EndpointType, wire.ListenerType, wire.RouteType, wire.VirtualHostType, wire.SecretType, wire.NameTableType} {
-		if len(d.sent[u])+len(d.forgotten[tableOf(u)]) > 0 {
-			d.forget(tableList, u)
+		if len(d.sent[u])+len(d.forgotten[view.TableOf(u)]) > 0 {
+			d.forget(view.TableList, u)
 		}
 	}
 }
@@ -118,7 +121,7 @@ func hostsOf(keys map[model.ServiceKey]struct{}) map[string]struct{} {
 // touch marks a resource for streams and memory.
 func (d *dirt) touch(typeURL, name string) {
 	d.send(typeURL, name)
-	d.forget(tableOf(typeURL), name)
+	d.forget(view.TableOf(typeURL), name)
 }
 
 func (d *dirt) send(typeURL, name string) {
@@ -128,11 +131,11 @@ func (d *dirt) send(typeURL, name string) {
 	d.sent[typeURL][name] = struct{}{}
 }
 
-// forget makes memory drop a thing, or with allNames a table. The names of
+// forget makes memory drop a thing, or with view.All a table. The names of
 // outbound clusters go with all other names.
-func (d *dirt) forget(tb table, name string) {
-	if tb == tableNames {
-		d.forget(tableClusters, name)
+func (d *dirt) forget(tb view.Table, name string) {
+	if tb == view.TableNames {
+		d.forget(view.TableClusters, name)
 	}
 	if d.forgotten[tb] == nil {
 		d.forgotten[tb] = make(map[string]struct{})
@@ -188,7 +191,7 @@ func (d *dirt) servicesMatching(hosts map[string]struct{}) map[string]struct{} {
 func (d *dirt) clusters(hosts map[string]struct{}) {
 	if len(hosts) > dirtyServicesMax {
 		for _, u := range []string{wire.ClusterType, wire.EndpointType} {
-			d.touch(u, allNames)
+			d.touch(u, view.All)
 		}
 		return
 	}
@@ -197,8 +200,8 @@ func (d *dirt) clusters(hosts map[string]struct{}) {
 		d.touch(wire.EndpointType, name)
 	}
 	for _, u := range []string{wire.ClusterType, wire.EndpointType} {
-		for _, name := range d.prev.mem.names(tableOf(u)) {
-			if _, _, _, host, ok := parseCluster(name); ok && host != "" {
+		for _, name := range d.prev.mem.Known(view.TableOf(u)) {
+			if _, _, _, host, ok := plan.ParseCluster(name); ok && host != "" {
 				if _, hit := hosts[host]; hit {
 					mark(name)
 				}
@@ -220,15 +223,15 @@ func (d *dirt) clusters(hosts map[string]struct{}) {
 
 // destinationsChanged follows changed rules to the clusters of their hosts, on both sides, and to the listeners that have their limits.
 func (d *dirt) destinationsChanged() {
-	d.forget(tableNames, allNames)
+	d.forget(view.TableNames, view.All)
 	d.clusters(d.servicesMatching(d.changes.DestinationHosts))
-	for _, name := range d.prev.mem.names(tableOf(wire.ClusterType)) {
-		if direction, _, _, _, ok := parseCluster(name); ok && direction == wire.Inbound {
+	for _, name := range d.prev.mem.Known(view.TableOf(wire.ClusterType)) {
+		if direction, _, _, _, ok := plan.ParseCluster(name); ok && direction == wire.Inbound {
 			d.touch(wire.ClusterType, name)
 		}
 	}
 	if d.changes.TimedDestinations {
-		d.touch(wire.ListenerType, allNames)
+		d.touch(wire.ListenerType, view.All)
 	}
 	// Gateways that pass mutual TLS on have a chain for each subset.
 	for _, name := range d.gatewayListeners() {
@@ -237,22 +240,22 @@ func (d *dirt) destinationsChanged() {
 }
 
 func (d *dirt) servicesChanged(hosts map[string]struct{}) {
-	d.forget(tableNames, allNames)
-	d.forget(tableScope, allNames)
-	d.forget(tableListen, allNames)
-	d.touch(wire.NameTableType, nameTableName)
+	d.forget(view.TableNames, view.All)
+	d.forget(view.TableScope, view.All)
+	d.forget(view.TableListen, view.All)
+	d.touch(wire.NameTableType, plan.NameTable)
 	d.clusters(hosts)
-	d.send(wire.ListenerType, allNames)
-	d.send(wire.RouteType, allNames)
-	d.send(wire.VirtualHostType, allNames)
+	d.send(wire.ListenerType, view.All)
+	d.send(wire.RouteType, view.All)
+	d.send(wire.VirtualHostType, view.All)
 	ports := make(map[int]struct{})
 	for host := range hosts {
 		for _, svc := range d.versions(host) {
 			if svc.Resolution == registry.Alias {
 				// Rules anywhere may lead to it.
-				d.touch(wire.RouteType, allNames)
-				d.touch(wire.VirtualHostType, allNames)
-				d.forget(tableRoutes, allNames)
+				d.touch(wire.RouteType, view.All)
+				d.touch(wire.VirtualHostType, view.All)
+				d.forget(view.TableRoutes, view.All)
 			}
 			for _, p := range svc.Ports {
 				ports[p.Number] = struct{}{}
@@ -271,7 +274,7 @@ func (d *dirt) servicesChanged(hosts map[string]struct{}) {
 // listenersOf makes memory drop the listeners that any service of these ports
 // may share. Streams look at all of theirs.
 func (d *dirt) listenersOf(ports map[int]struct{}) {
-	for _, name := range d.prev.mem.names(tableOf(wire.ListenerType)) {
+	for _, name := range d.prev.mem.Known(view.TableOf(wire.ListenerType)) {
 		bind, portText, ok := cutLast(name, '_')
 		port, err := strconv.Atoi(portText)
 		if !ok || err != nil {
@@ -281,19 +284,19 @@ func (d *dirt) listenersOf(ports map[int]struct{}) {
 		a, err := netip.ParseAddr(bind)
 		// Listeners on the loopback have ports of their own choice.
 		if hit || err == nil && a.IsLoopback() {
-			d.forget(tableOf(wire.ListenerType), name)
+			d.forget(view.TableOf(wire.ListenerType), name)
 		}
 	}
 	// Proxyless gRPC names listeners host:port.
-	for _, name := range d.prev.mem.names(tableOf(wire.ListenerType)) {
-		if _, port, one := splitRouteName(name); one {
+	for _, name := range d.prev.mem.Known(view.TableOf(wire.ListenerType)) {
+		if _, port, one := plan.SplitRouteName(name); one {
 			if _, hit := ports[port]; hit {
-				d.forget(tableOf(wire.ListenerType), name)
+				d.forget(view.TableOf(wire.ListenerType), name)
 			}
 		}
 	}
 	for _, name := range d.gatewayListeners() {
-		d.forget(tableOf(wire.ListenerType), name)
+		d.forget(view.TableOf(wire.ListenerType), name)
 	}
 }
 
@@ -321,20 +324,20 @@ func (d *dirt) endpointsChanged(hosts map[string]struct{}) {
 		return
 	}
 	// Their endpoints have listeners and names of their own.
-	d.forget(tableNames, allNames)
-	d.forget(tableListen, allNames)
-	d.touch(wire.NameTableType, nameTableName)
-	d.send(wire.ListenerType, allNames)
+	d.forget(view.TableNames, view.All)
+	d.forget(view.TableListen, view.All)
+	d.touch(wire.NameTableType, plan.NameTable)
+	d.send(wire.ListenerType, view.All)
 	d.listenersOf(headless)
 }
 
 // rulesChanged follows changed rules to the services of their hosts.
 func (d *dirt) rulesChanged() {
-	d.forget(tableScope, allNames)
+	d.forget(view.TableScope, view.All)
 	if d.inPlace() {
 		d.edits = d.changes.RuleEdits
 	} else {
-		d.forget(tableNames, allNames)
+		d.forget(view.TableNames, view.All)
 	}
 	ports := make(map[int]struct{})
 	hosts := d.servicesMatching(d.changes.RuleHosts)
@@ -354,8 +357,8 @@ func (d *dirt) rulesChanged() {
 		return
 	}
 	// The names of listeners do not depend on rules, but the plans hold them.
-	d.forget(tableListen, allNames)
-	for _, name := range d.prev.mem.names(tableOf(wire.ListenerType)) {
+	d.forget(view.TableListen, view.All)
+	for _, name := range d.prev.mem.Known(view.TableOf(wire.ListenerType)) {
 		_, portText, _ := cutLast(name, '_')
 		port, _ := strconv.Atoi(portText)
 		a, err := netip.ParseAddr(strings.TrimSuffix(name, "_"+portText))
@@ -384,18 +387,18 @@ func (d *dirt) inPlace() bool {
 // gatewaysChanged marks what gateways have. New listeners of a changed Gateway
 // have names that nobody held, so there streams look at all of theirs.
 func (d *dirt) gatewaysChanged() {
-	d.forget(tableGateway, allNames)
-	d.forget(tableNames, allNames)
+	d.forget(view.TableGateway, view.All)
+	d.forget(view.TableNames, view.All)
 	if len(d.changes.Gateways) > 0 {
-		d.send(wire.ListenerType, allNames)
-		d.touch(wire.SecretType, allNames)
+		d.send(wire.ListenerType, view.All)
+		d.touch(wire.SecretType, view.All)
 		if d.autoPassthrough() {
-			d.send(wire.ClusterType, allNames)
-			d.send(wire.EndpointType, allNames)
+			d.send(wire.ClusterType, view.All)
+			d.send(wire.EndpointType, view.All)
 		}
 		for _, u := range []string{wire.ClusterType, wire.EndpointType} {
-			for _, name := range d.prev.mem.names(tableOf(u)) {
-				if isSNI(name) {
+			for _, name := range d.prev.mem.Known(view.TableOf(u)) {
+				if plan.IsSNI(name) {
 					d.touch(u, name)
 				}
 			}
@@ -423,7 +426,7 @@ func (d *dirt) autoPassthrough() bool {
 
 // gatewayListeners are the listeners that some gateway asked for.
 func (d *dirt) gatewayListeners() []string {
-	return d.prev.mem.namesWith(tableOf(wire.ListenerType), question{kind: askRole}, RoleGateway)
+	return d.prev.mem.KnownToRole(view.TableOf(wire.ListenerType), view.RoleGateway)
 }
 
 // peersChanged: only whether a namespace switches mutual TLS off reaches the
@@ -448,4 +451,19 @@ func (d *dirt) peersChanged() {
 	if len(hosts) > 0 {
 		d.clusters(hosts)
 	}
+}
+
+// editPlans puts new rules in the place of old ones in every plan of routes
+// that was inherited.
+func (d *dirt) editPlans() {
+	if d.edits == nil {
+		return
+	}
+	d.t.mem.Edit(view.TableRoutes, func(made any) any {
+		if p, ok := made.(*plan.Routes); ok && p != nil {
+			return p.Edited(d.t.mem, d.edits)
+		}
+		return made
+	})
+	d.edits = nil
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/tullemesh/tulle/internal/control/model"
 	"github.com/tullemesh/tulle/internal/control/registry"
+	"github.com/tullemesh/tulle/internal/control/translate/plan"
+	"github.com/tullemesh/tulle/internal/control/translate/view"
 	"github.com/tullemesh/tulle/internal/match"
 	"github.com/tullemesh/tulle/internal/wire"
 )
@@ -89,21 +91,21 @@ func (d *dirt) clashes(host string) bool {
 func (d *dirt) routesOf(ports map[int]struct{}) {
 	ports[80] = struct{}{} // hosts without a service are on port 80
 	touched := func(rc string) bool {
-		if rc == httpProxyRoutes {
+		if rc == plan.HTTPProxyRoutes {
 			return true
 		}
-		_, port, _ := splitRouteName(rc)
+		_, port, _ := plan.SplitRouteName(rc)
 		if _, p, _, _, ok := wire.ParseClusterName(rc); ok {
 			port = p
 		}
 		_, hit := ports[port]
 		return hit
 	}
-	for _, tb := range []table{tableRoutes, tableOf(wire.RouteType)} {
-		for _, rc := range d.prev.mem.names(tb) {
+	for _, tb := range []view.Table{view.TableRoutes, view.TableOf(wire.RouteType)} {
+		for _, rc := range d.prev.mem.Known(tb) {
 			if touched(rc) {
 				if d.edits == nil {
-					d.forget(tableRoutes, rc)
+					d.forget(view.TableRoutes, rc)
 				}
 				d.touch(wire.RouteType, rc)
 			}
@@ -112,13 +114,13 @@ func (d *dirt) routesOf(ports map[int]struct{}) {
 	for p := range ports {
 		d.touch(wire.RouteType, strconv.Itoa(p))
 	}
-	d.touch(wire.RouteType, httpProxyRoutes)
-	for _, name := range d.prev.mem.names(tableOf(wire.VirtualHostType)) {
+	d.touch(wire.RouteType, plan.HTTPProxyRoutes)
+	for _, name := range d.prev.mem.Known(view.TableOf(wire.VirtualHostType)) {
 		rc, vh, _ := strings.Cut(name, "/")
 		if !touched(rc) {
 			continue
 		}
-		host, _, _ := splitRouteName(vh)
+		host, _, _ := plan.SplitRouteName(vh)
 		if host == "" || d.clashes(host) {
 			d.touch(wire.VirtualHostType, name)
 		}
@@ -126,7 +128,7 @@ func (d *dirt) routesOf(ports map[int]struct{}) {
 	for h := range d.hosts {
 		for p := range ports {
 			port := strconv.Itoa(p)
-			for _, rc := range []string{port, h + ":" + port, httpProxyRoutes} {
+			for _, rc := range []string{port, h + ":" + port, plan.HTTPProxyRoutes} {
 				d.touch(wire.RouteType, rc)
 				d.touch(wire.VirtualHostType, wire.VirtualHostResourceName(rc, h+":"+port))
 			}
@@ -136,15 +138,15 @@ func (d *dirt) routesOf(ports map[int]struct{}) {
 
 func (d *dirt) gatewayRoutes() {
 	isGateway := func(name string) bool { return strings.HasPrefix(name, "http.") || strings.HasPrefix(name, "https.") }
-	for _, tb := range []table{tableRoutes, tableOf(wire.RouteType)} {
-		for _, name := range d.prev.mem.names(tb) {
+	for _, tb := range []view.Table{view.TableRoutes, view.TableOf(wire.RouteType)} {
+		for _, name := range d.prev.mem.Known(tb) {
 			if isGateway(name) {
-				d.forget(tableRoutes, name)
+				d.forget(view.TableRoutes, name)
 				d.touch(wire.RouteType, name)
 			}
 		}
 	}
-	for _, name := range d.prev.mem.names(tableOf(wire.VirtualHostType)) {
+	for _, name := range d.prev.mem.Known(view.TableOf(wire.VirtualHostType)) {
 		if isGateway(name) {
 			d.touch(wire.VirtualHostType, name)
 		}
@@ -152,6 +154,6 @@ func (d *dirt) gatewayRoutes() {
 	if len(d.changes.Gateways) > 0 || len(d.changes.GatewayRules) > 0 {
 		// Virtual hosts that did not exist before, for those who take them
 		// one by one.
-		d.send(wire.VirtualHostType, allNames)
+		d.send(wire.VirtualHostType, view.All)
 	}
 }

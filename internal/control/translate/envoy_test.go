@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/tullemesh/tulle/internal/control/translate"
+	"github.com/tullemesh/tulle/internal/control/translate/view"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -45,7 +46,7 @@ func TestStockEnvoyAcceptsEveryResource(t *testing.T) {
 
 // bootstrap is all that a proxy gets as static resources. Route configurations,
 // which static listeners only name, get listeners that hold them.
-func bootstrap(t *testing.T, tr *translate.Translator, v *translate.View) []byte {
+func bootstrap(t *testing.T, tr *translate.Translator, v *view.View) []byte {
 	t.Helper()
 	all := func(typeURL string) (out []json.RawMessage) {
 		for _, n := range tr.Names(v, typeURL) {

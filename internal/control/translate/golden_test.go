@@ -14,6 +14,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/tullemesh/tulle/internal/control/translate"
+	"github.com/tullemesh/tulle/internal/control/translate/view"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -72,7 +73,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-func show(t *testing.T, tr *translate.Translator, v *translate.View, section string) string {
+func show(t *testing.T, tr *translate.Translator, v *view.View, section string) string {
 	t.Helper()
 	words := strings.Fields(section)
 	if words[0] == "names" {

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/tullemesh/tulle/internal/control/translate"
+	"github.com/tullemesh/tulle/internal/control/translate/view"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -13,7 +14,7 @@ import (
 func TestNamespacesShareWhatIsEqual(t *testing.T) {
 	s := snapshotOf(t, "", large(40, 1, 4))
 	tr := translate.New(s, nil)
-	vhds := func(i int) *translate.View {
+	vhds := func(i int) *view.View {
 		return viewOf(t, s, strings.Replace(largeNode(i, 4), `"metadata"`, `"client_features": ["tulle.vhds"], "metadata"`, 1), "")
 	}
 	a, b := vhds(0), vhds(1)

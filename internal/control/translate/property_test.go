@@ -15,6 +15,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/control/model"
 	"github.com/tullemesh/tulle/internal/control/translate"
+	"github.com/tullemesh/tulle/internal/control/translate/view"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -105,7 +106,7 @@ func destination(name, namespace, spec string) string {
 
 // holdings is what a proxy holds of one generation: version by type and name.
 type holdings struct {
-	view     *translate.View
+	view     *view.View
 	versions map[string]map[string]string
 	bodies   map[string]*wire.Resource // by type and name
 }
@@ -137,7 +138,7 @@ func collect(t testing.TB, s *model.Snapshot, tr *translate.Translator, node str
 
 // collectFor builds what is listed and what is asked for besides, and holds the
 // list of a whole type against its single resources.
-func collectFor(t testing.TB, view *translate.View, tr *translate.Translator, also map[string]map[string]string) holdings {
+func collectFor(t testing.TB, view *view.View, tr *translate.Translator, also map[string]map[string]string) holdings {
 	t.Helper()
 	h := holdings{view: view, versions: make(map[string]map[string]string), bodies: make(map[string]*wire.Resource)}
 	for _, u := range allTypes {

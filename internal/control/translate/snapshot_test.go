@@ -14,6 +14,7 @@ import (
 	"github.com/tullemesh/tulle/internal/control/model"
 	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/control/translate"
+	"github.com/tullemesh/tulle/internal/control/translate/view"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -81,9 +82,9 @@ func nodeOf(t testing.TB, text string) *wire.Node {
 	return n
 }
 
-func viewOf(t testing.TB, s *model.Snapshot, node, peer string) *translate.View {
+func viewOf(t testing.TB, s *model.Snapshot, node, peer string) *view.View {
 	t.Helper()
-	v, err := translate.NewView(s, nodeOf(t, node), peer)
+	v, err := view.New(s, nodeOf(t, node), peer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +92,7 @@ func viewOf(t testing.TB, s *model.Snapshot, node, peer string) *translate.View 
 }
 
 // build returns a resource as its message; nil: it does not exist.
-func build(t testing.TB, tr *translate.Translator, v *translate.View, typeURL, name string) proto.Message {
+func build(t testing.TB, tr *translate.Translator, v *view.View, typeURL, name string) proto.Message {
 	t.Helper()
 	r, err := tr.Build(v, typeURL, name)
 	if err != nil {

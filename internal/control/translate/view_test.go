@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/tullemesh/tulle/internal/control/translate"
+	"github.com/tullemesh/tulle/internal/control/translate/view"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -29,11 +30,11 @@ func TestAnAuthenticatedNodeIsHeldToItsCertificateAndRecord(t *testing.T) {
 		{"no SPIFFE identity", node, "https://example.com", "view refused"},
 		{"plaintext, no record", unknown, "", ""},
 	} {
-		_, err := translate.NewView(s, nodeOf(t, c.node), c.peer)
+		_, err := view.New(s, nodeOf(t, c.node), c.peer)
 		switch {
 		case c.refusal == "" && err != nil:
 			t.Errorf("%s: %v", c.situation, err)
-		case c.refusal != "" && (!errors.Is(err, translate.ErrView) || !strings.Contains(err.Error(), c.refusal)):
+		case c.refusal != "" && (!errors.Is(err, view.ErrRefused) || !strings.Contains(err.Error(), c.refusal)):
 			t.Errorf("%s: %v, want %q", c.situation, err, c.refusal)
 		}
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/tullemesh/tulle/internal/control/model"
 	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/control/translate"
+	"github.com/tullemesh/tulle/internal/control/translate/view"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -132,7 +133,7 @@ func resources(t *testing.T, input, meshConfig, node, peer string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	view, err := translate.NewView(snapshot, n, peer)
+	view, err := view.New(snapshot, n, peer)
 	if err != nil {
 		t.Fatal(err)
 	}
