@@ -42,7 +42,7 @@ func held() map[string]string {
 		"HeadBytesMax": requests, "HeadFieldsMax": requests, "LeadingLinesMax": requests, "ConnectionFieldsMax": requests, "ChunkDigitsMax": requests,
 		"ChunkExtensionBytesMax": responses, "ExtensionsBytesMax": requests, "TrailerBytesMax": responses, "MethodBytesMax": requests,
 		"HelloBytesMax": "internal/proxy/engine TestHellosInPiecesAndAtTheLimit", "ProxyHeaderBytesMax": "internal/proxy/engine/listener TestProxyHeadersAreReadUpToTheirLimit",
-		"FirstSpeakersMax": "internal/proxy/engine TestFirstSpeakersAreRememberedUpToTheirLimit", "HandshakesMax": "internal/proxy/engine TestTheOldestHandshakeEndsWhenThereAreTooMany",
+		"FirstSpeakersMax": "internal/proxy/engine/listener TestFirstSpeakersAreRememberedUpToTheirLimit", "HandshakesMax": "internal/proxy/engine TestTheOldestHandshakeEndsWhenThereAreTooMany",
 		"PassedChainsMax": "internal/proxy/engine/tls TestVerifiedChainsAreRememberedUpToTheirLimit", "SniffLineBytesMax": "internal/proxy/engine/listener TestALineWithoutAnEndIsWaitedForUpToItsLimit",
 		"LabelSetsMax": "internal/proxy/engine/telemetry TestLabelSetsAreKeptUpToTheirLimit",
 		"PeersMax":     "internal/proxy/engine/telemetry TestPeersAreInternedUpToTheirLimit", "WideBuffersMax": "internal/proxy/engine/conn TestWideBuffersAreBounded",

@@ -112,7 +112,7 @@ func (e *Engine) serve(c netConn, a *acceptor) {
 		return
 	}
 	opening := opening{downstream: d}
-	if e.workers.do(&opening, d.id); !opening.ok {
+	if e.workers.Do(&opening, d.id); !opening.ok {
 		return
 	}
 	switch chain := d.chain.Load(); {
@@ -129,7 +129,7 @@ type opening struct {
 	ok bool
 }
 
-func (o *opening) do() { o.ok = o.open() }
+func (o *opening) Do() { o.ok = o.open() }
 
 // open finds the chain and does what comes before the application's bytes.
 func (d *downstream) open() bool {

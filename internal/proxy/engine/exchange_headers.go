@@ -286,7 +286,7 @@ func (x *exchange) responseHeaders() {
 		h.SetString("server", name)
 	}
 	if _, present := h.Get("date"); !present {
-		h.SetString("date", x.d.e.dates.now(x.d.e.clock))
+		h.SetString("date", x.d.e.dates.Value(x.d.e.clock))
 	}
 	if m.AlwaysRequestIDInResp && len(x.requestID) > 0 {
 		h.Set("x-request-id", x.requestID)

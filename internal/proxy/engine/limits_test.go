@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,23 +13,6 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 )
-
-func TestFirstSpeakersAreRememberedUpToTheirLimit(t *testing.T) {
-	var f firstSpeakers
-	at := func(i int) netip.AddrPort {
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, byte(i >> 16), byte(i >> 8), byte(i)}), 1)
-	}
-	for i := range limit.FirstSpeakersMax {
-		f.server(at(i))
-		if i >= limit.FirstSpeakersMax-2 && f.at(at(0)) != serverFirst {
-			t.Errorf("with %d destinations the first is forgotten", i+1)
-		}
-	}
-	f.server(at(limit.FirstSpeakersMax + 1))
-	if n := len(f.known); n > limit.FirstSpeakersMax || f.at(at(limit.FirstSpeakersMax+1)) != serverFirst {
-		t.Errorf("%d destinations are remembered, the newest: %v", n, f.at(at(limit.FirstSpeakersMax+1)))
-	}
-}
 
 // TestListenersTakeConnectionsUpToTheirLimit: the machine that tests run on has
 // no room for the default number, so the edge is tried with a smaller one.

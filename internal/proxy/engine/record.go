@@ -1,14 +1,11 @@
 package engine
 
 import (
-	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/access"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
-	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
@@ -117,26 +114,4 @@ func (d *downstream) logConn(logs []listener.AccessLog, f *failure.Failure, t *t
 	for i := range logs {
 		d.e.logs.Get(&logs[i]).Write(&r)
 	}
-}
-
-// dateCache is the Date header's value of the current second.
-type dateCache struct {
-	value atomic.Pointer[date]
-}
-
-type date struct {
-	until int64 // of the clock
-	text  string
-}
-
-func (c *dateCache) now(clock conn.Clock) string {
-	now := clock.Now()
-	if d := c.value.Load(); d != nil && now < d.until {
-		return d.text
-	}
-	t := time.Now()
-	left := time.Second - time.Duration(t.Nanosecond())
-	d := &date{now + int64(left), t.UTC().Format(http.TimeFormat)}
-	c.value.Store(d)
-	return d.text
 }

@@ -27,11 +27,13 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/access"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/date"
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 	"github.com/tullemesh/tulle/internal/proxy/engine/tls"
+	"github.com/tullemesh/tulle/internal/proxy/engine/worker"
 )
 
 // drainTimeout bounds a drain where ctx does not, and the connections of a
@@ -77,12 +79,12 @@ type Engine struct {
 	pipes     conn.Pipes
 	exchanges sync.Pool
 	two       http2Memory
-	dates     dateCache
-	speakers  firstSpeakers
+	dates     date.Cache
+	speakers  listener.FirstSpeakers
 
 	handshakes handshakes
 	watches    watches
-	workers    workers
+	workers    worker.Pool
 
 	// Guarded by mu.
 	mu        sync.Mutex
@@ -301,7 +303,7 @@ func (e *Engine) close() {
 	for _, a := range all {
 		a.Wait()
 	}
-	e.workers.close()
+	e.workers.Close()
 	e.live.Close()
 	e.logs.Close()
 	e.pipes.Close()

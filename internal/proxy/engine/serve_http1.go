@@ -77,7 +77,7 @@ func (d *downstream) serveHTTP() {
 	d.e.meters.HTTPConns.Add(1)
 	defer d.e.meters.HTTPConns.Add(-1)
 	for h.next == served && h.awaitRequest() {
-		d.e.workers.do(h, d.id)
+		d.e.workers.Do(h, d.id)
 	}
 	if h.next == speaksHTTP2 {
 		var first []byte
@@ -91,8 +91,8 @@ func (d *downstream) serveHTTP() {
 	}
 }
 
-// do serves one request.
-func (h *http1Conn) do() {
+// Do serves one request.
+func (h *http1Conn) Do() {
 	if h.startsHTTP2() {
 		h.next = speaksHTTP2
 		return

@@ -3,8 +3,6 @@ package engine
 import (
 	"context"
 	"log/slog"
-	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,59 +34,6 @@ const (
 	// and no client was ever heard before one.
 	silentPatienceLearned = 5 * time.Millisecond
 )
-
-// firstSpeakers remembers destinations where servers speak first. The zero
-// value is ready.
-type firstSpeakers struct {
-	any atomic.Bool
-
-	// Guarded by mu.
-	mu    sync.Mutex
-	known map[netip.AddrPort]firstSpeaker
-}
-
-type firstSpeaker uint8
-
-const (
-	nobodyKnown firstSpeaker = iota
-	serverFirst
-	bothFirst // clients were heard first as well: TLS of a mesh beside plaintext
-)
-
-func (f *firstSpeakers) at(to netip.AddrPort) firstSpeaker {
-	if !f.any.Load() {
-		return nobodyKnown
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.known[to]
-}
-
-// server notes that a server spoke first.
-func (f *firstSpeakers) server(to netip.AddrPort) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.known[to] != nobodyKnown {
-		return
-	}
-	if f.known == nil || len(f.known) >= limit.FirstSpeakersMax {
-		f.known = map[netip.AddrPort]firstSpeaker{} // learned again by who still comes
-	}
-	f.known[to] = serverFirst
-	f.any.Store(true)
-}
-
-// client notes that a client spoke first where a server is known to.
-func (f *firstSpeakers) client(to netip.AddrPort) {
-	if !f.any.Load() {
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.known[to] == serverFirst {
-		f.known[to] = bothFirst
-	}
-}
 
 // early is the upstream connection of a client that has said nothing yet.
 type early struct {
@@ -208,7 +153,7 @@ func (s *sniffer) firstBytes(accepts *listener.Matcher) (goOn, ok bool) {
 		spoke := d.stopEarly()
 		if m > 0 {
 			if e != nil {
-				d.e.speakers.client(d.facts.Local)
+				d.e.speakers.Client(d.facts.Local)
 			}
 			return true, false
 		}
@@ -216,7 +161,7 @@ func (s *sniffer) firstBytes(accepts *listener.Matcher) (goOn, ok bool) {
 			return false, d.sniffEnded()
 		}
 		if d.sock.Look() == conn.Quiet {
-			d.e.speakers.server(d.facts.Local)
+			d.e.speakers.Server(d.facts.Local)
 			return false, true
 		}
 	}
@@ -226,15 +171,15 @@ func (s *sniffer) firstBytes(accepts *listener.Matcher) (goOn, ok bool) {
 func (d *downstream) expectSilence(accepts *listener.Matcher) {
 	e := &early{accepts: accepts, patience: silentPatience, stopped: make(chan struct{})}
 	d.early.Store(e)
-	switch d.e.speakers.at(d.facts.Local) {
-	case serverFirst:
+	switch d.e.speakers.At(d.facts.Local) {
+	case listener.ServerFirst:
 		e.patience = silentPatienceLearned
 		fallthrough
-	case bothFirst:
+	case listener.BothFirst:
 		if d.sock.Look() == conn.Quiet {
 			d.startSide(func() { d.connectEarly(e) })
 		}
-	case nobodyKnown:
+	case listener.NobodyKnown:
 		d.guard.Set(slotEarly, d.begun+int64(silentHeadStart))
 	}
 }

@@ -238,24 +238,6 @@ func TestSilentClientsMayLeave(t *testing.T) {
 	eventually(t, "all connections end", func() bool { return p.Open() == 0 })
 }
 
-func TestFirstSpeakersAreBounded(t *testing.T) {
-	var f firstSpeakers
-	at := func(i int) netip.AddrPort {
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 3306)
-	}
-	for i := range 10_000 {
-		f.server(at(i))
-	}
-	if n := len(f.known); n > 4096 || f.at(at(9_999)) != serverFirst {
-		t.Errorf("%d destinations are known", n)
-	}
-	f.client(at(9_999))
-	f.server(at(9_999))
-	if f.at(at(9_999)) != bothFirst {
-		t.Error("a client that was heard is forgotten")
-	}
-}
-
 // Policies, logs and chains go by what the PROXY header says.
 func TestProxyHeaderRestatesTheClient(t *testing.T) {
 	b := echo(t)

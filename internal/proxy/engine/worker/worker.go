@@ -1,18 +1,21 @@
-package engine
+// Package worker lends stacks to connections: a Task comes in with the goroutine
+// that wants it done, and is done on a stack that others use after it. A Pool is
+// shared by all connections and owns the stacks that are idle.
+package worker
 
 import (
 	"iter"
 	"sync"
 )
 
-// workersIdleMax is how many workers wait for work in each shard of the pool.
-const workersIdleMax = 64
+// idleMax is how many workers wait for work in each shard of the pool.
+const idleMax = 64
 
-// workerShards spreads connections over the pool's locks; a power of two.
-const workerShards = 8
+// shardsCount spreads connections over the pool's locks; a power of two.
+const shardsCount = 8
 
-// task is what a connection has done on a worker's stack.
-type task interface{ do() }
+// Task is what a connection has done on a worker's stack.
+type Task interface{ Do() }
 
 // worker is a stack for the work of connections: a coroutine, to which the
 // connection's goroutine switches directly (some 100 ns there and back). A
@@ -22,14 +25,14 @@ type task interface{ do() }
 //
 // The work may block; then the connection waits with it.
 type worker struct {
-	work   task
+	work   Task
 	resume func() (struct{}, bool)
 	end    func()
 }
 
 func (w *worker) run(yield func(struct{}) bool) {
 	for {
-		w.work.do()
+		w.work.Do()
 		w.work = nil
 		if !yield(struct{}{}) {
 			return
@@ -37,26 +40,26 @@ func (w *worker) run(yield func(struct{}) bool) {
 	}
 }
 
-// workers are those that wait for work, the last used last.
-type workers struct{ shards [workerShards]workerShard }
+// Pool is the workers that wait for work, the last used last.
+type Pool struct{ shards [shardsCount]shard }
 
-type workerShard struct {
+type shard struct {
 	mu     sync.Mutex
 	idle   []*worker
 	closed bool
 	_      [24]byte // keeps the locks of two shards apart
 }
 
-// do has work done and returns when it is. near spreads the callers.
-func (p *workers) do(work task, near uint64) {
-	s := &p.shards[near%workerShards]
+// Do has work done and returns when it is. near spreads the callers.
+func (p *Pool) Do(work Task, near uint64) {
+	s := &p.shards[near%shardsCount]
 	w := s.get()
 	w.work = work
 	w.resume()
 	s.put(w)
 }
 
-func (s *workerShard) get() *worker {
+func (s *shard) get() *worker {
 	s.mu.Lock()
 	n := len(s.idle)
 	if n == 0 {
@@ -72,9 +75,9 @@ func (s *workerShard) get() *worker {
 	return w
 }
 
-func (s *workerShard) put(w *worker) {
+func (s *shard) put(w *worker) {
 	s.mu.Lock()
-	keep := !s.closed && len(s.idle) < workersIdleMax
+	keep := !s.closed && len(s.idle) < idleMax
 	if keep {
 		s.idle = append(s.idle, w)
 	}
@@ -84,8 +87,8 @@ func (s *workerShard) put(w *worker) {
 	}
 }
 
-// close ends the workers that are idle; those at work end after it.
-func (p *workers) close() {
+// Close ends the workers that are idle; those at work end after it.
+func (p *Pool) Close() {
 	for i := range p.shards {
 		s := &p.shards[i]
 		s.mu.Lock()
