@@ -59,6 +59,7 @@ the same file runs on Envoy. What it does not support in a bootstrap it refuses 
 				}
 				o.Metadata = data
 			}
+			defer holdFloor(cmd.Context())()
 			o.Version = call.Version
 			o.Level = &level.LevelVar
 			o.Stdout = std.Out
