@@ -139,3 +139,34 @@ func (x *http2Exchange) overdue(now int64) *failure.Failure {
 	}
 	return f
 }
+
+func (x *http2Exchange) setDeadlines(complete bool) {
+	m := x.manager
+	if m.RequestTimeout > 0 && !complete && len(x.upgrade) == 0 {
+		x.h.deadlines.set(x, dueRequest, x.start+int64(m.RequestTimeout))
+	}
+	if limit := x.streamMax(); limit > 0 {
+		x.h.deadlines.set(x, dueLife, x.start+int64(limit))
+	}
+	if limit := x.callTimeout(); limit > 0 {
+		x.callEnd = x.start + int64(limit)
+		x.h.deadlines.set(x, dueCall, x.callEnd)
+	}
+	x.touch(x.start)
+}
+
+// touch says that something moved on the stream.
+func (x *http2Exchange) touch(now int64) {
+	if idle := x.idleTimeout(); idle > 0 {
+		x.h.deadlines.set(x, dueIdle, now+int64(idle))
+	}
+}
+
+// inTime prefers the passed deadline of a call to what it led to: the service
+// has the same deadline, a moment later, and ends the stream.
+func (x *http2Exchange) inTime(f *failure.Failure, now int64) *failure.Failure {
+	if x.callEnd > 0 && now >= x.callEnd && (f.Kind == failure.RemoteReset || f.Kind == failure.RouteTimeout) {
+		return &failure.Failure{Kind: failure.CallDeadline, Cause: f.Cause}
+	}
+	return f
+}
