@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -88,24 +89,64 @@ func untilGone(kill func() []int, what string) error {
 // Marked lists the processes, except ourselves, whose environment carries the mark, or one below it ("mark/name"). Dead ones that nobody has waited for are left out:
 // they hold nothing.
 func Marked(mark string) []int {
-	want := []byte(MarkVariable + "=" + mark)
 	dirs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well formed
-	var pids []int
+	var pids, between []int
+	look := func(pid int) (again bool) {
+		env, ok := environ(pid)
+		if carries(env, mark) {
+			pids = append(pids, pid)
+		}
+		return !ok
+	}
 	for _, d := range dirs {
 		pid, err := strconv.Atoi(filepath.Base(d))
-		if err != nil || pid == os.Getpid() {
-			continue
-		}
-		env, err := os.ReadFile(d + "/environ")
-		if err != nil {
-			continue // gone, or of another user
-		}
-		for v := range bytes.SplitSeq(env, []byte{0}) {
-			if rest, ok := bytes.CutPrefix(v, want); ok && (len(rest) == 0 || rest[0] == '/') {
-				pids = append(pids, pid)
-				break
-			}
+		if err == nil && pid != os.Getpid() && look(pid) {
+			between = append(between, pid)
 		}
 	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(goneTimeMax); len(between) > 0 && time.Now().Before(end); <-tick.C {
+		between = slices.DeleteFunc(between, func(pid int) bool { return !look(pid) })
+	}
 	return pids
+}
+
+// environ is the environment that a process was started with: none when it is gone or of another user. ok is false while it changes its program
+// (execve(2)): then it shows none, and has one in a moment.
+func environ(pid int) (env []byte, ok bool) {
+	read := func(name string) []byte {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name))
+		return text
+	}
+	for range environReadsMax { // a file that was opened before the change ends where it was read to: its environment is gone
+		env = read("environ")
+		// pid (name) state ...; from the state on the 48th and 49th are where the environment begins and ends (proc_pid_stat(5)).
+		stat := read("stat")
+		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+		if len(fields) < 49 {
+			return nil, true // gone
+		}
+		begin, _ := strconv.ParseUint(string(fields[47]), 10, 64)
+		end, _ := strconv.ParseUint(string(fields[48]), 10, 64)
+		if end == 0 {
+			_, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+			return nil, err != nil // the kernel's own threads and the dead have no program
+		}
+		if uint64(len(env)) == end-begin {
+			break
+		}
+	}
+	return env, true
+}
+
+// carries reports whether an environment has the mark, or one below it.
+func carries(env []byte, mark string) bool {
+	want := []byte(MarkVariable + "=" + mark)
+	for v := range bytes.SplitSeq(env, []byte{0}) {
+		if rest, ok := bytes.CutPrefix(v, want); ok && (len(rest) == 0 || rest[0] == '/') {
+			return true
+		}
+	}
+	return false
 }

@@ -25,8 +25,10 @@ const (
 	pauseReset = 20 * time.Second
 	// stopTimeDefault is how long a group may take to end after SIGTERM.
 	stopTimeDefault = 10 * time.Second
-	// goneTimeMax bounds the wait for a group after SIGKILL; only a process stuck in the kernel takes longer.
+	// goneTimeMax bounds the wait for a group after SIGKILL, and for processes that change their programs; only one stuck in the kernel takes longer.
 	goneTimeMax = 5 * time.Second
+	// environReadsMax is how often the environment of a process is read that shows less than it has.
+	environReadsMax = 10
 	// outputTimeMax is how long output of a dead group is still read.
 	outputTimeMax = time.Second
 )

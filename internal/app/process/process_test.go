@@ -335,11 +335,11 @@ func TestNothingSurvivesAKilledParent(t *testing.T) {
 	wait := time.NewTicker(5 * time.Millisecond)
 	defer wait.Stop()
 	deadline := time.Now().Add(10 * time.Second)
-	for len(process.Marked(mark)) < 4 && time.Now().Before(deadline) { // sh and three times sleep
+	for len(process.Marked(mark)) < 4 { // sh and three times sleep
+		if time.Now().After(deadline) {
+			t.Fatalf("%d processes run, want 4", len(process.Marked(mark)))
+		}
 		<-wait.C
-	}
-	if n := len(process.Marked(mark)); n < 4 {
-		t.Fatalf("%d processes run, want 4", n)
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -354,6 +354,24 @@ func TestNothingSurvivesAKilledParent(t *testing.T) {
 	}
 	if lives(reaper) {
 		t.Errorf("the reaper %d is left", reaper)
+	}
+}
+
+func TestAProcessThatChangesItsProgramIsFound(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("finding processes by their mark needs /proc")
+	}
+	mark := "test-" + strconv.Itoa(os.Getpid()) + "-" + t.Name()
+	script := filepath.Join(t.TempDir(), "again.sh")
+	if err := os.WriteFile(script, []byte("i=0; while [ $i -lt 200 ]; do i=$((i+1)); done; exec /bin/sh "+script+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, process.Spec{Name: "app", Mark: mark, Words: []string{"/bin/sh", script}})
+	pid := p.until("serving", phase(process.Serving)).PID
+	for look := range 100 {
+		if got := process.Marked(mark); len(got) != 1 || got[0] != pid {
+			t.Fatalf("look %d: processes %v carry the mark, want %d", look, got, pid)
+		}
 	}
 }
 
