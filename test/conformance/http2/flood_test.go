@@ -181,6 +181,8 @@ func floodTime(t *testing.T) (length, slack time.Duration) {
 const (
 	goodClients = 8
 	goodEvery   = 10 * time.Millisecond
+	// calmMax is how long they are measured alone: 8,000 requests.
+	calmMax = 10 * time.Second
 	// growth is how much memory an attack may take for good.
 	growth = 64 << 20
 )
@@ -313,7 +315,7 @@ func TestFloodsBesideGoodTraffic(t *testing.T) {
 			p := proxyrun.Start(t, tulle, proxyrun.Bootstrap(
 				[]proxyrun.Listener{{Name: "front"}}, []proxyrun.Cluster{{Name: "be", To: []string{be}, HTTP2: true, More: roomy()}}))
 			at := p.At(t, "front")
-			measure := func(f func(ctx context.Context)) ([]time.Duration, []string) {
+			measure := func(length time.Duration, f func(ctx context.Context)) ([]time.Duration, []string) {
 				ctx, cancel := context.WithTimeout(t.Context(), length)
 				defer cancel()
 				var attacker sync.WaitGroup
@@ -321,13 +323,13 @@ func TestFloodsBesideGoodTraffic(t *testing.T) {
 				defer attacker.Wait()
 				return goodTraffic(ctx, t, "http://"+at+"/")
 			}
-			calm, failed := measure(func(context.Context) {})
+			calm, failed := measure(min(length, calmMax), func(context.Context) {})
 			before := p.RSS(t)
 			if len(failed) > 0 {
 				t.Fatalf("without an attack: %d failed: %v", len(failed), failed[0])
 			}
 			var ends map[string]int
-			busy, failed := measure(func(ctx context.Context) { ends = assault(ctx, at, a) })
+			busy, failed := measure(length, func(ctx context.Context) { ends = assault(ctx, at, a) })
 			after := p.RSS(t)
 			t.Logf("p99 %v alone, %v beside; %d MiB before, %d after; connections ended: %v", p99(calm).Round(10*time.Microsecond), p99(busy).Round(10*time.Microsecond), before>>20, after>>20, ends)
 			if len(failed) > 0 {
