@@ -128,11 +128,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	err = ts.Exec(args[1], args[2:]...)
 	got := 0
 	if err != nil {
-		var code interface{ ExitCode() int }
-		if c, ok := err.(interface{ ExitCode() int }); ok {
-			code = c
-		}
-		if code == nil {
+		code, ok := err.(interface{ ExitCode() int })
+		if !ok {
 			ts.Fatalf("%v", err)
 		}
 		got = code.ExitCode()
@@ -142,7 +139,10 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// waitfile FILE: until the file is there, 10 s at most.
+// patience ends a wait for what does not come. It is long because browsers and meshes start slowly beside other suites and under the race detector.
+const patience = 30 * time.Second
+
+// waitfile FILE: until the file is there, patience at most.
 func waitFile(ts *testscript.TestScript, _ bool, args []string) {
 	path := ts.MkAbs(args[0])
 	until(ts, fmt.Sprintf("%s does not appear", args[0]), func() bool {
@@ -151,7 +151,7 @@ func waitFile(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
-// waitfor FILE TEXT: until the file contains the text, 10 s at most.
+// waitfor FILE TEXT: until the file contains the text, patience at most.
 func waitForText(ts *testscript.TestScript, _ bool, args []string) {
 	path := ts.MkAbs(args[0])
 	until(ts, fmt.Sprintf("%s does not come to contain %q", args[0], args[1]), func() bool {
@@ -161,14 +161,14 @@ func waitForText(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func until(ts *testscript.TestScript, what string, ok func() bool) {
-	deadline := time.NewTimer(10 * time.Second)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		select {
 		case <-deadline.C:
-			ts.Fatalf("%s within 10 s", what)
+			ts.Fatalf("%s within %v", what, patience)
 		case <-tick.C:
 		}
 	}
@@ -190,7 +190,7 @@ func hold(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // retry REGEXP COMMAND...: until the command succeeds and its output matches,
-// 10 s at most.
+// patience at most.
 func retry(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: retry REGEXP COMMAND...")
