@@ -21,9 +21,6 @@ func chunkRequests() []Request {
 	yes := func(name, rfc, body, saw string) {
 		out = append(out, good(name, rfc, postA+chunked+"\r\n"+body, strings.TrimSpace("POST /p a chunked "+saw)))
 	}
-	no := func(name, rfc string, status int, body string) {
-		out = append(out, bad(name, rfc, status, postA+chunked+"\r\n"+body))
-	}
 	yes("one chunk", rule, hello, `"hello"`)
 	yes("no data", rule, "0\r\n\r\n", "")
 	yes("two chunks", rule, "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", `"hello"`)
@@ -45,7 +42,21 @@ func chunkRequests() []Request {
 	yes("trailers", trailer, "5\r\nhello\r\n0\r\nX-B: 1\r\nX-A: 2\r\n\r\n", `"hello" {x-a: 2; x-b: 1}`)
 	yes("a trailer that calls and answers may have", merge, "0\r\nX-Request-Id: 1\r\nGrpc-Status: 0\r\n\r\n", `{grpc-status: 0; x-request-id: 1}`)
 	yes("trailers of the connection are dropped", merge, "0\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\n\r\n", "")
+	return append(out, badChunkRequests()...)
+}
 
+// badChunkRequests: sizes, extensions, line ends and trailers that RFC 9112 §7.1 does not know.
+func badChunkRequests() []Request {
+	const (
+		rule    = "RFC 9112 §7.1"
+		ext     = "RFC 9112 §7.1.1"
+		trailer = "RFC 9112 §7.1.2"
+		merge   = "RFC 9110 §6.5.1"
+	)
+	var out []Request
+	no := func(name, rfc string, status int, body string) {
+		out = append(out, bad(name, rfc, status, postA+chunked+"\r\n"+body))
+	}
 	for _, size := range []string{"", " 5", "5 ", "5\t", "\t5", "0x5", "0X5", "+5", "-5", "5_", "_5", "5h", "g", "5.0", "5,", "\"5\"", "5\x0b", "5\x00", "\x005", "\uff15", "5\r", "5:", "5=", "5 a", "5 ;a", "0 5", "five",
 		"-1", "ffffffffffffffff", "fffffffffffffff5", "10000000000000005", "8000000000000000", "00000000000000000005"} {
 		no("size "+quoted(size), rule, 400, size+"\r\nhello\r\n0\r\n\r\n")

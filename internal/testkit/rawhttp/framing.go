@@ -51,6 +51,31 @@ func framingRequests() []Request {
 		bad("a length and a coding that is none", rule, 400, postA+"Content-Length: 5\r\nTransfer-Encoding: identity\r\n\r\nhello"),
 		bad("a length and an empty coding", rule, 400, postA+"Content-Length: 5\r\nTransfer-Encoding:\r\n\r\nhello"),
 		bad("a bad length and chunked", rule, 400, postA+"Content-Length: x\r\n"+chunked+"\r\n"+hello),
+	}
+	out = append(out, codingRequests()...)
+	for _, v := range []string{"", "-5", "-0", "+5", "0x5", "5_0", "5 0", "5.0", "5e0", `"5"`, "5;", "5, 5", "5,5", "5, 6", "5,", ",5", "five", "\uff15", "5\x0b", "\x0c5", "5\x00", "5\r", "5\x7f",
+		"18446744073709551621", "9223372036854775808", "340282366920938463463374607431768211461", "1e1000", "NaN", "0b101", "5\u00a0", "'5'", "5h", "(5)", "5:5"} {
+		out = append(out, bad("length of "+quoted(v), length, 400, postA+"Content-Length: "+v+"\r\n\r\nhello"))
+	}
+	for v, status := range map[string]int{
+		"": 400, ",": 400, "identity": 400, "gzip": 400, "cow": 400, "chunked, gzip": 400, "chunked, identity": 400, "chunked, chunked": 400, "CHUNKED,chunked": 400, "chunked, gzip, chunked": 400,
+		"chunked,": 400, "chunked;": 400, "chunked;q=1": 400, "chunked ;": 400, "xchunked": 400, "x-chunked": 400, "chunkedd": 400, "chunke": 400, "chun ked": 400, `"chunked"`: 400, "'chunked'": 400, "[chunked]": 400,
+		"chunked\x0b": 400, "\x0bchunked": 400, "\x0cchunked": 400, "chunked\x00": 400, "\u212ahunked": 400, "chun\u212aed": 400, "chunked\x7f": 400, "\ufeffchunked": 400, "chunked\u00a0": 400, "chunked\r": 400, "chunked\tgzip": 400,
+		"gzip, chunked": 501, "identity, chunked": 501, ", chunked": 501, "deflate, gzip, chunked": 501, "cow, chunked": 501, "chunked;q=1, chunked": 501,
+	} {
+		out = append(out, bad("coding "+quoted(v), coding7, status, postA+"Transfer-Encoding: "+v+"\r\n\r\n"+hello))
+	}
+	return out
+}
+
+// codingRequests: bodies that end with their last chunk, and codings that only look like it (RFC 9112 §6.1).
+func codingRequests() []Request {
+	const (
+		length  = "RFC 9110 §8.6"
+		coding  = "RFC 9112 §6.1"
+		coding7 = "RFC 9112 §7"
+	)
+	return []Request{
 		good("chunked", coding, postA+chunked+"\r\n"+hello, `POST /p a chunked "hello"`),
 		good("chunked in mixed case", coding7, postA+"tRANSFER-eNCODING: Chunked\r\n\r\n"+hello, `POST /p a chunked "hello"`),
 		good("chunked in upper case", coding7, postA+"TRANSFER-ENCODING: CHUNKED\r\n\r\n"+hello, `POST /p a chunked "hello"`),
@@ -77,17 +102,4 @@ func framingRequests() []Request {
 		cut("chunked, ends after the last chunk's line", "RFC 9112 §8", postA+chunked+"\r\n0\r\n"),
 		cut("chunked, ends within the trailers", "RFC 9112 §8", postA+chunked+"\r\n0\r\nX: y\r\n"),
 	}
-	for _, v := range []string{"", "-5", "-0", "+5", "0x5", "5_0", "5 0", "5.0", "5e0", `"5"`, "5;", "5, 5", "5,5", "5, 6", "5,", ",5", "five", "\uff15", "5\x0b", "\x0c5", "5\x00", "5\r", "5\x7f",
-		"18446744073709551621", "9223372036854775808", "340282366920938463463374607431768211461", "1e1000", "NaN", "0b101", "5\u00a0", "'5'", "5h", "(5)", "5:5"} {
-		out = append(out, bad("length of "+quoted(v), length, 400, postA+"Content-Length: "+v+"\r\n\r\nhello"))
-	}
-	for v, status := range map[string]int{
-		"": 400, ",": 400, "identity": 400, "gzip": 400, "cow": 400, "chunked, gzip": 400, "chunked, identity": 400, "chunked, chunked": 400, "CHUNKED,chunked": 400, "chunked, gzip, chunked": 400,
-		"chunked,": 400, "chunked;": 400, "chunked;q=1": 400, "chunked ;": 400, "xchunked": 400, "x-chunked": 400, "chunkedd": 400, "chunke": 400, "chun ked": 400, `"chunked"`: 400, "'chunked'": 400, "[chunked]": 400,
-		"chunked\x0b": 400, "\x0bchunked": 400, "\x0cchunked": 400, "chunked\x00": 400, "\u212ahunked": 400, "chun\u212aed": 400, "chunked\x7f": 400, "\ufeffchunked": 400, "chunked\u00a0": 400, "chunked\r": 400, "chunked\tgzip": 400,
-		"gzip, chunked": 501, "identity, chunked": 501, ", chunked": 501, "deflate, gzip, chunked": 501, "cow, chunked": 501, "chunked;q=1, chunked": 501,
-	} {
-		out = append(out, bad("coding "+quoted(v), coding7, status, postA+"Transfer-Encoding: "+v+"\r\n\r\n"+hello))
-	}
-	return out
 }

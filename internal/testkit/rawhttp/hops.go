@@ -1,17 +1,15 @@
 package rawhttp
 
+const body5 = "Content-Length: 5\r\n\r\nhello"
+
 // hopRequests: fields of one hop, persistence, expectations and what proxies
 // say of a request (RFC 9110 §7.6, §10.1; RFC 9112 §9).
 func hopRequests() []Request {
 	const (
 		hop     = "RFC 9110 §7.6.1"
 		persist = "RFC 9112 §9.3"
-		expect  = "RFC 9110 §10.1.1"
-		upgrade = "RFC 9110 §7.8"
 		te      = "RFC 9110 §10.1.4"
-		edge    = "Envoy: use_remote_address"
 	)
-	body5 := "Content-Length: 5\r\n\r\nhello"
 	out := []Request{
 		last("close", persist, getA+"Connection: close\r\n\r\n", "GET / a"),
 		last("close in other letters", persist, getA+"connection: CLOSE\r\n\r\n", "GET / a"),
@@ -35,6 +33,22 @@ func hopRequests() []Request {
 		bad("Connection nominates in quotes", hop, 400, getA+"Connection: \"close\"\r\n\r\n"),
 		good("TE trailers", te, getA+"TE: trailers\r\n\r\n", "GET / a"),
 		good("TE that Connection names", te, getA+"TE: trailers\r\nConnection: TE\r\n\r\n", "GET / a"),
+	}
+	out = append(out, expectRequests()...)
+	for _, name := range []string{"Host", "Content-Length", "Transfer-Encoding", "Authorization", "Cookie", "X-Request-Id", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Client-Cert", "Forwarded"} {
+		out = append(out, bad("Connection nominates "+name, hop, 400, postA+"Connection: "+name+"\r\n"+body5))
+	}
+	return out
+}
+
+// expectRequests: expectations and upgrades, and what proxies say of a request (RFC 9110 §7.8, §10.1).
+func expectRequests() []Request {
+	const (
+		expect  = "RFC 9110 §10.1.1"
+		upgrade = "RFC 9110 §7.8"
+		edge    = "Envoy: use_remote_address"
+	)
+	return []Request{
 		bad("an expectation that nobody knows", expect, 417, postA+"Expect: 200-ok\r\n"+body5),
 		bad("an expectation in a list with one that nobody knows", expect, 417, postA+"Expect: 100-continue, x\r\n"+body5),
 		bad("an expectation with a parameter", expect, 417, postA+"Expect: 100-continue;a=b\r\n"+body5),
@@ -71,10 +85,6 @@ func hopRequests() []Request {
 		good("headers that steer Envoy's router are dropped", "Envoy: x-envoy-*", getA+"x-envoy-retry-on: 5xx\r\nx-envoy-max-retries: 9\r\nx-envoy-upstream-rq-timeout-ms: 1\r\nx-envoy-original-path: /x\r\nx-envoy-internal: true\r\nx-envoy-decorator-operation: x\r\n\r\n", "GET / a"),
 		good("peer metadata that is claimed is dropped", "Istio: peer metadata", getA+"x-envoy-peer-metadata: x\r\nx-envoy-peer-metadata-id: y\r\n\r\n", "GET / a"),
 	}
-	for _, name := range []string{"Host", "Content-Length", "Transfer-Encoding", "Authorization", "Cookie", "X-Request-Id", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Client-Cert", "Forwarded"} {
-		out = append(out, bad("Connection nominates "+name, hop, 400, postA+"Connection: "+name+"\r\n"+body5))
-	}
-	return out
 }
 
 // outside is what a gateway adds to a request from 127.0.0.1.

@@ -11,7 +11,6 @@ func lineRequests() []Request {
 		version = "RFC 9112 §2.3"
 		parsing = "RFC 9112 §2.2"
 		method  = "RFC 9110 §9.1"
-		hostA   = "Host: a\r\n\r\n"
 	)
 	out := []Request{
 		good("an empty line before the request", parsing, "\r\n"+getA+"\r\n", "GET / a"),
@@ -50,6 +49,29 @@ func lineRequests() []Request {
 		bad("another protocol's first line", line, 400, "EHLO a\r\n\r\n"),
 		bad("the HTTP/2 preface, cut", version, 505, "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n").with(HTTP1Only),
 		bad("NUL in the request line", line, 400, "GET /\x00 HTTP/1.1\r\n"+hostA),
+	}
+	out = append(out, methodRequests()...)
+	for v, status := range map[string]int{
+		"HTTP/0.9": 505, "HTTP/1.2": 505, "HTTP/1.9": 505, "HTTP/2.0": 505, "HTTP/3.0": 505, "HTTP/9.9": 505, "HTTP/0.0": 505,
+		"http/1.1": 400, "Http/1.1": 400, "HTTP/1,1": 400, "HTTP/1.": 400, "HTTP/.1": 400, "HTTP/1": 400, "HTTP/2": 400, "HTTP/11": 400, "HTTP/1.10": 400, "HTTP/01.1": 400, "HTTP/1.01": 400, "HTTP/1.1.1": 400, "HTTP/+1.1": 400, "HTTP/-1.1": 400, "HTTP/1.-1": 400,
+		"HTTP 1.1": 400, "HTTP1.1": 400, "HTTP//1.1": 400, "HTTP\\1.1": 400, "HTPP/1.1": 400, "HTTPS/1.1": 400, "ICY/1.1": 400, "HTTP/ 1.1": 400, "HTTP/1 .1": 400, "HTTP/1.1x": 400, "HTTP/1.1;x": 400, "HTTP/1.1\x00": 400, "HTTP/1.\u0661": 400, "\x00HTTP/1.1": 400, "HTTP/one": 400, "H": 400,
+	} {
+		out = append(out, bad("version "+quoted(v), version, status, "GET / "+v+"\r\n"+hostA))
+	}
+	for _, m := range []string{"PATCH", "PUT", "TRACE", "PROPFIND", "REPORT", "M-SEARCH"} {
+		out = append(out, good("method "+m, method, m+" /m HTTP/1.1\r\n"+hostA, m+" /m a"))
+	}
+	return out
+}
+
+// methodRequests: methods, and versions below 1.1 (RFC 9110 §9.1, RFC 9112 §2.3).
+func methodRequests() []Request {
+	const (
+		line    = "RFC 9112 §3"
+		version = "RFC 9112 §2.3"
+		method  = "RFC 9110 §9.1"
+	)
+	return []Request{
 		bad("NUL before the method", method, 400, "\x00GET / HTTP/1.1\r\n"+hostA),
 		bad("a method in quotes", method, 400, "\"GET\" / HTTP/1.1\r\n"+hostA),
 		bad("a method in brackets", method, 400, "[GET] / HTTP/1.1\r\n"+hostA),
@@ -76,17 +98,9 @@ func lineRequests() []Request {
 		last("HTTP/1.0 has no expectations", "RFC 9110 §10.1.1", "POST /p HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n"+hostA+"hello", `POST /p a "hello"`).with(HTTP10),
 		last("HTTP/1.0 has no upgrades", "RFC 9110 §7.8", "GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"+hostA, "GET / a").with(HTTP10),
 	}
-	for v, status := range map[string]int{
-		"HTTP/0.9": 505, "HTTP/1.2": 505, "HTTP/1.9": 505, "HTTP/2.0": 505, "HTTP/3.0": 505, "HTTP/9.9": 505, "HTTP/0.0": 505,
-		"http/1.1": 400, "Http/1.1": 400, "HTTP/1,1": 400, "HTTP/1.": 400, "HTTP/.1": 400, "HTTP/1": 400, "HTTP/2": 400, "HTTP/11": 400, "HTTP/1.10": 400, "HTTP/01.1": 400, "HTTP/1.01": 400, "HTTP/1.1.1": 400, "HTTP/+1.1": 400, "HTTP/-1.1": 400, "HTTP/1.-1": 400,
-		"HTTP 1.1": 400, "HTTP1.1": 400, "HTTP//1.1": 400, "HTTP\\1.1": 400, "HTPP/1.1": 400, "HTTPS/1.1": 400, "ICY/1.1": 400, "HTTP/ 1.1": 400, "HTTP/1 .1": 400, "HTTP/1.1x": 400, "HTTP/1.1;x": 400, "HTTP/1.1\x00": 400, "HTTP/1.\u0661": 400, "\x00HTTP/1.1": 400, "HTTP/one": 400, "H": 400,
-	} {
-		out = append(out, bad("version "+quoted(v), version, status, "GET / "+v+"\r\n"+hostA))
-	}
-	for _, m := range []string{"PATCH", "PUT", "TRACE", "PROPFIND", "REPORT", "M-SEARCH"} {
-		out = append(out, good("method "+m, method, m+" /m HTTP/1.1\r\n"+hostA, m+" /m a"))
-	}
-	return out
 }
 
-const rule10 = "RFC 9112 §6.3"
+const (
+	rule10 = "RFC 9112 §6.3"
+	hostA  = "Host: a\r\n\r\n"
+)

@@ -51,6 +51,34 @@ func framingResponses() []Response {
 		gives("205 with length zero", "RFC 9110 §15.3.6", "HTTP/1.1 205 Reset Content\r\n"+length+"0\r\n\r\n", "205 (content-length: 0)"),
 		gives("404 with a body", rule, "HTTP/1.1 404 Not Found\r\n"+abc, `404 "abc"`),
 		gives("500 with chunks", rule, "HTTP/1.1 500 Internal Server Error\r\n"+chunked+"\r\n3\r\nabc\r\n0\r\n\r\n", `500 chunked "abc"`),
+	}
+	out = append(out, misframedResponses()...)
+	for _, v := range []string{"", "-3", "+3", "0x3", "3_0", "3 0", "3.0", "3,3", "3, 3", "3, 4", "three", `"3"`, "3;", "99999999999999999999", "3\x00", "3\x0b"} {
+		out = append(out, refused("length "+quoted(v), "RFC 9110 §8.6", ok+length+v+"\r\n\r\nabc"))
+	}
+	for _, v := range []string{"", "identity", "gzip", "gzip, chunked", "chunked, gzip", "chunked, chunked", "xchunked", "chunked;q=1", `"chunked"`, "chunked\x0b", "chunked,", ",chunked", "cow"} {
+		out = append(out, refused("coding "+quoted(v), rule, ok+"Transfer-Encoding: "+v+"\r\n\r\n3\r\nabc\r\n0\r\n\r\n"))
+	}
+	for _, v := range []string{"", " 3", "3 ", "0x3", "+3", "-3", "3_", "g", "3;", "3;a=", "3;a\x00", "3; a", "3,", "ffffffffffffffff", "10000000000000003", "3\r", "3;a=\"b"} {
+		out = append(out, breaks("chunk of size "+quoted(v), chunk, ok+chunked+"\r\n"+v+"\r\nabc\r\n0\r\n\r\n"))
+	}
+	for name, v := range map[string]string{
+		"bare LF after a size": "3\nabc\r\n0\r\n\r\n", "bare CR after a size": "3\rabc\r\n0\r\n\r\n", "bare LF after data": "3\r\nabc\n0\r\n\r\n", "no line end after data": "3\r\nabc0\r\n\r\n", "more data than the size says": "3\r\nabcd\r\n0\r\n\r\n",
+		"less data than the size says": "4\r\nabc\r\n0\r\n\r\n", "bare LF as the end": "3\r\nabc\r\n0\r\n\n", "two bytes in place of a line end": "3\r\nabcXX0\r\n\r\n", "an extension's line ends in LF": "3;\nabc\r\n0\r\n\r\n",
+		"a trailer that frames": "3\r\nabc\r\n0\r\nContent-Length: 3\r\n\r\n", "a trailer that sets a cookie": "3\r\nabc\r\n0\r\nSet-Cookie: a=b\r\n\r\n", "a folded trailer": "3\r\nabc\r\n0\r\nX: a\r\n b\r\n\r\n", "a trailer with NUL": "3\r\nabc\r\n0\r\nX: \x00\r\n\r\n",
+	} {
+		out = append(out, breaks("chunked with "+name, chunk, ok+chunked+"\r\n"+v))
+	}
+	return out
+}
+
+// misframedResponses: responses that do not end where they say.
+func misframedResponses() []Response {
+	const (
+		rule  = "RFC 9112 §6.3"
+		chunk = "RFC 9112 §7.1"
+	)
+	return []Response{
 		refused("both framings", rule, ok+length+"3\r\n"+chunked+"\r\n3\r\nabc\r\n0\r\n\r\n"),
 		refused("both framings, chunked first", rule, ok+chunked+length+"3\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
 		refused("both framings, length zero", rule, ok+length+"0\r\n"+chunked+"\r\n0\r\n\r\n"),
@@ -69,23 +97,6 @@ func framingResponses() []Response {
 		breaks("chunked, cut before the end of the trailers", "RFC 9112 §8", ok+chunked+"\r\n3\r\nabc\r\n0\r\n").closing(),
 		breaks("chunked, cut within the trailers", "RFC 9112 §8", ok+chunked+"\r\n3\r\nabc\r\n0\r\nX: y\r\n").closing(),
 	}
-	for _, v := range []string{"", "-3", "+3", "0x3", "3_0", "3 0", "3.0", "3,3", "3, 3", "3, 4", "three", `"3"`, "3;", "99999999999999999999", "3\x00", "3\x0b"} {
-		out = append(out, refused("length "+quoted(v), "RFC 9110 §8.6", ok+length+v+"\r\n\r\nabc"))
-	}
-	for _, v := range []string{"", "identity", "gzip", "gzip, chunked", "chunked, gzip", "chunked, chunked", "xchunked", "chunked;q=1", `"chunked"`, "chunked\x0b", "chunked,", ",chunked", "cow"} {
-		out = append(out, refused("coding "+quoted(v), rule, ok+"Transfer-Encoding: "+v+"\r\n\r\n3\r\nabc\r\n0\r\n\r\n"))
-	}
-	for _, v := range []string{"", " 3", "3 ", "0x3", "+3", "-3", "3_", "g", "3;", "3;a=", "3;a\x00", "3; a", "3,", "ffffffffffffffff", "10000000000000003", "3\r", "3;a=\"b"} {
-		out = append(out, breaks("chunk of size "+quoted(v), chunk, ok+chunked+"\r\n"+v+"\r\nabc\r\n0\r\n\r\n"))
-	}
-	for name, v := range map[string]string{
-		"bare LF after a size": "3\nabc\r\n0\r\n\r\n", "bare CR after a size": "3\rabc\r\n0\r\n\r\n", "bare LF after data": "3\r\nabc\n0\r\n\r\n", "no line end after data": "3\r\nabc0\r\n\r\n", "more data than the size says": "3\r\nabcd\r\n0\r\n\r\n",
-		"less data than the size says": "4\r\nabc\r\n0\r\n\r\n", "bare LF as the end": "3\r\nabc\r\n0\r\n\n", "two bytes in place of a line end": "3\r\nabcXX0\r\n\r\n", "an extension's line ends in LF": "3;\nabc\r\n0\r\n\r\n",
-		"a trailer that frames": "3\r\nabc\r\n0\r\nContent-Length: 3\r\n\r\n", "a trailer that sets a cookie": "3\r\nabc\r\n0\r\nSet-Cookie: a=b\r\n\r\n", "a folded trailer": "3\r\nabc\r\n0\r\nX: a\r\n b\r\n\r\n", "a trailer with NUL": "3\r\nabc\r\n0\r\nX: \x00\r\n\r\n",
-	} {
-		out = append(out, breaks("chunked with "+name, chunk, ok+chunked+"\r\n"+v))
-	}
-	return out
 }
 
 // headResponses: status lines and fields (RFC 9112 §4, §5).

@@ -10,13 +10,11 @@ func smugglingRequests() []Request {
 		kettle   = "Kettle, HTTP Desync Attacks (2019)"
 		browser  = "Kettle, Browser-Powered Desync Attacks (2022)"
 		endgame  = "Kettle, HTTP/1.1 Must Die (2025)"
-		funky    = "Jeppe Bonde Weikop, Funky chunks (2025)"
 		klein    = "Klein, HTTP Request Smuggling in 2020"
 		te0      = "TE.0 (Bugcrowd, 2024)"
 		smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 		size     = "23" // of smuggled, in hexadecimal
 	)
-	post := func(fields, body string) string { return postA + fields + "\r\n" + body }
 	out := []Request{
 		bad("CL.CL", linhart, 400, post("Content-Length: 0\r\nContent-Length: 35\r\n", smuggled)),
 		bad("CL.CL the other way round", linhart, 400, post("Content-Length: 35\r\nContent-Length: 0\r\n", smuggled)),
@@ -47,6 +45,26 @@ func smugglingRequests() []Request {
 		good("an expectation of a GET without content", endgame, "GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n"+smuggled, "GET / a", "GET /smuggled a"),
 		bad("an expectation twice, in different letters", endgame, 417, post("Expect: 100-continue\r\nexpect: 100-continue \x80\r\nContent-Length: 35\r\n", smuggled)),
 		good("TE.0 with OPTIONS", te0, "OPTIONS / HTTP/1.1\r\nHost: a\r\n"+chunked+"\r\n"+size+"\r\n"+smuggled+"\r\n0\r\n\r\n", `OPTIONS / a chunked "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"`),
+	}
+	out = append(out, spillRequests()...)
+	// A name that hides a coding, of the list of HTTP Request Smuggler.
+	for _, hidden := range []string{"Transfer-Encoding:\n chunked", "Transfer-Encoding\n: chunked", "Transfer\r-Encoding: chunked", "Transfer-Encoding\x00: chunked", "Transfer-Encoding\xa0: chunked", "\x00Transfer-Encoding: chunked", "Transfer-Encoding: \x01chunked",
+		"Transfer-Encoding: chunked\x0b", "Transfer-Encoding: chunk\xe9d", "Transfer-Encoding: chu\u0001nked", "Foo: bar\r\rTransfer-Encoding: chunked", "Foo: bar\n\rTransfer-Encoding: chunked", "\tTransfer-Encoding: chunked", "Transfer-Encoding;: chunked", "Transfer-Encoding=: chunked", "Transfer Encoding: chunked", "(Transfer-Encoding): chunked", ": Transfer-Encoding: chunked"} {
+		out = append(out, bad("hidden coding "+strings.Trim(quoted(hidden), `"`), kettle, 400, post("Content-Length: 40\r\n"+hidden+"\r\n", "0\r\n\r\n"+smuggled)))
+	}
+	return out
+}
+
+// spillRequests: techniques within chunks, trailers and lines.
+func spillRequests() []Request {
+	const (
+		browser  = "Kettle, Browser-Powered Desync Attacks (2022)"
+		funky    = "Jeppe Bonde Weikop, Funky chunks (2025)"
+		klein    = "Klein, HTTP Request Smuggling in 2020"
+		smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+		size     = "23" // of smuggled, in hexadecimal
+	)
+	return []Request{
 		bad("TERM.EXT: an extension's line ends in LF", funky, 400, post(chunked, "2;\nxx\r\n3f\r\n0\r\n\r\n"+smuggled+"\r\n0\r\n\r\n")),
 		bad("EXT.TERM: an extension holds a line end", funky, 400, post(chunked, "2;\nxx\r\n0\r\n\r\n"+smuggled)),
 		bad("TERM.EXT by a bare CR", funky, 400, post(chunked, "2;\rxx\r\n0\r\n\r\n"+smuggled)),
@@ -77,10 +95,7 @@ func smugglingRequests() []Request {
 		{Name: "an upgrade that the backend does not do", RFC: "RFC 9110 §7.8", Raw: getA + "Connection: upgrade\r\nUpgrade: websocket\r\n\r\n" + smuggled,
 			Saw: []string{"GET / a (connection: upgrade; upgrade: websocket)", "GET /smuggled a"}},
 	}
-	// A name that hides a coding, of the list of HTTP Request Smuggler.
-	for _, hidden := range []string{"Transfer-Encoding:\n chunked", "Transfer-Encoding\n: chunked", "Transfer\r-Encoding: chunked", "Transfer-Encoding\x00: chunked", "Transfer-Encoding\xa0: chunked", "\x00Transfer-Encoding: chunked", "Transfer-Encoding: \x01chunked",
-		"Transfer-Encoding: chunked\x0b", "Transfer-Encoding: chunk\xe9d", "Transfer-Encoding: chu\u0001nked", "Foo: bar\r\rTransfer-Encoding: chunked", "Foo: bar\n\rTransfer-Encoding: chunked", "\tTransfer-Encoding: chunked", "Transfer-Encoding;: chunked", "Transfer-Encoding=: chunked", "Transfer Encoding: chunked", "(Transfer-Encoding): chunked", ": Transfer-Encoding: chunked"} {
-		out = append(out, bad("hidden coding "+strings.Trim(quoted(hidden), `"`), kettle, 400, post("Content-Length: 40\r\n"+hidden+"\r\n", "0\r\n\r\n"+smuggled)))
-	}
-	return out
 }
+
+// post is a request with more fields and what follows its head.
+func post(fields, body string) string { return postA + fields + "\r\n" + body }
