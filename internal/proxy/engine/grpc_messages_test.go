@@ -116,7 +116,9 @@ func TestMessagesOfCallsAreCounted(t *testing.T) {
 			do(t, client(t, down), "POST", "http://"+p.addr()+c.path, body, func(r *http.Request) { r.Header.Set("Content-Type", c.kind) })
 			p.stop()
 			for i, name := range strings.Fields(metrics) {
-				if n, want := p.registry.Sum(name), []float64{c.asks, c.answers}[i]; n != want {
+				// Without an endpoint the call may be over before its messages come.
+				fewer := down && c.name == "no endpoint"
+				if n, want := p.registry.Sum(name), []float64{c.asks, c.answers}[i]; n > want || n < want && !fewer {
 					t.Errorf("%s: %s is %v, want %v", c.name, name, n, want)
 				}
 			}
