@@ -1,6 +1,19 @@
 package failure
 
-import "testing"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
+	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
+)
 
 func TestEveryKindOfFailureHasItsAnswer(t *testing.T) {
 	details := map[string]Kind{}
@@ -20,5 +33,64 @@ func TestEveryKindOfFailureHasItsAnswer(t *testing.T) {
 	}
 	if a := answerTo(kindCount); a != (Answer{}) {
 		t.Errorf("no kind is answered with %+v", a)
+	}
+}
+
+func TestErrorsAreToldApart(t *testing.T) {
+	refused := &os.SyscallError{Syscall: "connect", Err: syscall.ECONNREFUSED}
+	cases := []struct {
+		name   string
+		of     func(error) *Failure
+		err    error
+		want   Kind
+		flag   string
+		status int
+	}{
+		{"no endpoint", OfConnect, cluster.ErrNoHost, NoHealthyHost, "UH", 503},
+		{"a threshold", OfConnect, cluster.ErrOverflow, Overflow, "UO", 503},
+		{"a connect that is late", OfConnect, context.DeadlineExceeded, ConnectTimeout, "UF", 503},
+		{"a handshake that is late", OfConnect, os.ErrDeadlineExceeded, ConnectTimeout, "UF", 503},
+		{"a refused connect", OfConnect, refused, ConnectFailed, "UF", 503},
+		{"an endpoint without extended CONNECT", OfCall, http2.ErrNoSwitch, NotSupported, "", 403},
+		{"a stream that was reset", OfCall, &http2.ResetError{Code: http2.InternalError}, RemoteReset, "UR", 503},
+		{"a stream that broke a rule", OfCall, &http2.StreamError{}, BadResponse, "UPE", 502},
+		{"a connection that broke a rule", OfCall, &http2.ConnError{}, BadResponse, "UPE", 502},
+		{"a response that broke a rule", OfCall, http1.ErrStatus, BadResponse, "UPE", 502},
+		{"a connection that was closed", OfCall, io.EOF, Reset, "UC", 503},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			f := c.of(fmt.Errorf("to 127.0.0.1: %w", c.err))
+			if a := f.Answer(); f.Kind != c.want || a.Flag != c.flag || a.Status != c.status {
+				t.Errorf("kind %d, %+v; want kind %d", f.Kind, a, c.want)
+			}
+			if !errors.Is(f, c.err) && !errors.Is(f, io.ErrUnexpectedEOF) {
+				t.Errorf("%v does not tell its cause", f)
+			}
+			if strings.Contains(f.Answer().Body, "127.0.0.1") {
+				t.Errorf("the client is told where: %s", f.Answer().Body)
+			}
+		})
+	}
+}
+
+func TestAnswersTellWhatIsKnown(t *testing.T) {
+	cases := []struct {
+		name    string
+		failure Failure
+		want    Answer
+	}{
+		{"the codec chooses the status", Failure{Kind: BadRequest, Cause: &http1.Error{Status: 431}}, Answer{Side: Downstream, Status: 431, Body: "Request Header Fields Too Large"}},
+		{"an incomplete request", Failure{Kind: DurationTimeout, Detail: Incomplete}, Answer{Status: 408, Body: "downstream duration timeout"}},
+		{"a policy", Failure{Kind: Denied, Detail: "ns[shop]-policy[cart]-rule[0]"}, Answer{Status: 403, Detail: "rbac_access_denied_matched_policy[ns[shop]-policy[cart]-rule[0]]", Body: "RBAC: access denied"}},
+		{"no policy allows", Failure{Kind: Denied}, Answer{Status: 403, Detail: "rbac_access_denied_matched_policy[none]", Body: "RBAC: access denied"}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			got := c.failure.Answer()
+			if got.Side != c.want.Side || got.Status != c.want.Status || got.Body != c.want.Body || c.want.Detail != "" && got.Detail != c.want.Detail {
+				t.Errorf("got %+v", got)
+			}
+		})
 	}
 }
