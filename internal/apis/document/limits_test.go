@@ -12,7 +12,8 @@ import (
 func TestValuesOfADocumentAreLimited(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{limit.DocumentNodesMax - 1, limit.DocumentNodesMax, limit.DocumentNodesMax + 1} {
-		docs, problems := document.Parse([]byte("[" + strings.Repeat("1,", n-1) + "]\n")) // the list is a value too
+		// A list of nothing, which is what the parser reads fastest; the list is a value too.
+		docs, problems := document.Parse([]byte(strings.Repeat("-\n", n-1)))
 		if len(docs) != 1 || len(problems) != 0 {
 			t.Fatalf("%d values: %d documents, %v", n, len(docs), problems)
 		}
