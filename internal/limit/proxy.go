@@ -48,6 +48,9 @@ const (
 	PeersMax = 1024
 	// WideBuffersMax bounds the buffers of 64 KiB in use, so that many slow bodies hold small ones: 64 MiB in all.
 	WideBuffersMax = 1024
+	// UnsentBytesMax bounds what of a connection waits in the kernel for the peer's window (TCP_NOTSENT_LOWAT): 64 KiB, one write of ours. At
+	// 10,000 stalled readers that is 700 MB; without it the kernel's memory for TCP is gone with a thousand, and all connections suffer.
+	UnsentBytesMax = 64 << 10
 	// AccessLogBytesMax bounds the lines that wait for one access log's sink; further ones are dropped and counted.
 	AccessLogBytesMax = 1 << 20
 )

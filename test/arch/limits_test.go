@@ -46,6 +46,7 @@ func held() map[string]string {
 		"PassedChainsMax": "internal/proxy/engine/tls TestVerifiedChainsAreRememberedUpToTheirLimit", "SniffLineBytesMax": "internal/proxy/engine/listener TestALineWithoutAnEndIsWaitedForUpToItsLimit",
 		"LabelSetsMax": "internal/proxy/engine/telemetry TestLabelSetsAreKeptUpToTheirLimit",
 		"PeersMax":     "internal/proxy/engine/telemetry TestPeersAreInternedUpToTheirLimit", "WideBuffersMax": "internal/proxy/engine/conn TestWideBuffersAreBounded",
+		"UnsentBytesMax":    "internal/proxy/engine/conn TestTheKernelHoldsLittleForAPeerThatDoesNotRead",
 		"AccessLogBytesMax": "internal/proxy/engine/access TestLinesThatWaitHaveALimit",
 		"UpstreamIdleMax":   "internal/proxy/engine/cluster TestIdleConnectionsHaveALimit", "UpstreamPendingMax": "internal/proxy/engine/cluster TestWaitingRequestsHaveALimit",
 		"OriginalDestinationsMax": "internal/proxy/engine/cluster TestOriginalDestinationsHaveALimit", "ChosenNamesMax": "internal/proxy/engine/cluster TestAnswersForChosenNamesAreKeptUpToTheirLimit",

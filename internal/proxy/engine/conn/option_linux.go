@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tullemesh/tulle/internal/limit"
 )
 
 // soOriginalDst is SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST
@@ -71,4 +73,14 @@ func lateBind(_, _ string, c syscall.RawConn) error {
 		return nil // an old kernel: the port is chosen early
 	}
 	return failed
+}
+
+// boundUnsent bounds what the kernel takes of us beyond what the peer's window lets it send: else a send buffer grows to net.ipv4.tcp_wmem's
+// maximum, 4 MiB, for a peer that reads nothing, and some hundred of those take all memory that the kernel has for TCP. Bytes on their way do not
+// count, so a peer that reads is sent as much as before.
+func boundUnsent(raw syscall.RawConn) {
+	// Without it the peer is served all the same.
+	_ = raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, limit.UnsentBytesMax)
+	})
 }

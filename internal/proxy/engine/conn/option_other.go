@@ -14,3 +14,5 @@ func (s *Socket) OriginalDst() (netip.AddrPort, error) {
 }
 
 func lateBind(_, _ string, _ syscall.RawConn) error { return nil }
+
+func boundUnsent(syscall.RawConn) {}
