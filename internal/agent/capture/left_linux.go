@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"github.com/tullemesh/tulle/internal/identity/keyfile"
 )
 
 // left is the state file: what a run that is killed leaves is processes, because namespaces end with their last one.
@@ -78,10 +80,7 @@ func (n *Network) writeStateLocked() error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(n.state+".new", b, 0o600); err != nil {
-		return fmt.Errorf("write state of the network: %w", err)
-	}
-	if err := os.Rename(n.state+".new", n.state); err != nil {
+	if err := keyfile.Replace(n.state, b); err != nil {
 		return fmt.Errorf("write state of the network: %w", err)
 	}
 	return nil
