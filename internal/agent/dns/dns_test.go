@@ -399,25 +399,6 @@ func TestTableRefusesWhatCannotBeAnswered(t *testing.T) {
 }
 
 func TestResolvConf(t *testing.T) {
-	c, err := dns.ReadResolv(strings.NewReader(`# a comment
-; another
-domain old.example
-nameserver 192.0.2.1
-nameserver fe80::1%eth0
-nameserver not-an-address
-nameserver 2001:db8::1
-nameserver 192.0.2.2
-search a.example. b.example bad..name
-options ndots:2
-nameserver
-`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:53"), netip.MustParseAddrPort("[fe80::1%eth0]:53"), netip.MustParseAddrPort("[2001:db8::1]:53")}
-	if !slices.Equal(c.Servers, want) || !slices.Equal(c.Search, []string{"a.example", "b.example"}) {
-		t.Errorf("got %+v", c)
-	}
 	pod := dns.Resolv{Servers: []netip.AddrPort{netip.MustParseAddrPort("10.77.0.1:53")}, Search: []string{"default.svc.cluster.local", "svc.cluster.local"}}
 	if got := pod.Text(); got != "nameserver 10.77.0.1\nsearch default.svc.cluster.local svc.cluster.local\noptions ndots:5\n" {
 		t.Errorf("got %q", got)

@@ -1,11 +1,9 @@
 package dns
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"strings"
@@ -76,47 +74,12 @@ func exchange(ctx context.Context, q *dns.Msg, network string, r netip.AddrPort)
 	return m, nil
 }
 
-// Resolv is what resolv.conf says.
+// Resolv is what a resolv.conf is to say (resolv.conf(5)).
 type Resolv struct {
 	// Servers are the name servers, at port 53, in order.
 	Servers []netip.AddrPort
 	// Search are the search domains, without final dots.
 	Search []string
-}
-
-// resolvServersMax is how many servers are read (resolv.conf(5): MAXNS), resolvSearchMax how many domains.
-const (
-	resolvServersMax = 3
-	resolvSearchMax  = 32
-)
-
-// ReadResolv reads resolv.conf(5). Lines that are not understood are left out, as the system's resolver does.
-func ReadResolv(r io.Reader) (Resolv, error) {
-	var c Resolv
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		f := strings.Fields(lines.Text())
-		if len(f) < 2 || strings.HasPrefix(f[0], "#") || strings.HasPrefix(f[0], ";") {
-			continue
-		}
-		switch f[0] {
-		case "nameserver":
-			if a, err := netip.ParseAddr(f[1]); err == nil && len(c.Servers) < resolvServersMax {
-				c.Servers = append(c.Servers, netip.AddrPortFrom(a, 53))
-			}
-		case "domain", "search":
-			c.Search = nil // the last of these lines counts
-			for _, d := range f[1:min(len(f), resolvSearchMax+1)] {
-				if d = strings.TrimSuffix(d, "."); d != "" && isName(canonical(d)) {
-					c.Search = append(c.Search, d)
-				}
-			}
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return Resolv{}, fmt.Errorf("read resolv.conf: %w", err)
-	}
-	return c, nil
 }
 
 // Text writes resolv.conf for a workload in a namespace: the server, the domains, and options as a pod has them.
