@@ -33,9 +33,6 @@ func kubernetesService(o *apis.Object, spec *corev1.Service, opts Options) *cont
 		ExportTo: exportToAnnotation(o.Annotations[annotationExportTo]),
 	}
 	c := &contribution{service: s, object: o, targets: map[int]string{}, notReady: spec.Spec.PublishNotReadyAddresses}
-	if p := spec.Spec.InternalTrafficPolicy; p != nil {
-		s.NodeLocal = *p == corev1.ServiceInternalTrafficPolicyLocal
-	}
 	switch {
 	case spec.Spec.Type == corev1.ServiceTypeExternalName:
 		s.Resolution, s.ExternalName, s.External = Alias, strings.TrimSuffix(spec.Spec.ExternalName, "."), true

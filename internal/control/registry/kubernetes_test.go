@@ -14,7 +14,7 @@ func TestKindsOfKubernetesServices(t *testing.T) {
 apiVersion: v1
 kind: Service
 metadata: {name: vip}
-spec: {clusterIP: 10.0.0.10, clusterIPs: [10.0.0.10, "fd00::10"], internalTrafficPolicy: Local, ports: [{name: http, port: 80}]}
+spec: {clusterIP: 10.0.0.10, clusterIPs: [10.0.0.10, "fd00::10"], ports: [{name: http, port: 80}]}
 ---
 apiVersion: v1
 kind: Service
@@ -27,7 +27,7 @@ metadata: {name: plain}
 spec: {ports: [{name: http, port: 80}]}
 `)
 	vip := serviceOf(t, set, "vip.default.svc.cluster.local")
-	if len(vip.Addresses) != 2 || vip.Addresses[1].Addr() != netip.MustParseAddr("fd00::10") || vip.AutoAddress.IsValid() || !vip.NodeLocal || vip.Ports[0].Target != 80 {
+	if len(vip.Addresses) != 2 || vip.Addresses[1].Addr() != netip.MustParseAddr("fd00::10") || vip.AutoAddress.IsValid() || vip.Ports[0].Target != 80 {
 		t.Errorf("%+v", vip)
 	}
 	headless := serviceOf(t, set, "headless.default.svc.cluster.local")

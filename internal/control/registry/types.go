@@ -104,7 +104,6 @@ type Service struct {
 	FromKubernetes bool
 	Cluster        string // registry key, "Kubernetes" by default
 	Key            apis.Key
-	NodeLocal      bool // internalTrafficPolicy Local
 	// ExternalName is the target host of an Alias.
 	ExternalName string
 	// Aliases are the hosts of the Alias services that lead here, sorted.
