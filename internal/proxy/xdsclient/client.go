@@ -60,7 +60,7 @@ const (
 
 // Handler takes updates, one at a time. It returns the resources that it
 // refuses, with reasons for people; a rejection without a name refuses the
-// whole update. It may call Want, Subscribe and Unsubscribe.
+// whole update. It may call Want and Subscribe.
 type Handler interface {
 	Apply(ctx context.Context, u Update) []wire.Rejection
 }

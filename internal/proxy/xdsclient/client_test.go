@@ -335,7 +335,7 @@ func TestVirtualHostsOnDemand(t *testing.T) {
 		r.startClient(false)
 		r.client.Subscribe(wire.VirtualHostType, "80/a", "80/nobody", "80/b:80")
 		r.expect("VirtualHost 80/a=1 80/b=2", "VirtualHost -80/nobody")
-		r.client.Unsubscribe(wire.VirtualHostType, "80/a")
+		r.client.Want(wire.VirtualHostType, []string{"80/nobody", "80/b:80"})
 		r.expect()
 		r.set(wire.VirtualHostType, "80/a", "9")
 		r.publish()

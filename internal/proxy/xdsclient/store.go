@@ -79,18 +79,6 @@ func (c *Client) Subscribe(typeURL string, names ...string) {
 	c.poke()
 }
 
-// Unsubscribe takes names away and forgets their resources.
-func (c *Client) Unsubscribe(typeURL string, names ...string) {
-	c.mu.Lock()
-	ts := c.typeLocked(typeURL)
-	for _, n := range names {
-		delete(ts.want, n)
-	}
-	ts.forgetUnwanted()
-	c.mu.Unlock()
-	c.poke()
-}
-
 func (c *Client) poke() {
 	select {
 	case c.wake <- struct{}{}:
