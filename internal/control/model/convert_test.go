@@ -26,7 +26,7 @@ func TestActionsOfARoute(t *testing.T) {
   {name: direct, directResponse: {status: 418, body: {string: teapot}}},
   {name: rewrite, rewrite: {uri: /, authority: b}, timeout: 2s, headers: {request: {set: {b: '2', a: '1'}, remove: [c]}, response: {add: {d: '4'}}}, route: [{destination: {host: a}, headers: {response: {set: {e: '5'}}}}]},
   {name: regex, rewrite: {uriRegexRewrite: {match: '^/x(.*)', rewrite: '/y\1'}}, route: [{destination: {host: a, port: {number: 80}}}]}]}`))
-	http := s.MeshRules("x")[0].HTTP
+	http := s.GatewayRules(model.MeshGateway, "x")[0].HTTP
 	want := []any{
 		&model.Redirect{URI: "/new", Authority: "other", Scheme: "https", Port: 8443, Code: 308},
 		&model.Redirect{PortFromRequest: true, Code: 301},
@@ -55,7 +55,7 @@ func TestConditionsOfARoute(t *testing.T) {
     name: m, uri: {exact: /Path}, ignoreUriCase: true, scheme: {exact: http}, method: {regex: 'GET|HEAD'}, authority: {prefix: a.},
     headers: {present: {}, any: {regex: '.*'}, equal: {exact: v}}, withoutHeaders: {gone: {prefix: x}}, queryParams: {q: {exact: '1'}},
     port: 80, sourceLabels: {app: s}, sourceNamespace: n, gateways: [g]}], route: [{destination: {host: a}}]}]}`))
-	m := s.MeshRules("x")[0].HTTP[0].Matches[0]
+	m := s.GatewayRules(model.MeshGateway, "x")[0].HTTP[0].Matches[0]
 	if !m.URI.Compiled.MatchString("/path") || m.URI.Value != "/Path" || !m.IgnoreURICase {
 		t.Errorf("uri %+v", m.URI)
 	}
@@ -87,7 +87,7 @@ func TestConditionsOfARoute(t *testing.T) {
 func TestRoutesOfConnections(t *testing.T) {
 	s, _ := build(t, service("a", "x")+object("VirtualService", "x", "vs", `{hosts: [a, a.example], tls: [{match: [{sniHosts: [a.example], port: 443, sourceNamespace: n}], route: [{destination: {host: a}, weight: 1}]}],
   tcp: [{match: [{destinationSubnets: [10.1.0.0/16, 10.2.0.1], port: 80}], route: [{destination: {host: a, subset: v1}}]}]}`))
-	r := s.MeshRules("x")[0]
+	r := s.GatewayRules(model.MeshGateway, "x")[0]
 	if m := r.TLS[0].Matches[0]; m.SNIHosts[0] != "a.example" || m.Port != 443 || m.SourceNamespace != "n" {
 		t.Errorf("%+v", m)
 	}
@@ -169,14 +169,14 @@ func TestPositionsFollowTheFile(t *testing.T) {
 	m := newMesh(t)
 	yaml := service("a", "x") + object("VirtualService", "x", "vs", "\n  hosts: [a]\n  http:\n  - route:\n    - destination:\n        host: a\n")
 	first, _ := m.apply(yaml)
-	origin := first.MeshRules("x")[0].HTTP[0].Destinations[0].Origin
+	origin := first.GatewayRules(model.MeshGateway, "x")[0].HTTP[0].Destinations[0].Origin
 	line := first.Position(origin).Line
 	second, _ := m.apply("# a comment\n" + yaml)
 	if got := second.Position(origin).Line; line == 0 || got != line+1 {
 		t.Errorf("line %d, after a comment %d", line, got)
 	}
 	changes := second.Changed(first)
-	if !changes.Empty() || second.MeshRules("x")[0] != first.MeshRules("x")[0] {
+	if !changes.Empty() || second.GatewayRules(model.MeshGateway, "x")[0] != first.GatewayRules(model.MeshGateway, "x")[0] {
 		t.Errorf("a comment changed the model: %+v", changes)
 	}
 	if first.Object(apis.Key{Kind: "Service", Namespace: "x", Name: "nobody"}) != nil {

@@ -137,7 +137,7 @@ func TestBookinfo(t *testing.T) {
 	if len(eps) != 3 || eps[0].TargetPort != 9080 || eps[0].Account != "bookinfo-reviews" || eps[0].Labels["version"] != "v1" {
 		t.Fatalf("endpoints of reviews: %+v", eps)
 	}
-	rules := s.MeshRules("default")
+	rules := s.GatewayRules(model.MeshGateway, "default")
 	if diff := cmp.Diff([]string{"default/reviews"}, names(rules)); diff != "" {
 		t.Fatal(diff)
 	}
@@ -175,7 +175,7 @@ func TestBookinfo(t *testing.T) {
 func TestShortNamesResolveInTheNamespaceOfTheObject(t *testing.T) {
 	s, _ := build(t, service("a", "x")+service("b", "x")+object("VirtualService", "x", "vs",
 		"{hosts: [A, b.x.svc.cluster.local, '*.example.com', 10.0.0.1], gateways: [g, ./h, other/i, old.ns.svc.cluster.local, mesh], http: [{route: [{destination: {host: b}}]}]}"))
-	r := s.MeshRules("x")[0]
+	r := s.GatewayRules(model.MeshGateway, "x")[0]
 	if diff := cmp.Diff([]string{"a.x.svc.cluster.local", "b.x.svc.cluster.local", "*.example.com", "10.0.0.1"}, r.Hosts); diff != "" {
 		t.Error(diff)
 	}
@@ -200,10 +200,10 @@ func TestExportToDecidesWhoSeesRulesAndServices(t *testing.T) {
 		"y": {{"x/y.example", "x/a.x.svc.cluster.local"}, {"x/for-y", "x/b-public"}},
 		"z": {{"x/a.x.svc.cluster.local"}, {"x/b-public"}},
 	} {
-		if diff := cmp.Diff(want[0], hosts(s.VisibleServices(ns))); diff != "" {
+		if diff := cmp.Diff(want[0], hosts(s.Scope(ns, nil).Egress[0].Services)); diff != "" {
 			t.Errorf("services seen from %s (-want +got):\n%s", ns, diff)
 		}
-		if diff := cmp.Diff(want[1], names(s.MeshRules(ns))); diff != "" {
+		if diff := cmp.Diff(want[1], names(s.GatewayRules(model.MeshGateway, ns))); diff != "" {
 			t.Errorf("rules seen from %s (-want +got):\n%s", ns, diff)
 		}
 	}
@@ -218,7 +218,7 @@ func TestOneHostInSeveralNamespaces(t *testing.T) {
 		if got := s.Service("same.example", ns).Namespace; got != want {
 			t.Errorf("from %s: %s", ns, got)
 		}
-		if got := slices.DeleteFunc(hosts(s.VisibleServices(ns)), func(h string) bool { return !strings.HasSuffix(h, "same.example") }); len(got) != 1 || got[0] != want+"/same.example" {
+		if got := slices.DeleteFunc(hosts(s.Scope(ns, nil).Egress[0].Services), func(h string) bool { return !strings.HasSuffix(h, "same.example") }); len(got) != 1 || got[0] != want+"/same.example" {
 			t.Errorf("seen from %s: %v", ns, got)
 		}
 	}
@@ -236,7 +236,7 @@ func TestDelegatesAreMerged(t *testing.T) {
   {name: clash, match: [{uri: {prefix: /api/v2}}, {uri: {exact: /else}}], route: [{destination: {host: b}}]},
   {timeout: 1s, route: [{destination: {host: b}}]}]}`)+
 		object("VirtualService", "y", "hidden", "{exportTo: ['.'], http: [{route: [{destination: {host: b}}]}]}"))
-	rules := s.MeshRules("x")
+	rules := s.GatewayRules(model.MeshGateway, "x")
 	if len(rules) != 1 {
 		t.Fatalf("rules %v", names(rules))
 	}

@@ -157,7 +157,6 @@ type view struct {
 	Services   []*registry.Service
 	Workloads  []*registry.Workload
 	Endpoints  map[string][]*registry.Endpoint
-	Visible    map[string][]string
 	Rules      map[string][]*model.Rules
 	Bound      map[string][]*model.Rules
 	Dest       map[string]*model.DestinationRule
@@ -171,7 +170,7 @@ type view struct {
 
 func viewOf(s *model.Snapshot) view {
 	v := view{
-		Services: s.Services(), Workloads: s.Workloads(), Endpoints: map[string][]*registry.Endpoint{}, Visible: map[string][]string{}, Rules: map[string][]*model.Rules{},
+		Services: s.Services(), Workloads: s.Workloads(), Endpoints: map[string][]*registry.Endpoint{}, Rules: map[string][]*model.Rules{},
 		Bound: map[string][]*model.Rules{}, Dest: map[string]*model.DestinationRule{}, Scopes: map[string]*model.SidecarScope{}, Peers: map[string]*model.PeerAuth{},
 		Instances: map[string][]model.Instance{}, Namespaces: s.Namespaces(), Gateways: s.Gateways(map[string]string{"istio": "gw"}, nil),
 	}
@@ -184,8 +183,7 @@ func viewOf(s *model.Snapshot) view {
 		v.Instances[w.Key.String()] = s.Instances(w)
 	}
 	for _, ns := range append([]string{"elsewhere"}, namespaces...) {
-		v.Visible[ns] = hosts(s.VisibleServices(ns))
-		v.Rules[ns] = s.MeshRules(ns)
+		v.Rules[ns] = s.GatewayRules(model.MeshGateway, ns)
 		for _, g := range []string{"a", "b"} {
 			v.Bound[ns+" "+g] = s.GatewayRules("shop/"+g, ns)
 		}
@@ -324,7 +322,7 @@ func checkChanges(t *rapid.T, prev, next *model.Snapshot) {
 		}
 	}
 	for _, ns := range namespaces {
-		checkRuleChanges(t, c, prev.MeshRules(ns), next.MeshRules(ns))
+		checkRuleChanges(t, c, prev.GatewayRules(model.MeshGateway, ns), next.GatewayRules(model.MeshGateway, ns))
 		if len(c.PeerNamespaces) == 0 && difference(prev.PeerAuth(ns, nil), next.PeerAuth(ns, nil)) != "" {
 			t.Fatalf("peer authentication of %s changed and is not named", ns)
 		}

@@ -78,16 +78,9 @@ func (s *Snapshot) Position(o Origin) apis.Position {
 
 // Service is Istio's choice among the services with this host: the one in
 // preferNamespace, else the Kubernetes one, else the oldest. Visibility is the
-// caller's to consider: see VisibleServices and Scope. Nil: unknown host.
+// caller's to consider: see Scope. Nil: unknown host.
 func (s *Snapshot) Service(host, preferNamespace string) *registry.Service {
 	return s.services.choose(host, preferNamespace)
-}
-
-// VisibleServices lists the services that clients in namespace ns can see by
-// exportTo, one for each host, in Istio's order: those exported to the
-// namespace alone first, then public ones, each oldest first, then by name.
-func (s *Snapshot) VisibleServices(ns string) []*registry.Service {
-	return s.services.visible(ns)
 }
 
 // Endpoints lists the endpoints of one port of a service, also those that are
@@ -123,18 +116,15 @@ func (s *Snapshot) Gateways(labels map[string]string, serves []Instance) []*Gate
 // Gateway is the Gateway "namespace/name", nil if there is none.
 func (s *Snapshot) Gateway(name string) *Gateway { return s.gateways.byName[name] }
 
-// GatewayRules lists the rules bound to the Gateway "namespace/name" and
-// visible to a gateway workload in proxyNamespace, in Istio's order.
+// GatewayRules lists the rules bound to the Gateway "namespace/name", or to
+// MeshGateway, and visible to a workload in proxyNamespace, in Istio's order:
+// those exported to it alone first, then public ones, each oldest first.
 func (s *Snapshot) GatewayRules(gateway, proxyNamespace string) []*Rules {
 	return s.rules.bound(gateway, proxyNamespace)
 }
 
 // Rules lists the rules of all gateways and sidecars, whoever sees them, oldest first.
 func (s *Snapshot) Rules() []*Rules { return s.rules.all }
-
-// MeshRules lists the rules of sidecars in namespace ns, in Istio's order:
-// those exported to it alone first, then public ones, each oldest first.
-func (s *Snapshot) MeshRules(ns string) []*Rules { return s.rules.bound(MeshGateway, ns) }
 
 // Workload is the workload with this name, nil if there is none.
 func (s *Snapshot) Workload(namespace, name string) *registry.Workload {
