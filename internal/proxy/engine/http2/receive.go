@@ -35,7 +35,8 @@ func (s *Session) data(f *frame) error {
 		s.credit(whole)
 		return &StreamError{f.stream, ProtocolError, "DATA before the response's head"}
 	}
-	if st.recvWindow -= whole; st.recvWindow < 0 {
+	// A stream may end without bytes whatever its window (RFC 9113 §6.9.1).
+	if st.recvWindow -= whole; st.recvWindow < 0 && whole > 0 {
 		s.credit(whole)
 		return &StreamError{f.stream, FlowControlError, "DATA beyond the stream's window"}
 	}
@@ -50,6 +51,7 @@ func (s *Session) data(f *frame) error {
 		return &StreamError{f.stream, ProtocolError, "more DATA than content-length says"}
 	}
 	st.received += n
+	s.held += whole
 	st.wireIn += whole + frameHeadBytes
 	st.body = append(s.opts.Memory.lender.grow(st.body, int(n)), f.payload...)
 	if whole > n {
@@ -199,6 +201,9 @@ func (s *Session) request(st *Stream, id uint32, payload []byte) error {
 		return connError(ProtocolError, "stream ids go backwards") // RFC 9113 §5.1.1
 	}
 	s.lastPeer = id
+	if s.block.end && r.length > 0 && r.malformed == "" { // RFC 9113 §8.1.1
+		r.malformed = "no DATA although content-length says some"
+	}
 	switch {
 	case s.final && id > s.lastTaken:
 		return s.idle() // RFC 9113 §6.8: the peer knows that we ignore these
@@ -342,6 +347,7 @@ func (s *Session) forget(st *Stream, local bool) {
 	delete(s.streams, st.ID)
 	s.remember(st.ID, local)
 	if n := int64(len(st.body)-st.read) + st.taken; n > 0 {
+		s.held -= n
 		s.credit(n)
 	}
 	st.gone = true
@@ -359,48 +365,4 @@ func (s *Session) remembered(id uint32) (known, local bool) {
 		}
 	}
 	return false, false
-}
-
-// consumed gives a stream's and the connection's credit back when enough has
-// come together. A window grows only for a reader that keeps up, so that slow
-// ones don't hold much.
-func (s *Session) consumed(st *Stream, n int64) {
-	if st.gone {
-		return // forget gave the connection's credit back
-	}
-	s.credit(n)
-	st.unacked += n
-	if st.remoteEnd || st.unacked < st.recvMax/2 {
-		return
-	}
-	if more := min(st.recvMax, s.opts.StreamWindow-st.recvMax); more > 0 && st.read == len(st.body) {
-		st.recvMax += more
-		st.unacked += more
-	}
-	s.out = appendWindow(s.out, st.ID, st.unacked)
-	st.recvWindow += st.unacked
-	st.unacked = 0
-}
-
-// credit gives the connection's credit back for bytes that a client sent and
-// that were read.
-func (s *Session) credit(n int64) {
-	if s.opts.Role == Server {
-		s.give(n)
-	}
-}
-
-// give gives the connection's credit back when enough has come together, or
-// when the peer has little left.
-func (s *Session) give(n int64) {
-	s.recvUnacked += n
-	if s.recvUnacked < s.opts.ConnWindow/4 && s.recvWindow >= s.opts.StreamWindow {
-		return
-	}
-	if s.recvUnacked == 0 {
-		return
-	}
-	s.out = appendWindow(s.out, 0, s.recvUnacked)
-	s.recvWindow += s.recvUnacked
-	s.recvUnacked = 0
 }
