@@ -16,6 +16,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/observe"
 	"github.com/tullemesh/tulle/internal/proxy/admin"
+	"github.com/tullemesh/tulle/internal/proxy/engine"
 	"github.com/tullemesh/tulle/internal/proxy/engine/access"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/wire"
@@ -203,9 +204,8 @@ func (p *Proxy) WriteMetrics(w io.Writer) error {
 	return errors.Join(p.metrics.WritePrometheus(w), observe.WriteRuntime(w))
 }
 
-// Drain implements admin.Proxy: the proxy drains and ends, unlike Envoy, whose
-// process goes on without listeners.
-func (p *Proxy) Drain() { p.Quit() }
+// Drain implements admin.Proxy.
+func (p *Proxy) Drain(d admin.Drain) { p.engine.DrainListeners(engine.ListenerDrain(d)) }
 
 // Quit implements admin.Proxy.
 func (p *Proxy) Quit() { p.quitOnce.Do(func() { close(p.quit) }) }

@@ -54,8 +54,8 @@ type Proxy interface {
 	Secrets() []Secret
 	// WriteMetrics writes Prometheus text.
 	WriteMetrics(w io.Writer) error
-	// Drain begins a graceful drain; Quit ends the process gracefully.
-	Drain()
+	// Drain ends listeners; Quit ends the process gracefully.
+	Drain(Drain)
 	Quit()
 	// FailHealth makes a live proxy not ready, as a draining one, until it is
 	// taken back; nothing else changes.
@@ -63,6 +63,19 @@ type Proxy interface {
 	// Level reads and sets the log level.
 	Level() slog.Level
 	SetLevel(slog.Level)
+}
+
+// Drain says which listeners end and how (Envoy documentation, "Administration
+// interface", POST /drain_listeners). The process goes on.
+type Drain struct {
+	// InboundOnly leaves listeners alone whose traffic_direction is another.
+	InboundOnly bool
+	// Graceful asks clients to go elsewhere for the time of a drain first, in
+	// which new ones are still served; else nobody new is taken from now on, and
+	// open connections go on.
+	Graceful bool
+	// SkipExit lets the listeners be when the time of a graceful drain is over.
+	SkipExit bool
 }
 
 // Resource is one accepted xDS resource.
@@ -188,7 +201,7 @@ type handler struct {
 func (h *handler) index(w http.ResponseWriter, _ *http.Request) error {
 	_, err := io.WriteString(w, `tulle admin
 GET  /ready /server_info /config_dump /clusters /listeners /certs /stats/prometheus /rejected /logging
-POST /logging?level=debug|info|warning|error /drain_listeners /healthcheck/fail /healthcheck/ok /quitquitquit
+POST /logging?level=debug|info|warning|error /drain_listeners?inboundonly&graceful&skip_exit /healthcheck/fail /healthcheck/ok /quitquitquit
 `)
 	return err
 }
@@ -251,16 +264,27 @@ func (h *handler) logging(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// drain always is graceful, of all listeners, and the process ends with it;
-// what Envoy can do otherwise is refused by name.
+// drain takes Envoy's options; that one stands there counts, not its value.
 func (h *handler) drain(w http.ResponseWriter, r *http.Request) error {
+	var d Drain
 	for option := range r.URL.Query() {
-		if option != "graceful" {
-			http.Error(w, fmt.Sprintf("option %q is not supported: all listeners drain, and the process ends", option), http.StatusBadRequest)
+		switch option {
+		case "inboundonly":
+			d.InboundOnly = true
+		case "graceful":
+			d.Graceful = true
+		case "skip_exit":
+			d.SkipExit = true
+		default:
+			http.Error(w, fmt.Sprintf("unknown option %q: there are inboundonly, graceful and skip_exit", option), http.StatusBadRequest)
 			return nil
 		}
 	}
-	h.p.Drain()
+	if d.SkipExit && !d.Graceful {
+		http.Error(w, "skip_exit requires graceful", http.StatusBadRequest)
+		return nil
+	}
+	h.p.Drain(d)
 	_, err := io.WriteString(w, "OK\n")
 	return err
 }

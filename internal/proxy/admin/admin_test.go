@@ -26,7 +26,7 @@ import (
 type stage struct {
 	state     admin.State
 	level     slog.Level
-	drained   int
+	drained   []admin.Drain
 	quit      int
 	unhealthy int // set and taken back
 	resources map[string][]admin.Resource
@@ -51,8 +51,8 @@ func (s *stage) WriteMetrics(w io.Writer) error {
 	_, err := io.WriteString(w, "istio_requests_total 7\n")
 	return err
 }
-func (s *stage) Drain() { s.drained++ }
-func (s *stage) Quit()  { s.quit++ }
+func (s *stage) Drain(d admin.Drain) { s.drained = append(s.drained, d) }
+func (s *stage) Quit()               { s.quit++ }
 func (s *stage) FailHealth(fails bool) {
 	if s.unhealthy++; fails {
 		s.state = admin.Draining
@@ -104,13 +104,13 @@ func TestChangesNeedPost(t *testing.T) {
 			t.Errorf("GET %s: %d", path, w.Code)
 		}
 	}
-	if s.quit+s.drained+s.unhealthy != 0 {
+	if s.quit+len(s.drained)+s.unhealthy != 0 {
 		t.Fatal("a GET changed something")
 	}
 	call(s, "POST", "/drain_listeners", "localhost")
 	call(s, "POST", "/quitquitquit", "localhost")
-	if s.quit != 1 || s.drained != 1 {
-		t.Errorf("quit %d, drained %d, want 1 each", s.quit, s.drained)
+	if s.quit != 1 || len(s.drained) != 1 {
+		t.Errorf("quit %d, drained %v, want 1 each", s.quit, s.drained)
 	}
 	call(s, "GET", "/logging?level=debug", "localhost")
 	if s.level != slog.LevelInfo {
@@ -124,15 +124,26 @@ func TestChangesNeedPost(t *testing.T) {
 	}
 }
 
-func TestDrainsThatAreNotBuiltAreRefused(t *testing.T) {
-	s := &stage{state: admin.Live}
-	for _, query := range []string{"?inboundonly", "?graceful&inboundonly", "?graceful&skip_exit"} {
-		if w := call(s, "POST", "/drain_listeners"+query, "localhost"); w.Code != http.StatusBadRequest || s.drained != 0 {
-			t.Errorf("%s: %d %q, drained %d", query, w.Code, w.Body, s.drained)
+func TestDrainsAreAsTold(t *testing.T) {
+	for _, c := range []struct {
+		query string
+		code  int
+		want  []admin.Drain
+	}{
+		{"", http.StatusOK, []admin.Drain{{}}},
+		{"?inboundonly", http.StatusOK, []admin.Drain{{InboundOnly: true}}},
+		{"?graceful", http.StatusOK, []admin.Drain{{Graceful: true}}},
+		{"?graceful=anything", http.StatusOK, []admin.Drain{{Graceful: true}}},
+		{"?inboundonly&graceful", http.StatusOK, []admin.Drain{{InboundOnly: true, Graceful: true}}},
+		{"?graceful&skip_exit", http.StatusOK, []admin.Drain{{Graceful: true, SkipExit: true}}},
+		{"?skip_exit", http.StatusBadRequest, nil},
+		{"?inboundonly&skip_exit", http.StatusBadRequest, nil},
+		{"?outboundonly", http.StatusBadRequest, nil},
+	} {
+		s := &stage{state: admin.Live}
+		if w := call(s, "POST", "/drain_listeners"+c.query, "localhost"); w.Code != c.code || !slices.Equal(s.drained, c.want) {
+			t.Errorf("%q: %d %q, drained %+v", c.query, w.Code, w.Body, s.drained)
 		}
-	}
-	if w := call(s, "POST", "/drain_listeners?graceful", "localhost"); w.Code != http.StatusOK || s.drained != 1 {
-		t.Errorf("graceful: %d %q, drained %d", w.Code, w.Body, s.drained)
 	}
 }
 

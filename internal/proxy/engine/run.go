@@ -89,6 +89,7 @@ type Engine struct {
 	// Guarded by mu.
 	mu        sync.Mutex
 	closed    bool
+	stops     stops
 	acceptors map[netip.AddrPort]*acceptor
 	retired   []*listener.Acceptor
 	conns     map[*downstream]struct{}
@@ -198,6 +199,9 @@ func (e *Engine) bindLocked(cfg *generation.Config) error {
 	want := map[netip.AddrPort]string{}
 	for _, l := range cfg.Listeners() {
 		if spec := l.Spec(); spec.BindToPort {
+			if e.stops.now.covers(l) {
+				continue
+			}
 			for _, a := range spec.Addresses {
 				want[a] = spec.Name
 			}
@@ -213,6 +217,7 @@ func (e *Engine) bindLocked(cfg *generation.Config) error {
 		}
 	}
 	e.retired = slices.DeleteFunc(e.retired, (*listener.Acceptor).Done)
+	e.drainStoppedLocked(cfg)
 	var errs []error
 	for at, name := range want {
 		if a := e.acceptors[at]; a != nil {
@@ -286,6 +291,9 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) close() {
 	e.mu.Lock()
 	e.closed = true
+	if e.stops.timer != nil {
+		e.stops.timer.Stop()
+	}
 	all := e.retired
 	for _, a := range e.acceptors {
 		all = append(all, a.Acceptor)
@@ -411,7 +419,7 @@ func (e *Engine) add(d *downstream) bool {
 		return false
 	}
 	e.conns[d] = struct{}{}
-	if e.draining.Load() {
+	if e.draining.Load() || e.stops.soon != reachNone && e.stops.soon.covers(e.listenerOf(d.acceptor)) {
 		d.drain()
 	}
 	return true

@@ -1,0 +1,125 @@
+package engine
+
+import (
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
+	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
+)
+
+// ListenerDrain says which listeners end and how, while the process goes on
+// (Envoy: POST /drain_listeners).
+type ListenerDrain struct {
+	// InboundOnly: those of traffic direction inbound, else all.
+	InboundOnly bool
+	// Graceful: their clients are asked to go elsewhere, and may still come, for
+	// Options.DrainTime; else they take nobody new from now on, and open
+	// connections go on.
+	Graceful bool
+	// SkipExit: they stay when that time is over, and go on to ask.
+	SkipExit bool
+}
+
+// reach is which listeners something is for.
+type reach uint8
+
+// The reaches; each holds those before it.
+const (
+	reachNone reach = iota
+	reachInbound
+	reachAll
+)
+
+// covers reports whether the listener is one of them; nil is none that is known.
+func (r reach) covers(l *listener.Matcher) bool {
+	switch r {
+	case reachNone:
+		return false
+	case reachInbound:
+		return l != nil && l.Spec().Direction == listener.Inbound
+	}
+	return true
+}
+
+// stops is what was asked of the engine's listeners (DrainListeners).
+type stops struct {
+	// now is whose sockets are closed for good, soon whose clients are asked to
+	// go elsewhere.
+	now, soon reach
+	timer     *time.Timer // from soon to now; nil: no graceful drain was asked for
+	// closed are the addresses that are configured and not listened at.
+	closed map[netip.AddrPort]struct{}
+}
+
+// DrainListeners ends listeners, now or after a drain. A second graceful drain
+// does nothing (Envoy).
+func (e *Engine) DrainListeners(d ListenerDrain) {
+	which := reachAll
+	if d.InboundOnly {
+		which = reachInbound
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.closed:
+	case !d.Graceful:
+		e.stopLocked(which)
+	case e.stops.timer == nil:
+		e.stops.soon = which
+		for c := range e.conns {
+			if which.covers(e.listenerOf(c.acceptor)) {
+				c.drain()
+			}
+		}
+		e.stops.timer = time.AfterFunc(e.opts.DrainTime, func() {
+			if d.SkipExit {
+				return
+			}
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			if !e.closed {
+				e.stopLocked(which)
+			}
+		})
+	}
+}
+
+// stopLocked closes listening sockets for good; connections go on.
+func (e *Engine) stopLocked(which reach) {
+	e.stops.now = max(e.stops.now, which)
+	for at, a := range e.acceptors {
+		if !which.covers(e.listenerOf(a)) {
+			continue
+		}
+		if e.stops.closed == nil {
+			e.stops.closed = map[netip.AddrPort]struct{}{}
+		}
+		e.stops.closed[at] = struct{}{}
+		delete(e.acceptors, at)
+		a.Retire()
+		e.retired = append(e.retired, a.Acceptor)
+		e.opts.Log.Info("listener stopped", slog.String("listener", a.name), slog.Any("address", at))
+	}
+}
+
+// drainStoppedLocked drains the connections of stopped listeners that are no
+// longer configured.
+func (e *Engine) drainStoppedLocked(cfg *generation.Config) {
+	for at := range e.stops.closed {
+		if cfg.At(at) == nil {
+			delete(e.stops.closed, at)
+			e.drainLocked(func(d *downstream) bool { return d.acceptor.at == at })
+		}
+	}
+}
+
+// listenerOf is the listener that an acceptor accepts for, in the newest
+// generation that has it.
+func (e *Engine) listenerOf(a *acceptor) *listener.Matcher {
+	if l := e.Config().At(a.at); l != nil {
+		return l
+	}
+	return a.last.Load().At(a.at)
+}
