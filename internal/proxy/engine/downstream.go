@@ -15,6 +15,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
+	"github.com/tullemesh/tulle/internal/proxy/engine/router"
 	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 )
 
@@ -193,6 +194,16 @@ func (d *downstream) learnAddresses() *listener.Matcher {
 		}
 	}
 	return cfg.HandOver(l, f.Local)
+}
+
+// routes are those of the generation in force. They may have gone with the
+// connection's listener: then those hold that were there with it.
+func (d *downstream) routes(m *listener.HTTPManager) *router.Table {
+	cfg := d.e.Config()
+	if t := cfg.RouteTable(m); t != nil || cfg.At(d.acceptor.at) != nil {
+		return t
+	}
+	return d.acceptor.last.Load().RouteTable(m)
 }
 
 // expire runs on the guard's timer: it wakes whoever waits for what is late.

@@ -112,7 +112,6 @@ func (x *exchange) reset() {
 // admit decides by the generation in force what becomes of the request.
 func (x *exchange) admit() action {
 	d := x.d
-	cfg := d.e.Config()
 	if f := x.sanitize(); f != nil {
 		return x.fail(*f)
 	}
@@ -123,7 +122,7 @@ func (x *exchange) admit() action {
 	f := &x.facts // Remote is there
 	f.Conn, f.Headers, f.Random = &d.facts, &x.req, rand.Uint64()
 	f.Protocol, f.Method, f.Scheme, f.Authority, f.Path = x.req.Protocol, x.req.Method, x.req.Scheme, x.req.Authority, x.req.Path
-	if x.table = cfg.RouteTable(x.manager); x.table != nil {
+	if x.table = d.routes(x.manager); x.table != nil {
 		called := x.req.Authority
 		if d.tunnel != nil {
 			called = d.tunnel

@@ -37,19 +37,46 @@ func beforeServing(t *testing.T, p *proxy, request string, f func()) net.Conn {
 
 const keptAlive = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
-// Who connected before a listener was removed is served, and told to go.
+// Who connected before a listener was removed is served, and told to go, also
+// when the routes go with the listener.
 func TestAClientThatConnectedBeforeARemovalIsServed(t *testing.T) {
-	s := &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", echo(t).at)}}
+	for name, remove := range map[string]func(*generation.Parts){
+		"the listener":            func(p *generation.Parts) { p.Listeners = nil },
+		"the listener and routes": func(p *generation.Parts) { p.Listeners, p.Tables = nil, nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", echo(t).at)}}
+			p := start(t, s)
+			s.extra = remove
+			none := s.config(t)
+			c := beforeServing(t, p, keptAlive, func() {
+				if err := p.applyLocked(none); err != nil {
+					t.Error(err)
+				}
+			})
+			all, err := io.ReadAll(c)
+			if err != nil || !strings.HasPrefix(string(all), "HTTP/1.1 200 ") || !strings.Contains(string(all), "connection: close\r\n") {
+				t.Errorf("%q, %v", all, err)
+			}
+		})
+	}
+}
+
+// Routes that are gone while their listener is there are gone for everybody.
+func TestRoutesThatAreRemovedAloneAreGone(t *testing.T) {
+	s := &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", canned(t, plainAnswer).at)}}
 	p := start(t, s)
-	s.extra = func(p *generation.Parts) { p.Listeners = nil }
-	none := s.config(t)
-	c := beforeServing(t, p, keptAlive, func() {
-		if err := p.applyLocked(none); err != nil {
-			t.Error(err)
-		}
-	})
-	all, err := io.ReadAll(c)
-	if err != nil || !strings.HasPrefix(string(all), "HTTP/1.1 200 ") || !strings.Contains(string(all), "connection: close\r\n") {
+	c := p.dial(t)
+	buf := make([]byte, 4096)
+	roundTrip(t, c, []byte(keptAlive), buf)
+	s.extra = func(p *generation.Parts) { p.Tables = nil }
+	if err := p.Apply(s.config(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(c, get); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(all), "HTTP/1.1 404 ") {
 		t.Errorf("%q, %v", all, err)
 	}
 }
