@@ -158,6 +158,43 @@ func TestGarbageInsteadOfAResponse(t *testing.T) {
 	}
 }
 
+// A response of which something has come is a broken one, also when the
+// connection was reset; nothing at all, or an informational response alone, is
+// a connection that ended (stock Envoy 1.40 answers all of these so).
+func TestResponseThatEndsWithinItsHead(t *testing.T) {
+	for _, c := range []struct{ name, sent, status, flag string }{
+		{"nothing", "", "503", "UC"},
+		{"half a status line", "HTTP/1.1 20", "502", "UPE"},
+		{"a status line", "HTTP/1.1 200 OK\r\n", "502", "UPE"},
+		{"half a field", "HTTP/1.1 200 OK\r\nContent-Le", "502", "UPE"},
+		{"fields without an end", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n", "502", "UPE"},
+		{"an informational response", "HTTP/1.1 100 Continue\r\n\r\n", "503", "UC"},
+		{"half a head behind an informational response", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 2", "502", "UPE"},
+	} {
+		for _, two := range []bool{false, true} {
+			for _, reset := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/%s/reset %v", c.name, version(two), reset), func(t *testing.T) {
+					p := cartProxy(t, serveWith(t, func(_ int, conn net.Conn) {
+						_, _ = rawRequest(bufio.NewReader(conn))
+						_, _ = io.WriteString(conn, c.sent)
+						if reset {
+							_ = conn.(*net.TCPConn).SetLinger(0)
+						}
+					}))
+					resp, err := client(t, two).Get("http://" + p.addr() + "/")
+					if err != nil {
+						t.Fatal(err)
+					}
+					resp.Body.Close()
+					if log, want := p.logged(), fmt.Sprintf(" %s %s ", c.status, c.flag); !strings.Contains(log, want) || fmt.Sprint(resp.StatusCode) != c.status {
+						t.Errorf("%s, log %q, want %s", resp.Status, log, want)
+					}
+				})
+			}
+		}
+	}
+}
+
 func TestLimitsOfARequestsHeadAreExact(t *testing.T) {
 	const bytesMax, countMax = 4 << 10, 20
 	p := start(t, &setup{manager: &listener.HTTPManager{HeaderBytesMax: bytesMax, HeaderCountMax: countMax},

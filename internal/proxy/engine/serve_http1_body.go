@@ -281,6 +281,9 @@ func (x *http1Exchange) readResponseHead(have int) (end, n int, f *failure.Failu
 		}
 		m, err := x.up1.Read(x.up.B[n:])
 		if m == 0 && err != nil {
+			if n > 0 {
+				err = http1.ErrCut // what has begun is no response (Envoy: protocol error)
+			}
 			return 0, 0, x.upstreamFailure(err)
 		}
 		x.sawResponse = true

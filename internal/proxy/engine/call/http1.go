@@ -127,7 +127,11 @@ func (c *HTTP1) ReadHead(h *message.Head) (end bool, err error) {
 		}
 		m, err := c.conn.Read(c.in.B[n:])
 		if m == 0 && err != nil {
-			if n == 0 && !conn.IsTimeout(err) { // a timeout: we were interrupted
+			switch {
+			case conn.IsTimeout(err): // we were interrupted
+			case n > 0:
+				err = http1.ErrCut // what has begun is no response (Envoy: protocol error)
+			default:
 				c.conn.Lost(c.clock.Now())
 			}
 			return false, err

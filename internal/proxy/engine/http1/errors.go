@@ -50,4 +50,6 @@ var (
 	ErrChunkLong   = &Error{400, "chunk size line too long", "RFC 9112 §7.1"}
 	ErrTrailer     = &Error{400, "field not allowed in trailers", "RFC 9110 §6.5.1"}
 	ErrStatus      = &Error{400, "malformed status line", "RFC 9112 §4"}
+	// ErrCut is told by who reads, because only it knows of the end.
+	ErrCut = &Error{400, "connection ended within a head", "RFC 9112 §8"}
 )
