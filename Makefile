@@ -34,8 +34,10 @@ lint: $(LINT) ## the linters, pinned in tools/go.mod
 	$(LINT) run ./...
 
 .PHONY: race
-race: ## the tests under the race detector
+race: ## the tests, and the suites of HTTP/2, gRPC and faults with their program, under the race detector
 	$(GO) test -race ./...
+	$(GO) test -race -count=1 -parallel 16 -tags conformance ./test/conformance/http2 ./test/conformance/grpc -timeout 30m
+	FAULT_SECONDS=5 $(GO) test -race -count=1 -tags soak -run TestFaults ./test/soak -timeout 10m
 
 .PHONY: netns
 netns: ## capture in network namespaces (needs root)
@@ -43,7 +45,7 @@ netns: ## capture in network namespaces (needs root)
 
 .PHONY: conformance
 conformance: ## stock Envoy, recorded istiod streams, simulation tables
-	$(GO) test -count=1 -tags conformance ./test/conformance/... -timeout 20m
+	$(GO) test -count=1 -parallel 16 -tags conformance ./test/conformance/... -timeout 20m
 
 .PHONY: soak
 soak: ## load with edits, kills and rotations; counts lost requests

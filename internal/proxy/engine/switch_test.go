@@ -227,7 +227,7 @@ func TestWebSocketPassesBetweenAllVersions(t *testing.T) {
 }
 
 func TestSwitchedStreamsKeepToSmallWindows(t *testing.T) {
-	const size, window = 10 << 20, 16 << 10
+	const size, window = 2 << 20, 16 << 10
 	eachVersion(t, func(t *testing.T, down, up bool) {
 		s := &switcher{two: up, window: window, serve: echoing}
 		p := s.proxied(t, nil)
