@@ -2,12 +2,14 @@ package compile
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -152,8 +154,13 @@ func (v *conv) httpFilters(h *listener.HTTPManager, m *hcmv3.HttpConnectionManag
 		case *routerv3.Router:
 			routes = true
 		case *rbacv3.RBAC:
+			if slices.ContainsFunc(h.Filters, func(s filter.Spec) bool { return s.GRPCWeb }) {
+				v.report.refuse(at, "an RBAC filter behind gRPC-Web, which would judge the translated request, is not built; Istio puts it before")
+			}
 			h.Filters = append(h.Filters, filter.Spec{Name: f.GetName(), Disabled: f.GetDisabled(),
 				Authz: v.policies(c.GetRules(), c.GetShadowRules(), c.GetShadowRulesStatPrefix(), join(at, "typed_config"))})
+		case *grpcwebv3.GrpcWeb:
+			h.Filters = append(h.Filters, filter.Spec{Name: f.GetName(), Disabled: f.GetDisabled(), GRPCWeb: true})
 		case *corsv3.Cors, *faultv3.HTTPFault:
 			// They do what a route asks, and a route that asks is refused.
 		default:

@@ -9,7 +9,6 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3" // a case names its type
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -218,7 +217,7 @@ func TestRefused(t *testing.T) {
 		{"local replies", "listener", withRouter(`"local_reply_config":{}`), hcm + "local_reply_config"},
 		{"routes not by ADS", "listener", strings.Replace(withRouter(""), `"route_config":{"virtual_hosts":[]}`, `"rds":{"route_config_name":"r","config_source":{"path":"/x"}}`, 1), hcm + "rds.config_source.path"},
 		{"fault filter that asks", "listener", withFilter(`{"name":"f","typed_config":{"@type":"type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault","abort":{"http_status":500}}}`), hcm + "http_filters[0].typed_config.abort"},
-		{"gRPC-Web", "listener", withFilter(`{"name":"f","typed_config":{"@type":"type.googleapis.com/envoy.extensions.filters.http.grpc_web.v3.GrpcWeb"}}`), hcm + "http_filters[0].typed_config"},
+		{"policies behind gRPC-Web", "listener", withFilter(`{"name":"w","typed_config":{"@type":"type.googleapis.com/envoy.extensions.filters.http.grpc_web.v3.GrpcWeb"}},{"name":"r","typed_config":{"@type":"type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC","rules":{}}}`), hcm + "http_filters[1]"},
 		{"filter by discovery", "listener", withFilter(`{"name":"f","config_discovery":{}}`), hcm + "http_filters[0].config_discovery"},
 		{"network filter among HTTP filters", "listener", withFilter(tcpFilter), hcm + "http_filters[0].typed_config"},
 		{"policy without principals", "listener", withRBAC(`{"policies":{"p":{"permissions":[{"any":true}]}}}`), hcm + `http_filters[0].typed_config.rules.policies["p"].principals`},

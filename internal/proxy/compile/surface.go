@@ -111,7 +111,6 @@ func extensions() map[string]rule {
 	for name, reason := range map[string]string{
 		"envoy.extensions.filters.http.cors.v3.CorsPolicy":                                               "CORS is not built yet",
 		"envoy.extensions.filters.http.ext_authz.v3.ExtAuthz":                                            "external authorization is not built yet",
-		"envoy.extensions.filters.http.grpc_web.v3.GrpcWeb":                                              "gRPC-Web is not built yet",
 		"envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication":                                   "JWT authentication is not built yet",
 		"envoy.extensions.filters.http.lua.v3.Lua":                                                       "tulle runs no Lua",
 		"envoy.extensions.filters.http.wasm.v3.Wasm":                                                     "WebAssembly is not built yet",
@@ -148,6 +147,7 @@ envoy.extensions.filters.http.rbac.v3.RBAC
 envoy.extensions.filters.http.rbac.v3.RBACPerRoute
 envoy.extensions.filters.http.cors.v3.Cors
 envoy.extensions.filters.http.fault.v3.HTTPFault
+envoy.extensions.filters.http.grpc_web.v3.GrpcWeb
 envoy.config.route.v3.FilterConfig
 envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
 envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer

@@ -64,6 +64,7 @@ func connectionManagerSurface() map[protoreflect.FullName]fields {
 		"envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig": all("").inert(noSpanReason, "use_request_id_for_trace_sampling pack_trace_reason"),
 		"envoy.extensions.filters.http.router.v3.Router":          all("").inert(statsReason, "dynamic_stats").inert(noSpanReason, "start_child_span"),
 		"envoy.extensions.filters.http.cors.v3.Cors":              all(""),
+		"envoy.extensions.filters.http.grpc_web.v3.GrpcWeb":       all(""),
 		"envoy.extensions.filters.http.fault.v3.HTTPFault":        all("").refuse("fault injection is not built yet", "delay abort response_rate_limit"),
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
+	"github.com/tullemesh/tulle/internal/proxy/engine/grpc"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
@@ -83,6 +84,8 @@ type exchangeState struct {
 	grpc        string // the response's grpc-status, of a closed set; empty: none
 	counted     bool
 	messages    messageCounts
+	web         *grpc.Web // translates; nil: the client does not speak gRPC-Web
+	callEnd     int64     // a gRPC call's deadline; 0: none
 }
 
 // action is what admit decided.
@@ -136,6 +139,7 @@ func (x *exchange) admit() action {
 	if v := generation.AdmitRequest(x.manager, x.result.Host, r, x.weighted, &x.facts, nil); !v.Allowed {
 		return x.fail(failure.Failure{Kind: failure.Denied, Detail: v.Policy})
 	}
+	x.beginWeb(r)
 	if r != nil && r.Forward != nil && !x.result.RequireTLS {
 		return x.admitForward(r.Forward)
 	}
@@ -202,7 +206,11 @@ func (x *exchange) local() {
 	if x.failure.Kind == failure.Overflow {
 		h.SetString("x-envoy-overloaded", "true")
 	}
-	if x.isGRPC() {
+	switch {
+	case x.web != nil:
+		x.localWeb()
+		return
+	case x.isGRPC():
 		x.localGRPC()
 		return
 	}

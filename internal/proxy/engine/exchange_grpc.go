@@ -7,6 +7,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
+	"github.com/tullemesh/tulle/internal/proxy/engine/grpc"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 )
@@ -14,14 +15,7 @@ import (
 // isGRPC reports whether the request is one of gRPC.
 func (x *exchange) isGRPC() bool {
 	ct, _ := x.req.Get("content-type")
-	return isGRPCType(ct)
-}
-
-// isGRPCType reports whether a message with this content-type is one of gRPC
-// (gRPC over HTTP/2: content-type begins with application/grpc).
-func isGRPCType(ct []byte) bool {
-	const want = "application/grpc"
-	return len(ct) >= len(want) && string(ct[:len(want)]) == want && (len(ct) == len(want) || ct[len(want)] == '+' || ct[len(want)] == ';')
+	return grpc.IsType(ct)
 }
 
 // noteGRPC keeps the status that a response's head or trailers carry.
@@ -39,15 +33,12 @@ func (x *exchange) noteGRPC(h *message.Head) {
 // request).
 func (x *exchange) localGRPC() {
 	h := &x.res
-	code := grpcCode(h.Status)
-	if x.failure.Kind == failure.CallDeadline {
-		code = grpcDeadlineExceeded
-	}
+	code := x.localCode()
 	h.Status = http.StatusOK
-	h.SetString("content-type", "application/grpc")
+	h.SetString("content-type", grpc.ContentType)
 	h.SetString("grpc-status", strconv.Itoa(code))
 	if len(x.body) > 0 {
-		x.scratch = appendGRPCMessage(x.scratch[:0], x.body)
+		x.scratch = grpc.AppendMessage(x.scratch[:0], x.body)
 		h.Set("grpc-message", x.scratch)
 	}
 	x.body = nil
@@ -57,79 +48,28 @@ func (x *exchange) localGRPC() {
 	x.responseHeaders()
 }
 
-// grpcDeadlineExceeded is gRPC's DEADLINE_EXCEEDED.
-const grpcDeadlineExceeded = 4
+// localCode is gRPC's status for an answer of ours.
+func (x *exchange) localCode() int {
+	if x.failure.Kind == failure.CallDeadline {
+		return grpc.DeadlineExceeded
+	}
+	return grpc.Code(x.res.Status)
+}
 
-// callTimeout is how long the caller of gRPC waits; 0: it does not say
-// (gRPC over HTTP/2: Timeout).
+// callTimeout is how long the caller of gRPC waits; 0: it does not say.
 func (x *exchange) callTimeout() time.Duration {
 	value, ok := x.req.Get("grpc-timeout")
-	const digitsMax = 8
-	last := len(value) - 1
-	if !ok || last < 1 || last > digitsMax || !x.isGRPC() {
+	if !ok || !x.isGRPC() {
 		return 0
 	}
-	n := time.Duration(0)
-	for _, c := range value[:last] {
-		if c < '0' || c > '9' {
-			return 0
-		}
-		n = n*10 + time.Duration(c-'0')
-	}
-	switch value[last] {
-	case 'H':
-		return min(n, callHoursMax) * time.Hour
-	case 'M':
-		return n * time.Minute
-	case 'S':
-		return n * time.Second
-	case 'm':
-		return n * time.Millisecond
-	case 'u':
-		return n * time.Microsecond
-	case 'n':
-		return max(n, 1)
-	}
-	return 0
+	return grpc.Timeout(value)
 }
 
-// callHoursMax keeps a timeout within what a Duration holds.
-const callHoursMax = 1 << 20
-
-// grpcCode maps a status of HTTP (gRPC: "HTTP to gRPC Status Code Mapping").
-func grpcCode(status int) int {
-	const (
-		unknownCode      = 2
-		permissionDenied = 7
-		unimplemented    = 12
-		internal         = 13
-		unavailable      = 14
-		unauthenticated  = 16
-	)
-	switch status {
-	case http.StatusBadRequest:
-		return internal
-	case http.StatusUnauthorized:
-		return unauthenticated
-	case http.StatusForbidden:
-		return permissionDenied
-	case http.StatusNotFound:
-		return unimplemented
-	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return unavailable
+// inTime prefers the passed deadline of a call to what it led to: the service
+// has the same deadline, a moment later, and ends the stream.
+func (x *exchange) inTime(f *failure.Failure, now int64) *failure.Failure {
+	if x.callEnd > 0 && now >= x.callEnd && (f.Kind == failure.RemoteReset || f.Kind == failure.RouteTimeout) {
+		return &failure.Failure{Kind: failure.CallDeadline, Cause: f.Cause}
 	}
-	return unknownCode
-}
-
-// appendGRPCMessage percent-encodes what may not stand in grpc-message.
-func appendGRPCMessage(dst, message []byte) []byte {
-	const digits = "0123456789ABCDEF"
-	for _, c := range message {
-		if c >= ' ' && c <= '~' && c != '%' {
-			dst = append(dst, c)
-			continue
-		}
-		dst = append(dst, '%', digits[c>>4], digits[c&15])
-	}
-	return dst
+	return f
 }

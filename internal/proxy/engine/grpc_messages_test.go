@@ -27,36 +27,6 @@ func framed(messages ...string) string {
 	return string(b)
 }
 
-func TestMessagesAreFoundWhereverReadsSplitThem(t *testing.T) {
-	three := framed("first", "", strings.Repeat("x", 300))
-	for _, c := range []struct {
-		name, bytes string
-		want        uint64
-	}{
-		{"nothing", "", 0},
-		{"an empty message", framed(""), 1},
-		{"three messages", three, 3},
-		{"a prefix that does not end", three + "\x00\x00\x00", 3},
-		{"a message that does not end", three + "\x00\x00\x00\x00\x09half", 4},
-		{"the longest message", "\x00\xff\xff\xff\xff" + three, 1},
-		{"a flag that is none", "\x02" + three, 0},
-		{"a flag that is none behind messages", three + "\x80" + three, 3},
-		{"text", "<html>upstream connect error</html>", 0},
-	} {
-		for size := 1; size <= max(1, len(c.bytes)); size++ {
-			counter := messageCounter{on: true}
-			for rest := []byte(c.bytes); len(rest) > 0; {
-				n := min(size, len(rest))
-				counter.count(rest[:n])
-				rest = rest[n:]
-			}
-			if n := counter.pending.Load(); n != c.want {
-				t.Errorf("%s, %d bytes a read: %d messages, want %d", c.name, size, n, c.want)
-			}
-		}
-	}
-}
-
 // messageService answers "/test.Echo/<how>" as the name says.
 func messageService(t *testing.T) netip.AddrPort {
 	return serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {

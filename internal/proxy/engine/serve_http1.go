@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tullemesh/tulle/internal/limit"
+	"github.com/tullemesh/tulle/internal/proxy/engine/call"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
@@ -60,7 +61,8 @@ type http1State struct {
 	kept               bool // what the side goroutine sends is put behind out
 	headBytes          int  // of out
 	sawResponse        bool
-	headSent           bool // of the response, to the client
+	headSent           bool        // of the response, to the client
+	held               *call.HTTP1 // whose buffer res may be in
 	announcedClose     bool
 	clientCloses       bool                            // it said so
 	pumping            bool                            // a side goroutine sends the request's body
@@ -167,6 +169,7 @@ func (h *http1Conn) serve(x *http1Exchange) bool {
 	x.clientCloses = x.reqFrame.Close
 	x.reqBody.StartRequest(&x.reqFrame)
 	x.setDeadlines()
+	x.upgrade = x.reqFrame.Upgrade
 	var ok bool
 	if f := x.cannot(); f != nil {
 		x.fail(*f)
@@ -378,6 +381,7 @@ func (x *http1Exchange) linger(requestRead bool) {
 // release gives the buffers back and forgets the request.
 func (x *http1Exchange) release() {
 	buffers := &x.d.e.buffers
+	x.releaseHead()
 	for _, b := range [...]*conn.Buffer{x.in, x.up} {
 		if b != nil {
 			buffers.Put(b)

@@ -117,8 +117,13 @@ func (x *http1Exchange) decodeRequest(b *conn.Buffer, n int, chunked bool) (out 
 	if err != nil {
 		return nil, 0, &failure.Failure{Kind: failure.BadRequest, Cause: err}
 	}
-	out = b.B[http1.ChunkRoom : http1.ChunkRoom+w]
-	x.tookBody(out)
+	if out, f = x.fromClient(b.B[http1.ChunkRoom : http1.ChunkRoom+w]); f == nil && x.reqBody.Done() {
+		f = x.endFromClient()
+	}
+	if f != nil {
+		return nil, 0, f
+	}
+	w = len(out)
 	rest = n - used
 	if rest > 0 {
 		// Chunk framing below may write behind the data.

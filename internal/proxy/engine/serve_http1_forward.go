@@ -15,7 +15,7 @@ import (
 // forward sends the request to an endpoint and the response to the client;
 // false: the connection ends.
 func (x *http1Exchange) forward() bool {
-	if x.upgrade = x.reqFrame.Upgrade; len(x.upgrade) > 0 && !x.upgradeAllowed() {
+	if len(x.upgrade) > 0 && !x.upgradeAllowed() {
 		x.fail(failure.Failure{Kind: failure.NotSupported, Detail: "upgrade"})
 		return x.sendLocal()
 	}
@@ -25,7 +25,7 @@ func (x *http1Exchange) forward() bool {
 	}
 	defer x.cluster.End()
 	defer x.endRetries()
-	if limit := x.streamMax(); limit > 0 {
+	if limit := x.lifeMax(); limit > 0 {
 		x.d.guard.Set(slotLife, x.start+int64(limit))
 	}
 	for {
@@ -76,11 +76,12 @@ func (x *http1Exchange) attempt() *failure.Failure {
 	if f := x.choose(); f != nil {
 		return f
 	}
-	if two, f := x.upstreamHTTP2(); f != nil || two {
-		if f == nil {
-			f = x.attemptHTTP2()
-		}
+	two, f := x.upstreamHTTP2()
+	switch {
+	case f != nil:
 		return f
+	case two || x.web != nil:
+		return x.attemptCall(two)
 	}
 	if x.attempts == 1 {
 		x.toUpstream()
@@ -287,6 +288,8 @@ func (x *http1Exchange) interrupted() *failure.Failure {
 		return x.lateResponse()
 	case g.Expired(slotStream):
 		return &failure.Failure{Kind: failure.StreamIdle}
+	case g.Expired(slotLife) && x.callEnd > 0 && x.d.e.clock.Now() >= x.callEnd:
+		return &failure.Failure{Kind: failure.CallDeadline}
 	case g.Expired(slotLife):
 		f := &failure.Failure{Kind: failure.DurationTimeout}
 		if !x.requestRead() {

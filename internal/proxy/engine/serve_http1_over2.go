@@ -45,8 +45,9 @@ func (x *http1Exchange) askProtocol() (bool, *failure.Failure) {
 	return two, nil
 }
 
-// attemptHTTP2 tries an endpoint that speaks HTTP/2.
-func (x *http1Exchange) attemptHTTP2() *failure.Failure {
+// attemptCall tries an endpoint by a call: one that speaks HTTP/2, and for a
+// client of gRPC-Web any.
+func (x *http1Exchange) attemptCall(two bool) *failure.Failure {
 	d := x.d
 	if x.attempts == 1 {
 		x.toUpstream()
@@ -56,11 +57,12 @@ func (x *http1Exchange) attemptHTTP2() *failure.Failure {
 	} else if x.retries.made > 0 {
 		x.countAttempt()
 	}
-	c, f := x.openOver2()
+	c, f := x.openCall(two)
 	if f != nil {
 		return f
 	}
-	defer c.Close(true)
+	// An interrupt may still be on its way: what is not shared isn't used again.
+	defer c.Close(false)
 	interrupt := context.CancelFunc(c.Interrupt)
 	d.cancel.Store(&interrupt)
 	defer d.cancel.Store(nil)
@@ -72,8 +74,7 @@ func (x *http1Exchange) attemptHTTP2() *failure.Failure {
 	if x.replayable {
 		x.startRouteTimeout(true)
 	}
-	part := c.First(&x.req, x.out, x.replayable, &x.trailers)
-	done, err := c.Offer(part)
+	part, done, err := x.sendFirst(c)
 	if err != nil {
 		return x.over2Failure(err)
 	}
@@ -92,14 +93,32 @@ func (x *http1Exchange) attemptHTTP2() *failure.Failure {
 	return x.responseOver2(c)
 }
 
-func (x *http1Exchange) openOver2() (*call.HTTP2, *failure.Failure) {
+// sendFirst sends the head and what is at hand of the body; if that is not done,
+// part is what waits.
+func (x *http1Exchange) sendFirst(c call.Call) (part *http2.Part, done bool, err error) {
+	two, ok := c.(*call.HTTP2)
+	if !ok {
+		return nil, true, c.SendHead(&x.req, x.out, x.replayable)
+	}
+	part = two.First(&x.req, x.out, x.replayable, &x.trailers)
+	done, err = two.Offer(part)
+	return part, done, err
+}
+
+func (x *http1Exchange) openCall(two bool) (call.Call, *failure.Failure) {
 	d := x.d
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	d.cancel.Store(&cancel)
 	x.startRouteTimeout(false)
 	d.watchLeave(d.e.clock.Now())
-	c, err := x.openHTTP2(ctx, x.reqFrame.WantsTrailers)
+	var c call.Call
+	var err error
+	if two {
+		c, err = x.openHTTP2(ctx, x.reqFrame.WantsTrailers || x.web != nil)
+	} else {
+		c, err = x.openWebHTTP1(ctx)
+	}
 	d.cancel.Store(nil)
 	if f := x.connected(); f != nil {
 		if err == nil {
@@ -126,12 +145,21 @@ func (x *http1Exchange) firstBody() *failure.Failure {
 			return &failure.Failure{Kind: failure.BadRequest, Cause: err}
 		}
 		used += n
-		x.tookBody(data)
+		var f *failure.Failure
+		if data, f = x.fromClient(data); f != nil {
+			x.rest = x.rest[used:]
+			return f
+		}
 		x.out = append(x.out, data...)
 	}
 	x.rest = x.rest[used:]
 	x.wireIn += int64(used)
 	x.trailers.Reset()
+	if x.reqBody.Done() {
+		if f := x.endFromClient(); f != nil {
+			return f
+		}
+	}
 	if x.reqBody.Done() && x.reqBody.Kind() == http1.ChunkedBody {
 		if err := x.reqBody.Trailers(http1.Limits{}, &x.trailers); err != nil {
 			x.reqFrame.Close = true
@@ -144,8 +172,8 @@ func (x *http1Exchange) firstBody() *failure.Failure {
 
 // sendOver2 sends what waits for the upstream's window, and then what is to
 // come of the body. The response may come meanwhile.
-func (x *http1Exchange) sendOver2(c *call.HTTP2, part *http2.Part) {
-	if c.Finish(part) != nil {
+func (x *http1Exchange) sendOver2(c call.Call, part *http2.Part) {
+	if two, ok := c.(*call.HTTP2); ok && two.Finish(part) != nil {
 		return // the reader of the response finds out why
 	}
 	if x.replayable {
@@ -156,7 +184,7 @@ func (x *http1Exchange) sendOver2(c *call.HTTP2, part *http2.Part) {
 }
 
 // pumpOver2 sends the rest of the body; then it watches for the client's leave.
-func (x *http1Exchange) pumpOver2(c *call.HTTP2) {
+func (x *http1Exchange) pumpOver2(c call.Call) {
 	d := x.d
 	b := d.e.buffers.Get()
 	for !x.reqBody.Done() {
@@ -205,7 +233,7 @@ func (x *http1Exchange) over2Failure(err error) *failure.Failure {
 	if f := x.interrupted(); f != nil {
 		return f
 	}
-	f := failure.OfCall(err)
+	f := x.inTime(failure.OfCall(err), x.d.e.clock.Now())
 	if errors.Is(err, http2.ErrNotProcessed) && x.replayable {
 		x.wrote = false // RFC 9113 §8.7: it may be sent again
 	}
@@ -213,7 +241,7 @@ func (x *http1Exchange) over2Failure(err error) *failure.Failure {
 }
 
 // responseOver2 passes the response to the client as it comes.
-func (x *http1Exchange) responseOver2(c *call.HTTP2) *failure.Failure {
+func (x *http1Exchange) responseOver2(c call.Call) *failure.Failure {
 	d := x.d
 	end := false
 	for {
@@ -242,6 +270,9 @@ func (x *http1Exchange) responseOver2(c *call.HTTP2) *failure.Failure {
 	}
 	x.toDownstream()
 	x.answersCall()
+	if x.web != nil {
+		return x.respondWeb(c, end)
+	}
 	bodiless := !bodyAllowed(x.res.Status) || string(x.req.Method) == "HEAD"
 	_, measured := x.res.Get("content-length")
 	if end && !measured && !bodiless {
@@ -265,7 +296,7 @@ func (x *http1Exchange) responseOver2(c *call.HTTP2) *failure.Failure {
 	return x.streamOver2(c, chunked, bodiless)
 }
 
-func (x *http1Exchange) streamOver2(c *call.HTTP2, chunked, bodiless bool) *failure.Failure {
+func (x *http1Exchange) streamOver2(c call.Call, chunked, bodiless bool) *failure.Failure {
 	b := x.d.e.buffers.Get()
 	defer x.d.e.buffers.Put(b)
 	for {

@@ -86,7 +86,7 @@ func (x *http2Exchange) openCall(ctx context.Context) (call.Call, error) {
 		return nil, err
 	}
 	if two {
-		c, err := x.openHTTP2(ctx, x.st.WantsTrailers)
+		c, err := x.openHTTP2(ctx, x.st.WantsTrailers || x.web != nil)
 		if err != nil {
 			return nil, err
 		}
@@ -170,14 +170,23 @@ func (x *http2Exchange) pump(c call.Call) {
 		}
 		x.touch(x.d.e.clock.Now())
 		end := err != nil
-		x.tookBody(b.B[:n])
-		x.keep(b.B[:n], end)
+		out, f := x.fromClient(b.B[:n])
+		if f == nil && end {
+			f = x.endFromClient()
+		}
+		if f != nil {
+			x.mu.Lock()
+			x.interruptLocked(f)
+			x.mu.Unlock()
+			return
+		}
+		x.keep(out, end)
 		if end { // the response is waited for, although this may wait for the endpoint's window
 			x.due[dueRequest].Store(0)
 			x.received.Store(true)
 			x.startRouteTimeout(x.d.e.clock.Now(), false)
 		}
-		if c.SendBody(b.B[:n], end, x.trailersOf(end)) != nil {
+		if c.SendBody(out, end, x.trailersOf(end)) != nil {
 			return // the reader of the response finds out why
 		}
 		if end {
@@ -239,6 +248,12 @@ func (x *http2Exchange) respond(c call.Call, end bool) *failure.Failure {
 	if end {
 		x.noteGRPC(&x.res)
 	}
+	if x.web != nil && !switched {
+		var err error
+		if end, err = x.webHead(c, end, func() { x.touch(x.d.e.clock.Now()) }); err != nil {
+			return x.because(failure.OfCall(err))
+		}
+	}
 	x.mu.Lock()
 	cause := x.cause
 	x.headSent = cause == nil
@@ -269,13 +284,18 @@ func (x *http2Exchange) passBody(c call.Call) *failure.Failure {
 			return x.because(failure.OfCall(err))
 		}
 		x.touch(x.d.e.clock.Now())
-		x.gaveBody(b.B[:n])
+		out := b.B[:n]
 		var trailers *message.Head
 		if end {
 			trailers = c.Trailers()
 			x.noteGRPC(trailers)
 		}
-		if err := x.toClient(b.B[:n], end, trailers); err != nil {
+		if x.web == nil {
+			x.gaveBody(out)
+		} else {
+			out, trailers = x.toWeb(out, end, trailers), nil
+		}
+		if err := x.toClient(out, end, trailers); err != nil {
 			return x.because(&failure.Failure{Kind: failure.ClientLeft, Cause: err})
 		}
 		if end {

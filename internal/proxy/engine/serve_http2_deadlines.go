@@ -161,12 +161,3 @@ func (x *http2Exchange) touch(now int64) {
 		x.h.deadlines.set(x, dueIdle, now+int64(idle))
 	}
 }
-
-// inTime prefers the passed deadline of a call to what it led to: the service
-// has the same deadline, a moment later, and ends the stream.
-func (x *http2Exchange) inTime(f *failure.Failure, now int64) *failure.Failure {
-	if x.callEnd > 0 && now >= x.callEnd && (f.Kind == failure.RemoteReset || f.Kind == failure.RouteTimeout) {
-		return &failure.Failure{Kind: failure.CallDeadline, Cause: f.Cause}
-	}
-	return f
-}

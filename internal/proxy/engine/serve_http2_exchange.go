@@ -38,9 +38,8 @@ type http2Exchange struct {
 	sawResponse bool
 	switched    atomic.Bool // another protocol than HTTP follows, both ways
 	websocket   call.WebSocketKey
-	connects    bool  // the request is CONNECT, which asks for a tunnel
-	entered     bool  // the cluster counts it
-	callEnd     int64 // a gRPC call's deadline; 0: none
+	connects    bool // the request is CONNECT, which asks for a tunnel
+	entered     bool // the cluster counts it
 
 	place int // guarded by h.deadlines.mu
 
@@ -79,7 +78,6 @@ func (x *http2Exchange) begin(h *http2Conn, st *http2.Stream, now int64) {
 	x.wrote, x.sawResponse, x.entered = false, false, false
 	x.switched.Store(false)
 	x.websocket, x.connects = call.WebSocketKey{}, false
-	x.callEnd = 0
 	x.relay.begin()
 	x.call, x.cancel, x.cause, x.headSent = nil, nil, nil, false
 }

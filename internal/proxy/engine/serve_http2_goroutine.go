@@ -148,6 +148,9 @@ func (x *http2Exchange) takeFirst() *failure.Failure {
 		}
 		n += m
 	}
-	x.tookBody(x.first)
-	return nil
+	var f *failure.Failure
+	if x.first, f = x.fromClient(x.first); f != nil {
+		return f
+	}
+	return x.endFromClient()
 }

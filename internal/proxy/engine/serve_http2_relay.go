@@ -93,9 +93,10 @@ func (x *http2Exchange) enterLocked(t *http2.Turn) (over bool) {
 	return x.launch(t)
 }
 
-// relays picks the endpoint and reports whether it takes a stream at once.
+// relays picks the endpoint and reports whether it takes a stream at once. What
+// is translated on its way has a goroutine.
 func (x *http2Exchange) relays() bool {
-	if p := x.cluster.Spec().Protocol; len(x.upgrade) > 0 || p != cluster.HTTP2 && p != cluster.Downstream {
+	if p := x.cluster.Spec().Protocol; len(x.upgrade) > 0 || x.web != nil || p != cluster.HTTP2 && p != cluster.Downstream {
 		return false
 	}
 	if f := x.choose(); f != nil {

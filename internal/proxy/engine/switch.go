@@ -57,7 +57,7 @@ func (x *http2Exchange) passBoth(c call.Call) *failure.Failure {
 
 // switchOver2 answers 101 for an endpoint that took an extended CONNECT, and
 // then passes bytes both ways until both directions have ended.
-func (x *http1Exchange) switchOver2(c *call.HTTP2) *failure.Failure {
+func (x *http1Exchange) switchOver2(c call.Call) *failure.Failure {
 	d := x.d
 	d.stopSide()
 	if f := x.interrupted(); f != nil {
@@ -92,7 +92,7 @@ func (x *http1Exchange) switchOver2(c *call.HTTP2) *failure.Failure {
 }
 
 // pumpSwitched passes what the client sends.
-func (x *http1Exchange) pumpSwitched(c *call.HTTP2) {
+func (x *http1Exchange) pumpSwitched(c call.Call) {
 	d := x.d
 	n := len(x.rest)
 	x.bytesIn += int64(n)
@@ -127,7 +127,7 @@ func (x *http1Exchange) pumpSwitched(c *call.HTTP2) {
 }
 
 // streamSwitched passes what the endpoint sends.
-func (x *http1Exchange) streamSwitched(c *call.HTTP2) *failure.Failure {
+func (x *http1Exchange) streamSwitched(c call.Call) *failure.Failure {
 	d := x.d
 	b := d.e.buffers.Get()
 	defer d.e.buffers.Put(b)

@@ -22,7 +22,7 @@ import (
 const role = "GRPC_ROLE"
 
 func roles() map[string]func() error {
-	return map[string]func() error{"server": serve, "caller": call, "xds-server": proxylessServer, "xds-client": proxylessClient}
+	return map[string]func() error{"server": serve, "caller": call, "web-caller": callWeb, "xds-server": proxylessServer, "xds-client": proxylessClient}
 }
 
 var (

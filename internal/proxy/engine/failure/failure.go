@@ -14,6 +14,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/grpc"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 )
@@ -82,6 +83,8 @@ const (
 	BadStream
 	// CallDeadline: the deadline of a gRPC call passed (grpc-timeout).
 	CallDeadline
+	// BadText: a request of gRPC-Web in base64 is not base64; Cause says why.
+	BadText
 	// Again: the response is one that the route's retry policy drops. Nobody is
 	// told of it: the next attempt follows.
 	Again
@@ -180,6 +183,8 @@ func answerTo(k Kind) Answer {
 		return Answer{Downstream, 0, "DPE", "http2.violation.of.messaging.rule", ""}
 	case CallDeadline:
 		return Answer{Upstream, http.StatusGatewayTimeout, "UT", "response_timeout", "upstream request timeout"}
+	case BadText:
+		return Answer{Downstream, http.StatusBadRequest, "", "grpc_base_64_decode_failed", "Bad gRPC-web request, invalid base64 data."}
 	case Again:
 		return Answer{Upstream, 0, "", "retried", ""}
 	}
@@ -195,6 +200,8 @@ func (f *Failure) Answer() Answer {
 		a.Status, a.Body = codec.Status, http.StatusText(codec.Status)
 	case f.Kind == DurationTimeout && f.Detail == Incomplete:
 		a.Status = http.StatusRequestTimeout
+	case f.Kind == BadText && errors.Is(f.Cause, grpc.ErrTextCut):
+		a.Detail += "_bad_size"
 	case f.Kind == Denied:
 		a.Detail += "_matched_policy[" + policyOrNone(f.Detail) + "]"
 	case f.Kind == ConnectFailed && f.Cause != nil:

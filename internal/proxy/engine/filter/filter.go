@@ -6,14 +6,16 @@ package filter
 
 import "github.com/tullemesh/tulle/internal/proxy/engine/filter/authz"
 
-// Spec is one configured HTTP filter of a connection manager; exactly one
-// field beside Name is set. Inert filters are not in the list at all.
+// Spec is one configured HTTP filter of a connection manager; exactly one of
+// Authz and GRPCWeb is set. Inert filters are not in the list at all.
 type Spec struct {
 	// Name is the filter's name in the connection manager, e.g.
 	// "envoy.filters.http.rbac".
 	Name string
 	// Authz is Envoy's RBAC filter.
 	Authz *authz.Policies
+	// GRPCWeb is Envoy's gRPC-Web filter, which has no configuration.
+	GRPCWeb bool
 	// Disabled by default; a route may enable it.
 	Disabled bool
 }

@@ -211,6 +211,26 @@ func AdmitRequest(h *listener.HTTPManager, host *router.VirtualHost, route *rout
 	return authz.Verdict{Allowed: true}
 }
 
+// TranslatesGRPCWeb reports whether the connection manager's gRPC-Web filter is
+// there and on, with the overrides that AdmitRequest heeds. It stands behind
+// the filters that admit: those see the request as it came.
+func TranslatesGRPCWeb(h *listener.HTTPManager, host *router.VirtualHost, route *router.Route, w *router.Weighted) bool {
+	for i := range h.Filters {
+		f := &h.Filters[i]
+		if !f.GRPCWeb {
+			continue
+		}
+		disabled := f.Disabled
+		if o, ok := router.Override(f.Name, host, route, w); ok {
+			disabled = o.Disabled
+		}
+		if !disabled {
+			return true
+		}
+	}
+	return false
+}
+
 func (d *Decision) decideRequest(cfg *Config, conn *fact.Conn, req *fact.Request, tr *fact.Trace) {
 	if req.Conn == nil {
 		bound := *req

@@ -1,0 +1,110 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/call"
+	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
+	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
+	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
+	"github.com/tullemesh/tulle/internal/proxy/engine/message"
+)
+
+// lifeMax is how long the exchange may last, by its route and by its caller; 0:
+// no bound.
+func (x *http1Exchange) lifeMax() time.Duration {
+	life := x.streamMax()
+	if x.web == nil {
+		return life
+	}
+	if limit := x.callTimeout(); limit > 0 {
+		x.callEnd = x.start + int64(limit)
+		if life == 0 || limit < life {
+			life = limit
+		}
+	}
+	return life
+}
+
+// openWebHTTP1 opens a call in HTTP/1.1, whose head lives in memory of its own.
+func (x *http1Exchange) openWebHTTP1(ctx context.Context) (call.Call, error) {
+	c, err := x.openHTTP1(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	x.releaseHead()
+	x.held = c
+	return c, nil
+}
+
+// releaseHead gives back what a call's response's head was read into.
+func (x *http1Exchange) releaseHead() {
+	if x.held != nil {
+		x.held.Release()
+		x.held = nil
+	}
+}
+
+// respondWeb sends the response to a client of gRPC-Web as it comes.
+func (x *http1Exchange) respondWeb(c call.Call, end bool) *failure.Failure {
+	allowed := bodyAllowed(x.res.Status) && string(x.req.Method) != http.MethodHead
+	if end = end || !allowed; end {
+		x.noteGRPC(&x.res)
+	}
+	end, err := x.webHead(c, end, x.touch)
+	if err != nil {
+		return x.over2Failure(err)
+	}
+	if end && allowed {
+		x.res.SetString("content-length", "0")
+	}
+	chunked := !end && x.req.Protocol != fact.HTTP10
+	if !end && !chunked {
+		x.reqFrame.Close = true // the end of the connection is the end of the body
+	}
+	p := x.persistence(x.replayable || x.pumpDone.Load())
+	x.headSent = true
+	x.d.responding.Store(true)
+	if f := x.toClient(http1.AppendResponse(x.back[:0], &x.res, chunked, p)); f != nil || end {
+		return f
+	}
+	return x.streamWeb(c, chunked)
+}
+
+func (x *http1Exchange) streamWeb(c call.Call, chunked bool) *failure.Failure {
+	b := x.d.e.buffers.Get()
+	defer x.d.e.buffers.Put(b)
+	for {
+		n, err := c.ReadBody(b.B)
+		end := errors.Is(err, io.EOF)
+		if err != nil && !end {
+			return x.over2Failure(err)
+		}
+		x.touch()
+		var trailers *message.Head
+		if end {
+			trailers = c.Trailers()
+			x.noteGRPC(trailers)
+		}
+		out := x.toWeb(b.B[:n], end, trailers)
+		if chunked {
+			x.back = http1.AppendChunk(x.back[:0], out)
+			if end {
+				x.back = http1.AppendLastChunk(x.back, nil)
+			}
+			out = x.back
+		}
+		if len(out) > 0 {
+			if f := x.toClient(out); f != nil {
+				return f
+			}
+		}
+		if end {
+			return nil
+		}
+	}
+}
