@@ -9,6 +9,10 @@ const (
 	// it begins.
 	HTTP2StreamWindow      = 256 << 10
 	HTTP2StreamWindowFirst = 64 << 10
+	// HTTP2WaitingBytes is how many body bytes of a connection's streams may wait before streams begin with HTTP2StreamWindowNarrow, one
+	// frame, and no window grows: a thousand streams whose readers stall hold 20 MiB, not 64 to 256.
+	HTTP2WaitingBytes       = 4 << 20
+	HTTP2StreamWindowNarrow = 16 << 10
 	// HTTP2ConnWindow is how many body bytes of all streams of a client's connection may wait: enough that some slow streams don't stop
 	// the others.
 	HTTP2ConnWindow = 16 << 20

@@ -22,6 +22,7 @@ func held() map[string]string {
 		two       = "internal/proxy/engine/http2 "
 		floods    = two + "TestFloodsEndAtTheirBurstAndRate"
 		windows   = two + "TestWindowsEndAtTheirLastByte"
+		narrow    = two + "TestWindowsAreNarrowWhileMuchWaits"
 		blocks    = two + "TestContinuationsAndBlocksHaveALimit"
 		unwritten = two + "TestWhatWaitsToBeWrittenHasALimit"
 		late      = two + "TestLateFramesAreExcusedByResets"
@@ -51,7 +52,7 @@ func held() map[string]string {
 		"UpstreamIdleMax":   "internal/proxy/engine/cluster TestIdleConnectionsHaveALimit", "UpstreamPendingMax": "internal/proxy/engine/cluster TestWaitingRequestsHaveALimit",
 		"OriginalDestinationsMax": "internal/proxy/engine/cluster TestOriginalDestinationsHaveALimit", "ChosenNamesMax": "internal/proxy/engine/cluster TestAnswersForChosenNamesAreKeptUpToTheirLimit",
 		"DNSAnswersMax":     "internal/proxy/engine/cluster TestAnswersOfManyAddressesAreCut",
-		"HTTP2StreamWindow": windows, "HTTP2StreamWindowFirst": windows, "HTTP2ConnWindow": windows, "HTTP2StreamsMax": two + "TestStreamsBeyondTheMostAreRefused",
+		"HTTP2StreamWindow": windows, "HTTP2StreamWindowFirst": windows, "HTTP2ConnWindow": windows, "HTTP2WaitingBytes": narrow, "HTTP2StreamWindowNarrow": narrow, "HTTP2StreamsMax": two + "TestStreamsBeyondTheMostAreRefused",
 		"HTTP2BlockBytesSlack": blocks, "HTTP2ContinuationsMax": blocks, "HTTP2InformationalMax": two + "TestInformationalHeadsThatNobodyReadHaveALimit",
 		"HTTP2OutBytesMax": unwritten, "HTTP2ControlBytesMax": unwritten, "HTTP2ClosedMax": two + "TestClosedStreamsAreRememberedUpToTheirLimit",
 		"HTTP2LatePerReset": late, "HTTP2LateMax": late, "HTTP2TableBytesMax": two + "TestTablesForSendingHaveALargestSize",

@@ -23,6 +23,7 @@ func (s *Session) begin(st *Stream) {
 	s.waiting--
 	st.ID = s.nextID
 	st.sendWindow = s.peerWindow
+	s.beginWindow(st)
 	s.nextID += 2
 	s.streams[st.ID] = st
 }

@@ -75,6 +75,7 @@ type Session struct {
 	fields      fieldReader
 	late        message.Head // of blocks that nobody wants
 	lastPeer    uint32       // the peer's highest stream
+	window
 	recvWindow  int64
 	recvUnacked int64 // bytes read by streams and not given back yet
 	closed      [closedMax]closedStream
@@ -140,6 +141,7 @@ func NewSession(o Options) *Session {
 	s := &Session{
 		opts: o, recvWindow: o.ConnWindow, sendWindow: windowDefault, peerFrame: frameBytesMin, peerWindow: windowDefault,
 		peerMax: 100, nextID: 1, streams: map[uint32]*Stream{}, lastTaken: streamIDMax,
+		window: window{first: o.firstWindow(), applied: o.firstWindow(), asking: true, from: 1},
 	}
 	s.enc = hpack.NewEncoder(tableDefault)
 	s.dec = hpack.NewDecoder(o.Memory.tables, tableDefault)
@@ -195,6 +197,7 @@ func (s *Session) Feed(b []byte, now int64) (used int, err error) {
 			s.refuse(one)
 		}
 	}
+	s.resize()
 	if len(s.out) > controlBytesMax {
 		return used, s.fail(flood("unread_answers", "answers are not read"))
 	}
@@ -296,6 +299,7 @@ func (s *Session) settings(f *frame) error {
 	}
 	s.gotSettings = true
 	if f.has(flagAck) {
+		s.resized()
 		return s.idle()
 	}
 	if !s.answers.take(answerBurst, answerRate, s.now) {
@@ -401,8 +405,8 @@ func (s *Session) windowUpdate(f *frame) error {
 		return flood("window_updates", "too many WINDOW_UPDATEs")
 	}
 	n := int64(binary.BigEndian.Uint32(f.payload) & windowMax)
-	s.moved = true
 	if f.stream == 0 {
+		s.moved = true
 		if n == 0 {
 			return connError(ProtocolError, "WINDOW_UPDATE by nothing")
 		}
@@ -423,6 +427,7 @@ func (s *Session) windowUpdate(f *frame) error {
 	if st.sendWindow += n; st.sendWindow > windowMax {
 		return &StreamError{f.stream, FlowControlError, "a window grew beyond 2^31-1"}
 	}
+	s.touch(st)
 	return nil
 }
 

@@ -68,8 +68,8 @@ func (st *Stream) begin(s *Session, id uint32) {
 	st.TooLarge, st.WantsTrailers, st.Expect100 = false, false, false
 	st.body = s.opts.Memory.Settle(st.body)
 	st.more, st.read, st.taken = nil, 0, 0
-	st.recvMax, st.unacked, st.sendWindow = s.opts.firstWindow(), 0, s.peerWindow
-	st.recvWindow = st.recvMax
+	st.unacked, st.sendWindow = 0, s.peerWindow
+	s.beginWindow(st)
 	st.declared, st.received, st.wireIn, st.wireOut, st.err = -1, 0, 0, 0, nil
 	st.hasHead, st.hasTrail, st.isHead, st.gotFinal, st.remoteEnd = false, false, false, false, false
 	st.localEnd, st.gone, st.touched, st.waits, st.unread = false, false, false, false, false
