@@ -339,6 +339,9 @@ func serverStories() [][]*step {
 		{first, trail},
 		append([]*step{post(slow, 1, "/echo")}, data(slow, 1, 1000, 4000, 16384)...),
 		append(append(filled, post(full, 7, "/hold")), data(full, 7, 5000, 1000)...),
+		{large.frame("HEADERS", kindHeaders, flagEndHeaders|flagEndStream, 1, []byte("\x82\x84\x86\x41\x01a")), large.frame("HEADERS", kindHeaders, flagEndHeaders|flagEndStream, 3, []byte("\x20\x3f\xe1\x1f\x82\x84\x86\x01\x01a")),
+			large.frame("HEADERS", kindHeaders, flagEndHeaders|flagEndStream, 5, []byte("\x3f\x45\x3f\xe1\x1f\x82\x84\x86\x01\x01a")),
+			large.frame("HEADERS", kindHeaders, flagEndHeaders|flagEndStream, 7, []byte("\x40\x01x\x01y\x82\x84\x86\x01\x01a")), large.frame("HEADERS", kindHeaders, flagEndHeaders|flagEndStream, 9, []byte("\x3f\x45\x3f\xe1\x1f\x82\x84\x86\x01\x01a"))},
 		{large.frame("HEADERS", kindHeaders, flagEndHeaders, 1, []byte("\x00\x03X-A\x01b\x00\x01x\x81\x00"))}, // no name may be in upper case, and the last value is no Huffman code
 	}
 }
