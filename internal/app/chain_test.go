@@ -26,8 +26,9 @@ import (
 // chain is the way of a text to a decision: decode, validate, build the model,
 // translate, compile, decide.
 type chain struct {
-	base  registry.Input // objects that every text meets
-	nodes []*wire.Node
+	decoder *apis.Decoder
+	base    registry.Input // objects that every text meets
+	nodes   []*wire.Node
 }
 
 // ground is what random texts find there: services that they may name.
@@ -44,8 +45,8 @@ const ground = `{apiVersion: v1, kind: Namespace, metadata: {name: default}}
 
 func newChain(t testing.TB) *chain {
 	t.Helper()
-	c := &chain{}
-	r := apis.Decode("ground.yaml", []byte(ground), apis.Options{})
+	c := &chain{decoder: apis.NewDecoder()}
+	r := c.decoder.Decode("ground.yaml", []byte(ground), apis.Options{})
 	if len(r.Problems) > 0 {
 		t.Fatal(r.Problems)
 	}
@@ -68,7 +69,7 @@ func newChain(t testing.TB) *chain {
 // of it. An error is a defect: our own proxy refuses what our own control plane
 // sends.
 func (c *chain) run(text []byte, node *wire.Node) (string, error) {
-	r := apis.Decode("mutant.yaml", text, apis.Options{})
+	r := c.decoder.Decode("mutant.yaml", text, apis.Options{})
 	store := registry.NewStore(registry.Options{})
 	store.Put(c.base)
 	store.Put(registry.Input{Source: "mutant", Objects: r.Objects, Problems: r.Problems})
