@@ -67,7 +67,9 @@ func (w *Web) EndRequest() error { return w.in.end() }
 // on: its body goes to Hold, and the head waits for EndHeld.
 func (w *Web) Head(h *message.Head, end bool) (holds bool) {
 	holds = !end && !answersCall(h)
+	w.held, w.out = w.held[:0], textEncoder{} // another attempt's
 	h.Remove("content-length")
+	h.Remove("trailer") // they come in the body
 	if w.answersText {
 		h.SetString("content-type", textProto)
 	} else {

@@ -141,7 +141,7 @@ func TestHeadsOfResponsesBecomeThoseOfGRPCWeb(t *testing.T) {
 		{"a failure without a body", "", "text/plain", 503, ended, false, webProtoType},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := head("content-type: "+c.ct, "content-length: 5", "x-a: b")
+			h := head("content-type: "+c.ct, "content-length: 5", "trailer: grpc-status", "x-a: b")
 			h.Status = c.status
 			if holds := begun(t, webType, c.accept).Head(h, c.end); holds != c.holds {
 				t.Errorf("holds: %v", holds)
@@ -155,6 +155,8 @@ func TestHeadsOfResponsesBecomeThoseOfGRPCWeb(t *testing.T) {
 
 func TestBodiesThatAreNotOfGRPCBecomeAMessage(t *testing.T) {
 	w := begun(t, webType, "")
+	w.Hold([]byte("of an attempt that was repeated"))
+	w.Head(head("content-type: text/html"), false)
 	h := head("grpc-status: 0", "x-a: b")
 	w.Hold([]byte("no healthy "))
 	w.Hold([]byte("upstream: 100 %\n"))
