@@ -53,7 +53,7 @@ connectTimeout: 5
 rootNamepace: istio-config
 outboundTrafficPolicy: {mode: NOBODY}
 accessLogEncoding: JSON
-tcpKeepalive: {probes: 3}
+dnsRefreshRate: 5s
 defaultConfig: {concurrency: 2, proxyAdminPort: x}
 `))
 	want := []string{
@@ -61,7 +61,7 @@ defaultConfig: {concurrency: 2, proxyAdminPort: x}
 		`error[TUL1101] mesh.yaml:3:1 MeshConfig/mesh rootNamepace: MeshConfig has no field "rootNamepace"`,
 		`error[TUL1103] mesh.yaml:4:31 MeshConfig/mesh outboundTrafficPolicy.mode: "NOBODY" is not a value of this field`,
 		`unsupported[TUL1204] mesh.yaml:5:20 MeshConfig/mesh accessLogEncoding: accessLogEncoding: JSON is not enforced yet`,
-		`unsupported[TUL1204] mesh.yaml:6:1 MeshConfig/mesh tcpKeepalive: tcpKeepalive is not enforced yet: the kernel's settings hold`,
+		`unsupported[TUL1204] mesh.yaml:6:17 MeshConfig/mesh dnsRefreshRate: dnsRefreshRate is not enforced yet`,
 		`unsupported[TUL1204] mesh.yaml:7:30 MeshConfig/mesh defaultConfig.concurrency: concurrency is not enforced yet`,
 		`error[TUL1102] mesh.yaml:7:49 MeshConfig/mesh defaultConfig.proxyAdminPort: wants a whole number, found text "x"`,
 	}
@@ -93,6 +93,8 @@ func TestNonsenseInTheMeshConfigIsRefused(t *testing.T) {
 		"defaultVirtualServiceExportTo: [a_b]\n":       "defaultVirtualServiceExportTo[0]",
 		"defaultConfig: {discoveryAddress: istiod}\n":  "defaultConfig.discoveryAddress",
 		"defaultConfig: {discoveryAddress: 'a_b:1'}\n": "defaultConfig.discoveryAddress",
+		"tcpKeepalive: {time: 1us}\n":                 "tcpKeepalive.time",
+		"tcpKeepalive: {interval: -1s}\n":             "tcpKeepalive.interval",
 		"defaultConfig: {statusPort: 70000}\n":         "defaultConfig.statusPort",
 	} {
 		c, problems := apis.DecodeMeshConfig("mesh.yaml", []byte(text))

@@ -31,7 +31,16 @@ func meshKinds() []*Kind {
 		proxyHttpPort
 		pathNormalization
 		pathNormalization.normalization = DEFAULT NONE BASE MERGE_SLASHES DECODE_AND_MERGE_SLASHES
+		h2UpgradePolicy = DO_NOT_UPGRADE UPGRADE
+		tcpKeepalive
+		tcpKeepalive.probes
+		tcpKeepalive.time
+		tcpKeepalive.interval
 		defaultConfig
+		defaultConfig.gatewayTopology
+		defaultConfig.gatewayTopology.numTrustedProxies
+		defaultConfig.gatewayTopology.forwardClientCertDetails
+		defaultConfig.gatewayTopology.proxyProtocol
 		ingressControllerMode ~ ` + noIngress + `
 		ingressClass ~ ` + noIngress + `
 		ingressService ~ ` + noIngress + `
@@ -48,7 +57,5 @@ func meshKinds() []*Kind {
 	encoding := entries["accessLogEncoding"]
 	encoding.Test = "TestValuesOutsideTheLedgerAreRefused" // its one word is the default
 	entries["accessLogEncoding"] = encoding
-	return []*Kind{{Name: MeshConfig, Entries: entries, Reasons: map[string]string{
-		"tcpKeepalive": "tcpKeepalive is not enforced yet: the kernel's settings hold",
-	}}}
+	return []*Kind{{Name: MeshConfig, Entries: entries}}
 }

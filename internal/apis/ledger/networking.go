@@ -152,7 +152,6 @@ const connectionPool = `
 	http.maxRequestsPerConnection
 	http.maxRetries
 	http.idleTimeout
-	http.h2UpgradePolicy
 	http.useClientProtocol
 	http.maxConcurrentStreams
 	http.http2KeepAlive
@@ -161,7 +160,8 @@ const connectionPool = `
 `
 
 func destinationRule() *Kind {
-	policy := under("loadBalancer", loadBalancer) + under("tls", clientTLS) + under("connectionPool", connectionPool)
+	policy := under("loadBalancer", loadBalancer) + under("tls", clientTLS) + under("connectionPool", connectionPool+`
+		http.h2UpgradePolicy`)
 	ports := under("portLevelSettings[]", policy+`
 		port
 		port.number`)
@@ -241,6 +241,7 @@ func workloadEntry() *Kind {
 }
 
 func sidecar() *Kind {
+	const noUpgrade = "h2UpgradePolicy has no meaning for inbound traffic: the app is spoken to as its port says, or with useClientProtocol as the client speaks"
 	return &Kind{Name: "Sidecar", Entries: table(`
 		workloadSelector
 		workloadSelector.labels{}
@@ -269,11 +270,11 @@ func sidecar() *Kind {
 		egress[].hosts[]
 		outboundTrafficPolicy
 		outboundTrafficPolicy.mode = REGISTRY_ONLY ALLOW_ANY
-	`), Reasons: map[string]string{
-		"ingress[].connectionPool":          "connectionPool is not enforced yet: connections are not limited",
-		"ingress[].tls.cipherSuites[]":      "cipherSuites are not enforced yet: Go's own choice of TLS ciphers holds",
-		"ingress[].tls.subjectAltNames[]":   "subjectAltNames are not enforced yet: every certificate of the client CA would be let in",
-		"inboundConnectionPool":             "inboundConnectionPool is not enforced yet: connections are not limited",
-		"outboundTrafficPolicy.egressProxy": "egressProxy is not enforced yet",
+	` + under("ingress[].connectionPool", connectionPool) + under("inboundConnectionPool", connectionPool)), Reasons: map[string]string{
+		"ingress[].connectionPool.http.h2UpgradePolicy": noUpgrade,
+		"ingress[].tls.cipherSuites[]":                  "cipherSuites are not enforced yet: Go's own choice of TLS ciphers holds",
+		"ingress[].tls.subjectAltNames[]":               "subjectAltNames are not enforced yet: every certificate of the client CA would be let in",
+		"inboundConnectionPool.http.h2UpgradePolicy":    noUpgrade,
+		"outboundTrafficPolicy.egressProxy":             "egressProxy is not enforced yet",
 	}}
 }

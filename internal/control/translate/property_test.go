@@ -85,6 +85,9 @@ var parts = map[string][]string{
 	"sidecar": {
 		`{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: default, namespace: shop}, spec: {egress: [{hosts: ["./payment.shop.svc.cluster.local", "other/*"]}]}}`,
 		`{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: web, namespace: shop}, spec: {workloadSelector: {labels: {app: web}}, outboundTrafficPolicy: {mode: REGISTRY_ONLY}, egress: [{port: {number: 8080, protocol: HTTP, name: http}, hosts: ["./*"]}, {hosts: ["*/*"]}]}}`,
+		`{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: web, namespace: shop}, spec: {inboundConnectionPool: {tcp: {maxConnections: 3, idleTimeout: 4s}}}}`,
+		`{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: web, namespace: shop}, spec: {inboundConnectionPool: {tcp: {maxConnections: 3, idleTimeout: 5s}}}}`,
+		`{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: web, namespace: shop}, spec: {workloadSelector: {labels: {app: web}}, ingress: [{port: {number: 8080, protocol: HTTP, name: http}, defaultEndpoint: "127.0.0.1:8080", connectionPool: {http: {maxRetries: 6}}}]}}`,
 	},
 }
 

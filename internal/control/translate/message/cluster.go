@@ -85,12 +85,12 @@ func (w *Writer) outboundCluster(r *view.Reader, name, host, subset string, port
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
 	}
 	policy := g.Policy()
-	limitConnections(c, policy.Pool)
-	protocol := g.Port.Protocol
-	if r.Role() == view.RoleGateway && protocol == registry.Unsupported {
-		protocol = registry.TCP // a gateway knows what its clients speak
+	w.limitConnections(c, policy.Pool)
+	if r.Role() == view.RoleGateway && g.Port.Protocol == registry.Unsupported {
+		g.Port.Protocol = registry.TCP // a gateway knows what its clients speak
 	}
-	c.TypedExtensionProtocolOptions = protocolOptions(protocol, policy.Pool)
+	g.Port.Protocol = called(g.Port.Protocol, policy.Pool, w.snap.Mesh())
+	c.TypedExtensionProtocolOptions = protocolOptions(g.Port.Protocol, policy.Pool)
 	w.discovery(r, c, g, policy)
 	if plan.IsSNI(name) {
 		// The caller's mutual TLS passes through: no TLS of our own.
@@ -208,6 +208,6 @@ func (w *Writer) passthroughCluster(name string) *clusterv3.Cluster {
 			UpstreamProtocolOptions:   downstreamProtocol(&corev3.Http2ProtocolOptions{}),
 		})},
 	}
-	limitConnections(c, nil)
+	w.limitConnections(c, nil)
 	return c
 }

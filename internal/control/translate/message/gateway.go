@@ -64,8 +64,11 @@ func (w *Writer) gatewayListener(r *view.Reader, name string) *listenerv3.Listen
 		inspect = inspect || len(c.sni) > 0 || c.tls != nil
 		l.FilterChains = append(l.FilterChains, fc)
 	}
+	if w.snap.Mesh().Topology.ProxyHeader {
+		l.ListenerFilters = append(l.ListenerFilters, proxyHeader())
+	}
 	if inspect {
-		l.ListenerFilters = []*listenerv3.ListenerFilter{tlsInspector(nil)}
+		l.ListenerFilters = append(l.ListenerFilters, tlsInspector(nil))
 	}
 	if len(l.FilterChains) == 0 {
 		return nil // Envoy refuses a listener that takes nothing

@@ -88,16 +88,36 @@ func (w *Writer) inboundManager(stat string, rc *routev3.RouteConfiguration) *hc
 }
 
 // gatewayManager faces callers outside of the mesh: their address is what the
-// connection says, and what they plan.Claim of certificates is dropped.
+// connection says, and what they claim of certificates is dropped, unless the
+// mesh trusts those who stand before its gateways.
 func (w *Writer) gatewayManager(stat string) *hcmv3.HttpConnectionManager {
 	m := w.manager(stat)
 	m.ServerName = proxyServer
 	m.UseRemoteAddress = wrapperspb.Bool(true)
-	m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
-	m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
-		Subject: wrapperspb.Bool(true), Cert: true, Uri: true, Dns: true,
+	topology := w.snap.Mesh().Topology
+	m.XffNumTrustedHops = topology.TrustedProxies
+	m.ForwardClientCertDetails = clientCert(topology.ClientCert)
+	switch topology.ClientCert {
+	case model.ClientCertSanitizeSet, model.ClientCertAppendForward:
+		m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
+			Subject: wrapperspb.Bool(true), Cert: true, Uri: true, Dns: true,
+		}
 	}
 	return m
+}
+
+func clientCert(c model.ClientCert) hcmv3.HttpConnectionManager_ForwardClientCertDetails {
+	switch c {
+	case model.ClientCertSanitize:
+		return hcmv3.HttpConnectionManager_SANITIZE
+	case model.ClientCertForwardOnly:
+		return hcmv3.HttpConnectionManager_FORWARD_ONLY
+	case model.ClientCertAppendForward:
+		return hcmv3.HttpConnectionManager_APPEND_FORWARD
+	case model.ClientCertAlwaysForwardOnly:
+		return hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY
+	}
+	return hcmv3.HttpConnectionManager_SANITIZE_SET
 }
 
 // httpProxyManager takes requests in absolute form, and CONNECT.
@@ -116,13 +136,16 @@ func httpFilter(m *hcmv3.HttpConnectionManager) *listenerv3.Filter {
 	return networkFilter(hcmFilter, m)
 }
 
-// tcpProxy forwards bytes to one cluster, with or without access log.
-func (w *Writer) tcpProxy(cluster string) *listenerv3.Filter {
-	return networkFilter(tcpFilter, &tcpproxyv3.TcpProxy{
+// tcpProxy forwards bytes to one cluster, for as long as the pool lets a
+// connection be.
+func (w *Writer) tcpProxy(cluster string, pool *model.ConnectionPool) *listenerv3.Filter {
+	p := &tcpproxyv3.TcpProxy{
 		StatPrefix:       cluster,
 		ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: cluster},
 		AccessLog:        w.accessLog(),
-	})
+	}
+	limitTime(p, pool)
+	return networkFilter(tcpFilter, p)
 }
 
 func blackHole(cluster string) *listenerv3.Filter {

@@ -197,7 +197,7 @@ func (w *Writer) inboundChain(p plan.Served, m inboundMatch, pa *model.PeerAuth,
 		rc := inboundRoutes(cluster, p.Port, p.Host+":"+strconv.Itoa(p.Port)+"/*", p.Protocol)
 		fc.Filters = append(fc.Filters, httpFilter(w.inboundManager("inbound_"+fc.Name, rc)))
 	} else {
-		fc.Filters = append(fc.Filters, w.tcpProxy(cluster))
+		fc.Filters = append(fc.Filters, w.tcpProxy(cluster, p.Pool))
 	}
 	return fc
 }
@@ -233,7 +233,7 @@ func (w *Writer) passthroughChains(pa *model.PeerAuth, served []plan.Served) []*
 				fc.Filters = append(fc.Filters, httpFilter(w.inboundManager(wire.InboundPassthroughCluster, rc)))
 			} else {
 				fc.Name = wire.VirtualInbound
-				fc.Filters = append(fc.Filters, w.tcpProxy(wire.InboundPassthroughCluster))
+				fc.Filters = append(fc.Filters, w.tcpProxy(wire.InboundPassthroughCluster, nil))
 			}
 			out = append(out, fc)
 		}

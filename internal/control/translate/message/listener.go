@@ -7,6 +7,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
+	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -99,7 +100,7 @@ func (w *Writer) outboundListener(r *view.Reader, p *plan.Listener) *listenerv3.
 	case l.DefaultFilterChain == nil:
 		l.DefaultFilterChain = &listenerv3.FilterChain{
 			FilterChainMatch: &listenerv3.FilterChainMatch{}, Name: "PassthroughFilterChain",
-			Filters: []*listenerv3.Filter{w.tcpProxy(unknownCluster(r.Scope()))},
+			Filters: []*listenerv3.Filter{w.tcpProxy(unknownCluster(r.Scope()), nil)},
 		}
 	}
 	return l
@@ -158,6 +159,14 @@ func httpInspector(disabled *listenerv3.ListenerFilterChainMatchPredicate) *list
 	}
 }
 
+// proxyHeader takes connections that begin with a header of the PROXY protocol, and no others.
+func proxyHeader() *listenerv3.ListenerFilter {
+	return &listenerv3.ListenerFilter{
+		Name:       "envoy.filters.listener.proxy_protocol",
+		ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&proxyprotocolv3.ProxyProtocol{})},
+	}
+}
+
 func (w *Writer) filterChain(l *listenerv3.Listener, c *chain) *listenerv3.FilterChain {
 	fc := &listenerv3.FilterChain{TransportSocketConnectTimeout: durationpb.New(handshakeTimeout), TransportSocket: c.tls}
 	if c.config != nil {
@@ -199,7 +208,7 @@ func (w *Writer) virtualOutbound(r *view.Reader) *listenerv3.Listener {
 			},
 			{
 				Name:    "virtualOutbound-catchall-tcp",
-				Filters: []*listenerv3.Filter{w.tcpProxy(unknownCluster(r.Scope()))},
+				Filters: []*listenerv3.Filter{w.tcpProxy(unknownCluster(r.Scope()), nil)},
 			},
 		},
 	}

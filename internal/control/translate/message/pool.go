@@ -22,7 +22,7 @@ import (
 
 // limitConnections gives a cluster a destination's connection pool settings, as Istio does: thresholds lift Envoy's default of 1024 to no
 // limit unless the pool has one. Its HTTP options are protocolOptions' business.
-func limitConnections(c *clusterv3.Cluster, pool *model.ConnectionPool) {
+func (w *Writer) limitConnections(c *clusterv3.Cluster, pool *model.ConnectionPool) {
 	if pool == nil {
 		pool = &model.ConnectionPool{}
 	}
@@ -33,11 +33,33 @@ func limitConnections(c *clusterv3.Cluster, pool *model.ConnectionPool) {
 	if pool.ConnectTimeout != nil {
 		c.ConnectTimeout = durationpb.New(*pool.ConnectTimeout)
 	}
-	if k := pool.Keepalive; k != nil {
-		c.UpstreamConnectionOptions = &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{
-			KeepaliveProbes: positive(k.Probes), KeepaliveTime: seconds(k.Time), KeepaliveInterval: seconds(k.Interval),
-		}}
+	if k := keepalive(pool.Keepalive, w.snap.Mesh().Keepalive); k != nil {
+		c.UpstreamConnectionOptions = &clusterv3.UpstreamConnectionOptions{TcpKeepalive: k}
 	}
+}
+
+// keepalive takes each value from the first that has it; nil: neither is there. One without values asks for what the system has.
+func keepalive(own, mesh *model.Keepalive) *corev3.TcpKeepalive {
+	if own == nil && mesh == nil {
+		return nil
+	}
+	own, mesh = cmp.Or(own, &model.Keepalive{}), cmp.Or(mesh, &model.Keepalive{})
+	return &corev3.TcpKeepalive{
+		KeepaliveProbes: positive(cmp.Or(own.Probes, mesh.Probes)), KeepaliveTime: seconds(cmp.Or(own.Time, mesh.Time)),
+		KeepaliveInterval: seconds(cmp.Or(own.Interval, mesh.Interval)),
+	}
+}
+
+// called is the protocol in which callers speak to a port: HTTP/2 where the pool says so, and where the mesh says so of a port that
+// declares HTTP, unless the pool stays with what is declared (h2UpgradePolicy).
+func called(p registry.Protocol, pool *model.ConnectionPool, mesh *model.Mesh) registry.Protocol {
+	if pool == nil {
+		pool = &model.ConnectionPool{}
+	}
+	if pool.Upgrade || mesh.H2Upgrade && p == registry.HTTP && !pool.Stay && !pool.KeepProtocol {
+		return registry.HTTP2
+	}
+	return p
 }
 
 func threshold(n uint32) *wrapperspb.UInt32Value {
@@ -63,7 +85,7 @@ func optional(d *time.Duration) *durationpb.Duration {
 
 const protocolOptionsName = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
-// protocolOptions says which HTTP version a port speaks, HTTP/2 where it is declared or the pool asks for it, the caller's where nothing is
+// protocolOptions says which HTTP version a port speaks, HTTP/2 where it is declared, the caller's where nothing is
 // declared or the pool keeps it, else Envoy's default, HTTP/1.1; and what the pool says of the HTTP connections.
 func protocolOptions(p registry.Protocol, pool *model.ConnectionPool) map[string]*anypb.Any {
 	if pool == nil {
@@ -75,9 +97,9 @@ func protocolOptions(p registry.Protocol, pool *model.ConnectionPool) map[string
 		h2.ConnectionKeepalive = &corev3.KeepaliveSettings{Interval: durationpb.New(pool.Ping.Interval), Timeout: durationpb.New(pool.Ping.Timeout)}
 	}
 	switch {
-	case pool.KeepProtocol, p == registry.Unsupported && !pool.Upgrade:
+	case pool.KeepProtocol, p == registry.Unsupported:
 		o.UpstreamProtocolOptions = downstreamProtocol(h2)
-	case pool.Upgrade, p.IsHTTP2():
+	case p.IsHTTP2():
 		o.UpstreamProtocolOptions = &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig{
 			ProtocolConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: h2},
 		}}
@@ -115,20 +137,18 @@ func limitTime(p *tcpproxyv3.TcpProxy, pool *model.ConnectionPool) {
 	}
 }
 
-// limitInbound gives an inbound cluster the pool of what a served port's callers are told: the app behind it must take what they may send,
-// so the service's own settings hold there too, but for those of its subsets. Which HTTP version callers use says nothing of the app (Istio).
+// limitInbound gives an inbound cluster the pool that a Sidecar has for the port, else that of what a served port's callers are told: the
+// app behind it must take what they may send, so the service's own settings hold there too, but for those of its subsets. Which HTTP version
+// callers use says nothing of the app (Istio).
 func (w *Writer) limitInbound(r *view.Reader, c *clusterv3.Cluster, p *plan.Served) {
 	var pool *model.ConnectionPool
 	if dr := servedRule(r, p); dr != nil {
 		g := plan.Target{Rule: dr, Port: registry.Port{Number: p.Port}}
-		if own := g.Policy().Pool; own != nil {
-			copied := *own
-			copied.Upgrade = false
-			pool = &copied
-		}
+		pool = g.Policy().Pool
 		c.GetMetadata().GetFilterMetadata()[istioMetadata].Fields["config"] = structpb.NewStringValue(configPath(dr.Origin))
 	}
-	limitConnections(c, pool)
+	pool = cmp.Or(p.Pool, pool)
+	w.limitConnections(c, pool)
 	c.TypedExtensionProtocolOptions = protocolOptions(p.Protocol, pool)
 }
 

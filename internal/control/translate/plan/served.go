@@ -29,6 +29,8 @@ type Served struct {
 	// Of a Sidecar's ingress listener.
 	TLS    *model.ServerTLS
 	Config *model.Origin
+	// Pool is a Sidecar's; nil: it has none.
+	Pool *model.ConnectionPool
 }
 
 // ServedPorts lists the ports that the workload serves, by number: those that
@@ -36,7 +38,8 @@ type Served struct {
 // one, the first decides on the protocol (Istio: the oldest). Without
 // interception only ports whose app address is known count.
 func ServedPorts(r *view.Reader) []Served {
-	if scope, list := r.Ingress(); len(list) > 0 {
+	scope, list := r.Ingress()
+	if len(list) > 0 {
 		return ingressPorts(r, scope, list)
 	}
 	instances, _ := r.Inbound()
@@ -55,6 +58,7 @@ func ServedPorts(r *view.Reader) []Served {
 		p := &Served{
 			Target: in.TargetPort, Port: in.Port.Number, Protocol: in.Port.Protocol,
 			Host: in.Service.Hostname, Services: []*registry.Service{in.Service}, Bind: "0.0.0.0",
+			Pool: scope.InboundPool,
 		}
 		if intercept == view.InterceptNone {
 			app, err := netip.ParseAddrPort(r.AppAddress(strconv.Itoa(in.TargetPort)))
@@ -91,7 +95,7 @@ func ingressPorts(r *view.Reader, scope *model.SidecarScope, list []model.Ingres
 		p := Served{
 			Target: l.Port, Port: l.Port, Protocol: l.Protocol, Host: scope.Origin.Key.Name + "." + scope.Origin.Key.Namespace,
 			Bind: l.Bind, Bound: l.Capture == model.CaptureNone || none && l.Capture == model.CaptureDefault,
-			App: l.Endpoint, Pipe: l.Pipe, TLS: l.TLS, Config: &l.Origin,
+			App: l.Endpoint, Pipe: l.Pipe, TLS: l.TLS, Config: &l.Origin, Pool: cmp.Or(l.Pool, scope.InboundPool),
 		}
 		if p.Bind == "" {
 			p.Bind = ownAddress(r, netip.IPv4Unspecified()).String()

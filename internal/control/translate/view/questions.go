@@ -344,10 +344,11 @@ func (v *View) inboundKey() string {
 		b.WriteString("," + strconv.Itoa(p) + "=" + strconv.Itoa(int(pa.Ports[p])))
 	}
 	b.WriteString("|" + selectorText(v.appPorts))
+	b.WriteString("|" + v.scope.InboundPool.Text())
 	if len(v.scope.Ingress) > 0 {
 		fmt.Fprintf(&b, "|%s/%s", v.scope.Origin.Key.Namespace, v.scope.Origin.Key.Name)
 		for _, in := range v.scope.Ingress {
-			fmt.Fprintf(&b, ";%d/%s/%s/%d/%s/%s", in.Port, in.Protocol, in.Bind, in.Capture, in.Endpoint, in.Pipe)
+			fmt.Fprintf(&b, ";%d/%s/%s/%d/%s/%s/%s", in.Port, in.Protocol, in.Bind, in.Capture, in.Endpoint, in.Pipe, in.Pool.Text())
 			if in.TLS != nil {
 				fmt.Fprintf(&b, "/%+v", *in.TLS)
 			}

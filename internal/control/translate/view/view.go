@@ -141,6 +141,7 @@ func (v *View) Renew(now, before *model.Snapshot, c *model.Changes) *View {
 	out.snap = now
 	if scope := now.Scope(v.namespace, v.labels); scope != v.scope {
 		out.scope = scope
+		out.inboundText = out.inboundKey()
 		out.key = out.fingerprint()
 	}
 	return out
