@@ -57,7 +57,7 @@ func (w *Writer) gatewayListener(r *view.Reader, name string) *listenerv3.Listen
 			fc.Metadata = configMetadata(*c.config)
 		}
 		if c.routes != "" {
-			fc.Filters = []*listenerv3.Filter{httpFilter(byRDS(w.gatewayManager("outbound_"+name), c.routes))}
+			fc.Filters = []*listenerv3.Filter{httpFilter(forProtocol(byRDS(w.gatewayManager("outbound_"+name), c.routes), p.Protocol))}
 		} else {
 			fc.Filters = w.chainFilters(c)
 		}

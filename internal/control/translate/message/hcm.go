@@ -1,12 +1,15 @@
 package message
 
 import (
+	"slices"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
+	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
@@ -16,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tullemesh/tulle/internal/control/model"
+	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/control/translate/plan"
 )
 
@@ -44,6 +48,8 @@ func (w *Writer) manager(stat string) *hcmv3.HttpConnectionManager {
 		StreamIdleTimeout:            durationpb.New(0),
 		UseRemoteAddress:             wrapperspb.Bool(false),
 		UpgradeConfigs:               []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+		// Istio leaves it out, and WebSockets over HTTP/2 with it (RFC 8441).
+		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{AllowConnect: true},
 		RequestIdExtension: &hcmv3.RequestIDExtension{TypedConfig: pack(&uuidv3.UuidRequestIdConfig{
 			UseRequestIdForTraceSampling: wrapperspb.Bool(true),
 		})},
@@ -55,18 +61,28 @@ func (w *Writer) manager(stat string) *hcmv3.HttpConnectionManager {
 // httpFilters are the filters that every manager has; fault and cors do
 // nothing until a route asks.
 func httpFilters() []*hcmv3.HttpFilter {
-	one := func(name string, config proto.Message) *hcmv3.HttpFilter {
-		return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(config)}}
-	}
 	return []*hcmv3.HttpFilter{
-		one("envoy.filters.http.grpc_stats", &grpcstatsv3.FilterConfig{
+		requestFilter("envoy.filters.http.grpc_stats", &grpcstatsv3.FilterConfig{
 			EmitFilterState:        true,
 			PerMethodStatSpecifier: &grpcstatsv3.FilterConfig_StatsForAllMethods{StatsForAllMethods: wrapperspb.Bool(false)},
 		}),
-		one("envoy.filters.http.fault", &faultv3.HTTPFault{}),
-		one("envoy.filters.http.cors", &corsv3.Cors{}),
-		one("envoy.filters.http.router", &routerv3.Router{}),
+		requestFilter("envoy.filters.http.fault", &faultv3.HTTPFault{}),
+		requestFilter("envoy.filters.http.cors", &corsv3.Cors{}),
+		requestFilter("envoy.filters.http.router", &routerv3.Router{}),
 	}
+}
+
+func requestFilter(name string, config proto.Message) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(config)}}
+}
+
+// forProtocol gives a port that declares gRPC-Web the filter for it, before those
+// that count and route calls (Istio: buildHTTPConnectionManager).
+func forProtocol(m *hcmv3.HttpConnectionManager, p registry.Protocol) *hcmv3.HttpConnectionManager {
+	if p == registry.GRPCWeb {
+		m.HttpFilters = slices.Insert(m.HttpFilters, 0, requestFilter("envoy.filters.http.grpc_web", &grpcwebv3.GrpcWeb{}))
+	}
+	return m
 }
 
 func byRDS(m *hcmv3.HttpConnectionManager, routes string) *hcmv3.HttpConnectionManager {

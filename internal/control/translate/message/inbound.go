@@ -195,7 +195,7 @@ func (w *Writer) inboundChain(p plan.Served, m inboundMatch, pa *model.PeerAuth,
 	}
 	if m.http {
 		rc := inboundRoutes(cluster, p.Port, p.Host+":"+strconv.Itoa(p.Port)+"/*", p.Protocol)
-		fc.Filters = append(fc.Filters, httpFilter(w.inboundManager("inbound_"+fc.Name, rc)))
+		fc.Filters = append(fc.Filters, httpFilter(forProtocol(w.inboundManager("inbound_"+fc.Name, rc), p.Protocol)))
 	} else {
 		fc.Filters = append(fc.Filters, w.tcpProxy(cluster, p.Pool))
 	}
