@@ -46,6 +46,7 @@ var exceptions = []struct{ place, reason string }{
 	{`^s[25]-.* Cluster .*\.(outlier_detection|(least_request|ring_hash|maglev)_lb_config)(\.|\[|$)`, "outlierDetection and consistentHash"},
 	{`^s5-tcp/sidecar (Cluster inbound\|9080|Listener virtualInbound\.filter_chains\[[67]\])`, "Sidecar ingress"},
 	{`api\.example\.com\.(transport_socket|typed_extension_protocol_options|metadata\.filter_metadata\.istio\.(config|alpn_override))$`, "DestinationRule external: TLS mode SIMPLE, h2UpgradePolicy"},
+	{` Listener .*\.typed_config\.http2_protocol_options$`, "WebSockets over HTTP/2, which Istio leaves out"},
 	{` Cluster .*\.use_downstream_protocol_config\.http2_protocol_options\.max_concurrent_streams$`, "Istio forgets maxConcurrentStreams where clients choose the protocol"},
 	{` Cluster outbound\|9080\|.*\|reviews\..*\.common_lb_config`, "outlierDetection of reviews"},
 	{` Cluster outbound\|9080\|.*\|ratings\..*\.common_lb_config`, "outlierDetection of ratings"},

@@ -52,6 +52,7 @@ func (v *conv) manager(m *hcmv3.HttpConnectionManager, path string) *listener.HT
 		Proxy100Continue:        m.GetProxy_100Continue(),
 		AcceptHTTP10:            m.GetHttpProtocolOptions().GetAcceptHttp_10(),
 		Via:                     m.GetVia(),
+		AllowConnect:            m.GetHttp2ProtocolOptions().GetAllowConnect(),
 		MaxConcurrentStreams:    m.GetHttp2ProtocolOptions().GetMaxConcurrentStreams().GetValue(),
 		ServerHeaderPassThrough: m.GetServerHeaderTransformation() == hcmv3.HttpConnectionManager_PASS_THROUGH,
 		AccessLog:               v.accessLogs(m.GetAccessLog(), join(path, "access_log")),

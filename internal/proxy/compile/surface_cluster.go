@@ -41,7 +41,7 @@ func clusterSurface() map[protoreflect.FullName]fields {
 		"envoy.config.core.v3.HttpProtocolOptions":                all("idle_timeout max_connection_duration max_requests_per_connection max_headers_count max_stream_duration"),
 		"envoy.config.core.v3.Http1ProtocolOptions":               all("accept_http_10").inert("absolute targets are always understood (RFC 9112 §3.2.2)", "allow_absolute_url"),
 		"envoy.config.core.v3.KeepaliveSettings":                  all("interval timeout").inert("spreads PINGs, which ours need not: each connection's begin with it", "interval_jitter"),
-		"envoy.config.core.v3.Http2ProtocolOptions": all("max_concurrent_streams connection_keepalive").
+		"envoy.config.core.v3.Http2ProtocolOptions": all("max_concurrent_streams connection_keepalive allow_connect").
 			inert(windowReason, "initial_stream_window_size initial_connection_window_size"),
 	}
 }

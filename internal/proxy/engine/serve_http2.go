@@ -82,7 +82,7 @@ func (d *downstream) serveHTTP2(first []byte) {
 	h.conn = http2.NewConn(d.stream, d.e.clock, http2.Options{
 		Role: http2.Server, Memory: d.e.two.Memory,
 		HeadBytesMax: int(m.HeaderBytesMax), HeadFieldsMax: int(m.HeaderCountMax), StreamsMax: m.MaxConcurrentStreams,
-		ExtendedConnect: switches(m),
+		ExtendedConnect: m.AllowConnect,
 	}, http2.Timeouts{Idle: m.IdleTimeout, Head: m.HeadersTimeout, Write: m.StreamIdleTimeout, Ping: m.PingInterval, Pong: m.PingTimeout}, nil)
 	d.two.Store(h.conn)
 	if d.draining.Load() { // its request is on its way, and tells it to go elsewhere

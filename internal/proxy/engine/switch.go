@@ -10,7 +10,6 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
-	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 )
 
 // A request that switches to another protocol has one form in an exchange,
@@ -20,11 +19,6 @@ import (
 // connectType is the upgrade type that stands for CONNECT itself (Envoy:
 // upgrade_configs).
 const connectType = "connect"
-
-// switches reports whether clients may be told that extended CONNECT is taken.
-func switches(m *listener.HTTPManager) bool {
-	return slices.ContainsFunc(m.Upgrades, func(name string) bool { return name != connectType })
-}
 
 // upgradeAllowed reports whether the listener or the route allows the wanted
 // upgrade (Envoy: upgrade_configs). CONNECT is not one that can be asked for by

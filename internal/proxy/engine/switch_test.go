@@ -105,7 +105,7 @@ func (s *switcher) serve2(t testing.TB, c net.Conn) {
 // proxied is a proxy in front of the server.
 func (s *switcher) proxied(t testing.TB, edit func(*listener.HTTPManager)) *proxy {
 	t.Helper()
-	m := &listener.HTTPManager{Upgrades: []string{"websocket"}}
+	m := &listener.HTTPManager{Upgrades: []string{"websocket"}, AllowConnect: true}
 	if edit != nil {
 		edit(m)
 	}
@@ -350,6 +350,8 @@ func TestRefusedSwitches(t *testing.T) {
 	}{
 		{name: "the route does not allow it", down: true, up: true, status: 403, log: "GET /ws 403 - 0 0 cart\n",
 			manager: func(m *listener.HTTPManager) { m.Upgrades = []string{"other"} }},
+		{name: "the listener allows none", down: true, up: true, status: 403, log: "GET /ws 403 - 0 0 cart\n",
+			manager: func(m *listener.HTTPManager) { m.Upgrades = nil }},
 		{name: "the endpoint takes no extended CONNECT from HTTP/1.1", up: true, refuses: true, status: 403, log: "GET /ws 403 - 0 0 cart\n"},
 		{name: "the endpoint takes no extended CONNECT from HTTP/2", down: true, up: true, refuses: true, status: 403, log: "GET /ws 403 - 0 0 cart\n"},
 		{name: "the server did not understand our key", down: true, accept: "wrong", status: 502, log: "GET /ws 502 UPE 0 87 cart\n"},
@@ -363,6 +365,37 @@ func TestRefusedSwitches(t *testing.T) {
 				t.Errorf("%d, log %q", h.Status, p.logged())
 			}
 		})
+	}
+}
+
+// Extended CONNECT is taken from those who were told that it is, and from
+// nobody else (Envoy: http2_protocol_options.allow_connect).
+func TestExtendedConnectThatIsNotAllowedIsMalformed(t *testing.T) {
+	s := &switcher{serve: echoing}
+	p := s.proxied(t, func(m *listener.HTTPManager) { m.AllowConnect = false })
+	c := p.dial(t)
+	const (
+		preface  = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+		announce = "\x00\x08\x00\x00\x00\x01"                             // SETTINGS_ENABLE_CONNECT_PROTOCOL = 1
+		refusal  = "\x00\x00\x04\x03\x00\x00\x00\x00\x01\x00\x00\x00\x01" // RST_STREAM, PROTOCOL_ERROR
+	)
+	head := "\x02\x07CONNECT" // :method, of the static table's name
+	for _, f := range [][2]string{{":protocol", "websocket"}, {":scheme", "http"}, {":path", "/ws"}, {":authority", "a"}} {
+		head += "\x00" + string(rune(len(f[0]))) + f[0] + string(rune(len(f[1]))) + f[1]
+	}
+	if _, err := io.WriteString(c, preface+"\x00\x00"+string(rune(len(head)))+"\x01\x04\x00\x00\x00\x01"+head); err != nil {
+		t.Fatal(err)
+	}
+	var got strings.Builder
+	for buf := make([]byte, 4096); !strings.Contains(got.String(), refusal); {
+		n, err := c.Read(buf)
+		if err != nil {
+			t.Fatalf("%q, %v", got.String(), err)
+		}
+		got.Write(buf[:n])
+	}
+	if strings.Contains(got.String(), announce) {
+		t.Errorf("it was announced: %q", got.String())
 	}
 }
 
@@ -415,7 +448,7 @@ func TestBytesBehindAnExtendedConnectWaitForItsAnswer(t *testing.T) {
 			t.Errorf("behind the refusal came %q", more)
 		}
 	})
-	p := start(t, &setup{manager: &listener.HTTPManager{Upgrades: []string{"websocket"}}, routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", b.at)}})
+	p := start(t, &setup{manager: &listener.HTTPManager{Upgrades: []string{"websocket"}, AllowConnect: true}, routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", b.at)}})
 	st := openStream(t, p.dial(t).(*net.TCPConn), 0)
 	h := &message.Head{Method: []byte("GET"), Scheme: []byte("http"), Path: []byte("/ws"), Authority: []byte("a")}
 	if err := st.Finish(&http2.Part{Head: h, Protocol: []byte("websocket"), Body: []byte("GET /admin HTTP/1.1\r\nHost: a\r\n\r\n")}); err != nil {
@@ -434,7 +467,7 @@ func TestBytesBehindAnExtendedConnectWaitForItsAnswer(t *testing.T) {
 }
 
 func TestUpgradeToH2CIsAnsweredInHTTP11(t *testing.T) {
-	p := start(t, &setup{manager: &listener.HTTPManager{Upgrades: []string{"websocket"}}, routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", echo(t).at)}})
+	p := start(t, &setup{manager: &listener.HTTPManager{Upgrades: []string{"websocket"}, AllowConnect: true}, routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{static("cart", echo(t).at)}})
 	got := strings.ToLower(p.talk(t, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"))
 	if !strings.HasPrefix(got, "http/1.1 200 ok\r\n") || strings.Contains(got, "h2c") || strings.Contains(got, "http2-settings") {
 		t.Errorf("got %q", got)

@@ -151,7 +151,10 @@ type HTTPManager struct {
 	EscapedSlashes                                                 EscapedSlashes
 	StripPort                                                      bool // strip_any_host_port / matching
 	Upgrades                                                       []string
-	AcceptHTTP10                                                   bool
+	// AllowConnect takes extended CONNECT, by which upgrades are asked for over
+	// HTTP/2, and lets clients know (RFC 8441).
+	AllowConnect bool
+	AcceptHTTP10 bool
 	// Proxy100Continue passes Expect: 100-continue to the upstream and its 100
 	// (Continue) to the client; else the expectation is answered here.
 	Proxy100Continue bool
