@@ -27,7 +27,7 @@ const readBytes = 64 << 10
 func NewMemory() *Memory { return &Memory{tables: hpack.NewTables(), lender: newLender()} }
 
 // buffer returns one to read into, which the lender takes back.
-func (m *Memory) buffer() []byte { return m.lender.get(readBytes)[:readBytes] }
+func (m *Memory) buffer() []byte { return m.lender.get(readBytes, readBytes)[:readBytes] }
 
 func (m *Memory) turn() *Turn {
 	if t, ok := m.turns.Get().(*Turn); ok {

@@ -53,7 +53,7 @@ func (s *Session) data(f *frame) error {
 	st.received += n
 	s.held += whole
 	st.wireIn += whole + frameHeadBytes
-	st.body = append(s.opts.Memory.lender.grow(st.body, int(n)), f.payload...)
+	st.body = append(s.opts.Memory.lender.grow(st.body, int(n), int(st.recvMax)), f.payload...)
 	if whole > n {
 		s.consumed(st, whole-n)
 	}

@@ -157,7 +157,7 @@ func (s *Session) sendData(st *Stream, p []byte, end bool) (n int) {
 		if end && len(p) == 0 {
 			flags = flagEndStream
 		}
-		s.out = s.opts.Memory.lender.grow(s.out, frameHeadBytes+len(part))
+		s.out = s.opts.Memory.lender.grow(s.out, frameHeadBytes+len(part), lentWide)
 		s.out = append(appendFrameHead(s.out, len(part), kindData, flags, st.ID), part...)
 		st.wireOut += int64(len(part)) + frameHeadBytes
 		if len(p) == 0 {
