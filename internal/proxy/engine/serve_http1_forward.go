@@ -288,9 +288,10 @@ func (x *http1Exchange) interrupted() *failure.Failure {
 		return x.lateResponse()
 	case g.Expired(slotStream):
 		return &failure.Failure{Kind: failure.StreamIdle}
-	case g.Expired(slotLife) && x.callEnd > 0 && x.d.e.clock.Now() >= x.callEnd:
-		return &failure.Failure{Kind: failure.CallDeadline}
-	case g.Expired(slotLife):
+	case g.Expired(slotLife): // once: it is clear then
+		if x.callEnd > 0 && x.d.e.clock.Now() >= x.callEnd {
+			return &failure.Failure{Kind: failure.CallDeadline}
+		}
 		f := &failure.Failure{Kind: failure.DurationTimeout}
 		if !x.requestRead() {
 			f.Detail = failure.Incomplete
