@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -135,7 +136,7 @@ func TestStoppedListenersLetNobodyInAndNobodyGo(t *testing.T) {
 	if err := w.Apply(w.setup.config(t)); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := in.Read(make([]byte, 1)); err != io.EOF {
+	if n, err := in.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("%d, %v", n, err)
 	}
 	serves(out)
