@@ -21,8 +21,6 @@ const (
 	HTTP2BlockBytesSlack = 16 << 10
 	// HTTP2ContinuationsMax bounds the CONTINUATION frames of a block (CVE-2024-27316).
 	HTTP2ContinuationsMax = 32
-	// HTTP2InformationalMax bounds the 1xx heads of a response that nobody has read yet.
-	HTTP2InformationalMax = 16
 	// HTTP2OutBytesMax is how many bytes of a connection may wait to be written before body bytes wait too; HTTP2ControlBytesMax is how
 	// many may wait because a peer makes us answer and does not read, before the connection ends.
 	HTTP2OutBytesMax     = 64 << 10

@@ -66,6 +66,7 @@ const (
 	// ChosenNamesMax bounds the DNS answers that are kept for names that clients chose.
 	ChosenNamesMax = 1024
 	// InformationalMax bounds the informational responses to one request: a server that sends hints for ever would never be late.
+	// It bounds those of HTTP/2 that nobody has read yet, too.
 	InformationalMax = 32
 	// GRPCWebHeldBytesMax bounds what is held of a response that is not one of gRPC, to tell a client of gRPC-Web in grpc-message
 	// (Envoy's grpc_web: MAX_BUFFERED_PLAINTEXT_LENGTH). The rest is read and dropped.

@@ -13,7 +13,7 @@ const (
 	controlBytesMax         = limit.HTTP2ControlBytesMax
 	blockBytesSlack         = limit.HTTP2BlockBytesSlack
 	continuationsMax        = limit.HTTP2ContinuationsMax
-	informationalMax        = limit.HTTP2InformationalMax
+	informationalMax        = limit.InformationalMax
 	closedMax               = limit.HTTP2ClosedMax
 	latePerReset, lateMax   = limit.HTTP2LatePerReset, limit.HTTP2LateMax
 	tableBytesMax           = limit.HTTP2TableBytesMax

@@ -206,7 +206,7 @@ func edgeOfBlock(t *testing.T, name string, o Options, w *wire, ends bool, flood
 }
 
 func TestInformationalHeadsThatNobodyReadHaveALimit(t *testing.T) {
-	const most = limit.HTTP2InformationalMax
+	const most = limit.InformationalMax
 	for n, want := range map[int]string{most - 1: "ACK", most: "ACK", most + 1: "ACK, RST 1 ENHANCE_YOUR_CALM"} {
 		s := begun(Options{Role: Client})
 		s.sendRequest(s.open(), &Part{Head: request(), End: true}, true)

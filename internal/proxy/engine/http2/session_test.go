@@ -165,68 +165,6 @@ func TestFrameBeyondTheSizeIsRefusedBeforeItComes(t *testing.T) {
 	}
 }
 
-func TestLimitsOfAPeer(t *testing.T) {
-	repeat := func(n int, f func(w *wire, i int)) *wire {
-		w := fromClient()
-		for i := range n {
-			f(w, i)
-		}
-		return w
-	}
-	ping := func(w *wire, _ int) { w.frame(kindPing, 0, 0, "12345678") }
-	settings := func(w *wire, _ int) { w.settings() }
-	empty := func(w *wire, i int) {
-		if i == 0 {
-			w.post(1)
-		}
-		w.frame(kindData, 0, 1, "")
-	}
-	rapid := func(w *wire, i int) { w.get(uint32(2*i+1)).frame(kindReset, 0, uint32(2*i+1), u32(8)) }
-	invalid := func(w *wire, i int) { w.get(uint32(2*i+1), "X: y") }
-	many := func(w *wire, i int) {
-		if i == 0 {
-			w.frame(kindHeaders, flagEndStream, 1, "")
-			return
-		}
-		w.frame(kindContinuation, 0, 1, "")
-	}
-	updates := func(w *wire, i int) {
-		if i == 0 {
-			w.post(1)
-		}
-		w.frame(kindWindow, 0, 1, u32(1))
-	}
-	for _, c := range []struct {
-		name string
-		in   *wire
-		code Code
-	}{
-		{"pings at the limit", repeat(answerBurst-1, ping), NoError}, // the first SETTINGS counts too
-		{"pings beyond the limit", repeat(answerBurst, ping), EnhanceYourCalm},
-		{"settings at the limit", repeat(answerBurst-1, settings), NoError},
-		{"settings beyond the limit", repeat(answerBurst, settings), EnhanceYourCalm},
-		{"empty DATA at the limit", repeat(idleBurst, empty), NoError},
-		{"empty DATA beyond the limit", repeat(idleBurst+1, empty), EnhanceYourCalm},
-		{"rapid reset at the limit", repeat(resetBurst, rapid), NoError},
-		{"rapid reset beyond the limit", repeat(resetBurst+1, rapid), EnhanceYourCalm},
-		{"stream errors at the limit", repeat(errorBurst, invalid), NoError},
-		{"stream errors beyond the limit", repeat(errorBurst+1, invalid), EnhanceYourCalm},
-		{"CONTINUATIONs at the limit", repeat(continuationsMax+1, many), NoError},
-		{"CONTINUATIONs beyond the limit", repeat(continuationsMax+2, many), EnhanceYourCalm},
-		{"window updates at the limit", repeat(windowBurst, updates), NoError},
-		{"window updates beyond the limit", repeat(windowBurst+1, updates), EnhanceYourCalm},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			s := begun(Options{})
-			_, err := s.Feed(c.in.b, 1)
-			var rule *ConnError
-			if got := errors.As(err, &rule); got != (c.code != NoError) || got && rule.Code != c.code {
-				t.Errorf("error %v, want %s", err, c.code)
-			}
-		})
-	}
-}
-
 func TestFloodCountersForgetWithTime(t *testing.T) {
 	s := begun(Options{})
 	w := fromClient()
