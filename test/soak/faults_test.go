@@ -199,7 +199,7 @@ func faultMatrix(t *testing.T, s *seen) []*cause {
 			return untilLeft(c)
 		}), may: []string{"503 UC"}},
 		{name: "reset-in-body", to: breaksOff("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"), may: []string{"200 UC"}},
-		{name: "reset-in-head", to: breaksOff("HTTP/1.1 200 OK\r\nContent-Le"), may: []string{"503 UC"}},
+		{name: "reset-in-head", to: breaksOff("HTTP/1.1 200 OK\r\nContent-Le"), may: []string{"502 UPE"}},
 		{name: "silent", to: silent, act: proxyrun.Object{"timeout": "0.2s"}, may: []string{"504 UT"}},
 		{name: "idle", to: silent, act: proxyrun.Object{"timeout": "0s", "idle_timeout": "0.2s"}, may: []string{"504 SI"}},
 		{name: "too-long", to: silent, act: proxyrun.Object{"timeout": "0s", "max_stream_duration": proxyrun.Object{"max_stream_duration": "0.2s"}}, may: []string{"504 -"}},

@@ -139,7 +139,7 @@ func headResponses() []Response {
 		refused("a request in place of a response", rule, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
 		refused("more fields than we take", "limit.HeadFieldsMax", ok+strings.Repeat("X: y\r\n", 101)+abc),
 		refused("a head larger than we take", "limit.HeadBytesMax", ok+"X: "+strings.Repeat("y", 61<<10)+"\r\n"+abc),
-		{Name: "the head breaks off", RFC: "RFC 9112 §8", Raw: ok + "Content-Le", Closes: true, Saw: []string{`503 (content-type: text/plain) "upstream c"... 95 bytes`}},
+		{Name: "the head breaks off", RFC: "RFC 9112 §8", Raw: ok + "Content-Le", Closes: true, Saw: []string{"502"}},
 		{Name: "nothing comes", RFC: "RFC 9112 §8", Raw: "", Closes: true, Saw: []string{`503 (content-type: text/plain) "upstream c"... 95 bytes`}},
 	}
 	for _, line := range []string{"HTTP/1.1", "HTTP/1.1 ", "HTTP/1.1 20 OK", "HTTP/1.1 2000 OK", "HTTP/1.1 099 X", "HTTP/1.1 000 X", "HTTP/1.1 600 X", "HTTP/1.1 999 X", "HTTP/1.1 +20 OK", "HTTP/1.1 -20 OK", "HTTP/1.1 2x0 OK", "HTTP/1.1  200 OK", "HTTP/1.1\t200 OK", "HTTP/1.1 200\tOK",
