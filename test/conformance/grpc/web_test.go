@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/interop"
@@ -120,4 +121,22 @@ func TestInteropCasesPassOverGRPCWeb(t *testing.T) {
 			[]proxyrun.Cluster{{Name: "be", To: []string{interopServer(t, nil)}, HTTP2: true}}))
 		check(t, gateway(t, proxyrun.Cluster{Name: "be", To: []string{sidecar.At(t, "inbound")}, HTTP2: true, TLS: caller}))
 	})
+}
+
+// A gateway's port that declares GRPC-WEB leads calls of browsers to a service
+// of gRPC, behind its sidecar.
+func TestGRPCWebPassesThroughAMesh(t *testing.T) {
+	m, _ := mesh(t)
+	m.Write(t, "mtls.yaml", mtls("STRICT"))
+	m.Write(t, "gateway.yaml", strings.Replace(gateway, "protocol: HTTP", "protocol: GRPC-WEB", 1))
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	c := &webConn{at: m.Gateway, http: &http.Client{Transport: transport}}
+	m.Await(t, 20*time.Second, "a call of gRPC-Web comes through the gateway", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		return c.Invoke(ctx, "/grpc.testing.TestService/EmptyCall", &testpb.Empty{}, &testpb.Empty{}) == nil
+	})
+	webCases(t, m.Gateway)
+	answers(t, m, m.Gateway) // gRPC itself passes as before
 }

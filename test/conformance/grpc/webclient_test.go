@@ -87,6 +87,8 @@ func (c *webConn) NewStream(ctx context.Context, _ *grpc.StreamDesc, method stri
 		}
 	}
 	st := &webStream{ctx: ctx, conn: c, to: to, opts: opts, answered: make(chan struct{})}
+	// net/http waits for who reads the request's body before it says that the context ended.
+	st.leave = context.AfterFunc(ctx, func() { _ = to.CloseWithError(ctx.Err()) })
 	go func() {
 		defer close(st.answered)
 		st.resp, st.err = c.http.Do(req) //nolint:bodyclose // Close below, or at the end of the stream
@@ -106,6 +108,8 @@ type webStream struct {
 	conn *webConn
 	to   *io.PipeWriter
 	opts []grpc.CallOption
+	// leave keeps the end of ctx from the request's body.
+	leave func() bool
 
 	// Complete when answered is closed.
 	answered chan struct{}
@@ -186,6 +190,7 @@ func (s *webStream) RecvMsg(m any) error {
 // end ends the stream and fills what the caller wants to know.
 func (s *webStream) end(err error) {
 	s.done = err
+	s.leave()
 	_ = s.to.CloseWithError(io.EOF)
 	if s.resp == nil {
 		return
