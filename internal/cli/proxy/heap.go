@@ -2,10 +2,10 @@ package proxy
 
 import (
 	"context"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"sync"
-	"time"
 )
 
 // The collector's floor. A proxy's live heap is 3 to 4 MB, so that by Go's
@@ -19,9 +19,6 @@ const (
 	// floor: the runtime's least heap is 4 MB at 100 %, and grows with it.
 	percentDefault = 100
 	percentMax     = percentDefault * heapFloor / (4 << 20)
-	// heapLook is how often the live heap is looked at: for so long a heap that
-	// has just grown may be collected as late as a small one.
-	heapLook = time.Second
 )
 
 // percentFor is the GOGC at which a program with so many live bytes collects
@@ -51,24 +48,29 @@ func holdFloor(ctx context.Context) (release func()) {
 }
 
 // follow sets the percentage anew when a collection has measured the live heap.
+// It sleeps until then: a proxy that makes no garbage is never woken by it.
 func follow(ctx context.Context) {
 	percent := percentMax
-	samples := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}, {Name: "/gc/heap/live:bytes"}}
-	ticker := time.NewTicker(heapLook)
-	defer ticker.Stop()
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-nextCollection():
 		}
-		metrics.Read(samples)
-		if samples[0].Value.Uint64() == 0 {
-			continue // nothing was measured yet
-		}
-		if next := percentFor(samples[1].Value.Uint64()); next != percent {
+		metrics.Read(live)
+		if next := percentFor(live[0].Value.Uint64()); next != percent {
 			percent = next
 			debug.SetGCPercent(percent)
 		}
 	}
+}
+
+// nextCollection is closed when a collection has swept what is garbage from the
+// start, which is before the next one begins.
+func nextCollection() <-chan struct{} {
+	swept := make(chan struct{})
+	garbage := new(*byte) // a pointer: what has none may share its place with what lives
+	runtime.AddCleanup(garbage, func(c chan struct{}) { close(c) }, swept)
+	return swept
 }

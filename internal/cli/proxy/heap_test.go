@@ -4,7 +4,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -47,32 +46,39 @@ func percent() int {
 
 func TestFloorHoldsAndGivesWayToABigHeap(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(percentDefault))
-	synctest.Test(t, func(t *testing.T) {
-		release := holdFloor(t.Context())
-		if got := percent(); got != percentMax {
-			t.Errorf("at start %d %%, want %d", got, percentMax)
+	release := holdFloor(t.Context())
+	if got := percent(); got != percentMax {
+		t.Errorf("at start %d %%, want %d", got, percentMax)
+	}
+	func() {
+		big := make([]byte, 4*heapFloor)
+		if got := collectUntil(t, func(got int) bool { return got == percentDefault }); got != percentDefault {
+			t.Errorf("with %d bytes live: %d %%, want %d", len(big), got, percentDefault)
 		}
-		collected := func() int {
-			runtime.GC()
-			<-time.After(heapLook)
-			synctest.Wait()
-			return percent()
+		runtime.KeepAlive(big)
+	}()
+	if got := collectUntil(t, func(got int) bool { return got > percentDefault }); got <= percentDefault {
+		t.Errorf("after the big heap is gone: %d %%", got)
+	}
+	release()
+	if got := percent(); got != percentDefault {
+		t.Errorf("after release: %d %%, want %d", got, percentDefault)
+	}
+}
+
+// collectUntil collects until the percentage is as wanted, for it follows a
+// collection only when that is swept, and returns the last one.
+func collectUntil(t *testing.T, wanted func(percent int) bool) int {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		runtime.GC()
+		if got := percent(); wanted(got) || time.Now().After(deadline) {
+			return got
 		}
-		func() {
-			big := make([]byte, 4*heapFloor)
-			if got := collected(); got != percentDefault {
-				t.Errorf("with %d bytes live: %d %%, want %d", len(big), got, percentDefault)
-			}
-			runtime.KeepAlive(big)
-		}()
-		if got := collected(); got <= percentDefault {
-			t.Errorf("after the big heap is gone: %d %%", got)
-		}
-		release()
-		if got := percent(); got != percentDefault {
-			t.Errorf("after release: %d %%, want %d", got, percentDefault)
-		}
-	})
+		<-tick.C
+	}
 }
 
 func TestFloorLeavesASetPercentageAlone(t *testing.T) {
