@@ -3,6 +3,7 @@
 package soak_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -21,7 +22,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tullemesh/tulle/internal/app/port"
+	"github.com/tullemesh/tulle/internal/testkit/pressure"
 	"github.com/tullemesh/tulle/internal/testkit/proxyrun"
 )
 
@@ -78,10 +82,18 @@ func serveVolume(place string) error {
 	if err := port.WriteAddresses(place, l.Addr().String()); err != nil {
 		return err
 	}
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, Protocols: new(http.Protocols), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000}}
+	s := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ConnContext: holdLittle, Protocols: new(http.Protocols), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000}}
 	s.Protocols.SetHTTP1(true)
 	s.Protocols.SetUnencryptedHTTP2(true)
 	return s.Serve(l)
+}
+
+// holdLittle bounds what waits in the kernel for the proxy to read: elsewhere that would be another machine's memory.
+func holdLittle(ctx context.Context, c net.Conn) context.Context {
+	if raw, err := c.(*net.TCPConn).SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 16<<10) })
+	}
+	return ctx
 }
 
 // volumeProxy is the data plane alone before the backend.
@@ -183,7 +195,7 @@ func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) 
 	for !ok() {
 		select {
 		case <-deadline.C:
-			t.Fatalf("not within %v: %s", limit, what)
+			t.Fatalf("not within %v: %s; the kernel since it began: %s", limit, what, pressure.Since(nil))
 		case <-tick.C:
 		}
 	}

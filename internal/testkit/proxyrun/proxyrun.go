@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tullemesh/tulle/internal/testkit/pressure"
 	"github.com/tullemesh/tulle/internal/testkit/program"
 )
 
@@ -117,7 +118,7 @@ func (p *Proxy) Await(t testing.TB, limit time.Duration, what string, ok func() 
 		case <-p.ended:
 			t.Fatalf("the proxy ended (%v) before this: %s\n%s", p.err, what, p.stderr.String())
 		case <-deadline.C:
-			t.Fatalf("not within %v: %s", limit, what)
+			t.Fatalf("not within %v: %s; the kernel since it began: %s", limit, what, pressure.Since(nil))
 		case <-tick.C:
 		}
 	}
