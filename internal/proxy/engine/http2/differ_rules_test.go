@@ -120,8 +120,8 @@ func streamRules() []rule {
 			why: "§5.1 closed says STREAM_CLOSED, §5.1.1 of an id that goes backwards PROTOCOL_ERROR: both hold"},
 		{name: "clients that say GOAWAY", ours: `.*`, theirs: nothing + `|closed`, when: func(d *difference) bool { return d.left },
 			why: "§6.8: GOAWAY forbids its receiver to open streams, not its sender; x/net takes none any more, and closes without a code when a rule is broken later"},
-		{name: "too many streams", ours: `resets REFUSED_STREAM`, theirs: malformed, when: func(d *difference) bool { return d.of == stateIdle && !d.others },
-			why: "§5.1.2 permits both codes; REFUSED_STREAM says that the request may be sent again"},
+		{name: "too many streams", ours: `resets (REFUSED_STREAM|PROTOCOL_ERROR)`, theirs: `resets (REFUSED_STREAM|PROTOCOL_ERROR)`, when: func(d *difference) bool { return d.of == stateIdle && !d.others },
+			why: "§5.1.2 permits both codes; REFUSED_STREAM says that the request may be sent again, which does not help one that is malformed too"},
 		{name: "as many streams as before", ours: `resets REFUSED_STREAM|` + served + `|` + malformed, theirs: `resets (REFUSED_STREAM|PROTOCOL_ERROR)|answers 400.*|` + served, when: func(d *difference) bool { return d.of == stateIdle && d.others },
 			why: "streams that have parted count for one side and not for the other (§5.1.2)"},
 	}
@@ -216,7 +216,7 @@ func frameRules() []rule {
 		{name: "two size updates", ours: nothing, theirs: `goaway COMPRESSION_ERROR`, when: twoUpdates,
 			why: "RFC 7541 §4.2: two may begin a block; x/net takes the second only when its table is empty"},
 		{name: "broken blocks behind a bad field", ours: `goaway COMPRESSION_ERROR`, theirs: nothing, when: func(d *difference) bool {
-			return regexp.MustCompile(malformed + `|answers 431`).MatchString(d.theirsBeside)
+			return regexp.MustCompile(malformed+`|answers 431`).MatchString(d.theirsBeside) || d.of == stateClosed || d.of == stateHalf
 		},
 			why: "§4.3: a block that can't be decoded ends the connection; x/net leaves strings undecoded once it has found a fault"},
 		{name: "blocks that go on behind a bad field", ours: nothing + `|goaway COMPRESSION_ERROR`, theirs: violated, when: func(d *difference) bool { return d.step.goesOn() },

@@ -34,6 +34,7 @@ type serverUnderTest struct {
 	*speech
 	s       *Session
 	rest    []byte
+	said    []byte
 	failed  bool
 	streams []*handled
 }
@@ -67,9 +68,16 @@ func (u *serverUnderTest) step(_ uint32, b []byte) (out []event) {
 	if u.failed = err != nil; !u.failed {
 		out = u.serve()
 	}
-	out = append(out, u.take(u.s.out)...)
-	u.s.out = u.s.out[:0]
+	u.flush()
+	out = append(out, u.take(u.said)...)
+	u.said = u.said[:0]
 	return out
+}
+
+// flush makes room for more, as writing does.
+func (u *serverUnderTest) flush() {
+	u.said = append(u.said, u.s.out...)
+	u.s.out = u.s.out[:0]
 }
 
 // serve is what the proxy does with what a turn brought.
@@ -148,8 +156,13 @@ func (u *serverUnderTest) answer(h *handled, status int, b []byte) {
 }
 
 func (u *serverUnderTest) send(h *handled) {
-	if len(h.left) > 0 {
-		h.left = h.left[u.s.sendData(h.st, h.left, true):]
+	for len(h.left) > 0 {
+		n := u.s.sendData(h.st, h.left, true)
+		if n == 0 {
+			return // there is no window
+		}
+		h.left = h.left[n:]
+		u.flush()
 	}
 	if len(h.left) == 0 {
 		u.s.close(h.st)
