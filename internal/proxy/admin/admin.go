@@ -139,31 +139,61 @@ type Endpoint struct {
 
 // Handler serves the admin port. version is what /server_info tells.
 func Handler(p Proxy, version string) http.Handler {
-	mux := http.NewServeMux()
 	h := &handler{p: p, version: version}
-	get := func(path string, f func(http.ResponseWriter, *http.Request) error) {
-		mux.HandleFunc("GET "+path, answer(f))
+	return CheckHost(pages{
+		"/":                 {get: h.index},
+		"/ready":            {get: h.ready},
+		"/server_info":      {get: h.serverInfo},
+		"/config_dump":      {get: h.configDump},
+		"/clusters":         {get: h.clusters},
+		"/listeners":        {get: h.listeners},
+		"/certs":            {get: h.certs},
+		"/stats/prometheus": {get: h.metrics},
+		"/stats":            {get: h.metrics},
+		"/rejected":         {get: h.rejected},
+		"/logging":          {get: h.logging, post: h.logging},
+		"/drain_listeners":  {post: h.drain},
+		"/healthcheck/fail": {post: h.health(true)},
+		"/healthcheck/ok":   {post: h.health(false)},
+		"/quitquitquit":     {post: h.quit},
+	})
+}
+
+// page is what a path answers; nil: the method is not allowed.
+type page struct {
+	get, post func(http.ResponseWriter, *http.Request) error
+}
+
+// pages are the port's paths. http.ServeMux would look up the file and line of
+// each pattern's registration, which maps debug tables into a proxy's memory.
+type pages map[string]page
+
+// ServeHTTP implements http.Handler.
+func (p pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	at, ok := p[r.URL.Path]
+	if !ok {
+		http.NotFound(w, r)
+		return
 	}
-	post := func(path string, f func(http.ResponseWriter, *http.Request) error) {
-		mux.HandleFunc("POST "+path, answer(f))
+	serve, allow := at.get, []string{http.MethodGet, http.MethodHead} // HEAD is GET without the content (RFC 9110 §9.3.2)
+	switch {
+	case r.Method == http.MethodPost:
+		serve = at.post
+	case !slices.Contains(allow, r.Method):
+		serve = nil
 	}
-	get("/{$}", h.index)
-	get("/ready", h.ready)
-	get("/server_info", h.serverInfo)
-	get("/config_dump", h.configDump)
-	get("/clusters", h.clusters)
-	get("/listeners", h.listeners)
-	get("/certs", h.certs)
-	get("/stats/prometheus", h.metrics)
-	get("/stats", h.metrics)
-	get("/rejected", h.rejected)
-	get("/logging", h.logging)
-	post("/logging", h.logging)
-	post("/drain_listeners", h.drain)
-	post("/healthcheck/fail", h.health(true))
-	post("/healthcheck/ok", h.health(false))
-	post("/quitquitquit", h.quit)
-	return CheckHost(mux)
+	if serve != nil {
+		answer(serve)(w, r)
+		return
+	}
+	if at.get == nil {
+		allow = nil
+	}
+	if at.post != nil {
+		allow = append(allow, http.MethodPost)
+	}
+	w.Header().Set("Allow", strings.Join(allow, ", ")) // RFC 9110 §15.5.6
+	http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
 }
 
 // answer turns a handler's error into a 500 with its text.

@@ -97,6 +97,32 @@ func TestForeignHostIsRefused(t *testing.T) {
 	}
 }
 
+func TestMethodsAndPathsThatAreNotServedAreRefused(t *testing.T) {
+	for _, c := range []struct {
+		situation, method, path string
+		code                    int
+		allow                   string
+	}{
+		{"the index", "GET", "/", 200, ""},
+		{"a page without its content", "HEAD", "/ready", 200, ""},
+		{"no such page", "GET", "/nothing", 404, ""},
+		{"below a page", "GET", "/ready/", 404, ""},
+		{"a path that is not clean", "GET", "//ready", 404, ""},
+		{"a change of a page that only tells", "POST", "/ready", 405, "GET, HEAD"},
+		{"a look at a page that only changes", "GET", "/quitquitquit", 405, "POST"},
+		{"HEAD of a page that only changes", "HEAD", "/quitquitquit", 405, "POST"},
+		{"a method of neither kind", "DELETE", "/logging", 405, "GET, HEAD, POST"},
+	} {
+		t.Run(c.situation, func(t *testing.T) {
+			s := &stage{state: admin.Live}
+			w := call(s, c.method, c.path, "localhost")
+			if w.Code != c.code || w.Header().Get("Allow") != c.allow || s.quit > 0 {
+				t.Errorf("%s %s: %d, Allow %q, want %d and %q", c.method, c.path, w.Code, w.Header().Get("Allow"), c.code, c.allow)
+			}
+		})
+	}
+}
+
 func TestChangesNeedPost(t *testing.T) {
 	s := &stage{state: admin.Live}
 	for _, path := range []string{"/quitquitquit", "/drain_listeners", "/healthcheck/fail", "/healthcheck/ok"} {
