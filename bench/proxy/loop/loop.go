@@ -1,7 +1,8 @@
 // Package loop is one busy-polling event loop that plays client and backend at
 // once, so that neither ever sleeps and a proxy between them pays for no
 // wake-up but its own. It speaks HTTP/1.1 (http1.go), HTTP/2 (http2.go) and
-// plain TCP (tcp.go).
+// plain TCP (tcp.go). Read loop.go first, then pace.go (when requests are sent) and
+// socket.go.
 //
 // Run drives it at a constant rate or saturated. At a constant rate the loop is
 // open: every request has its intended time, latency counts from then, and a
@@ -187,36 +188,6 @@ func (l *Loop) client(i int) error {
 	}
 }
 
-func (l *Loop) dial() (int, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, err
-	}
-	if err := errors.Join(unix.Connect(fd, sockaddr(l.load.Target)), unix.SetNonblock(fd, true), unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)); err != nil {
-		_ = unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
-}
-
-func sockaddr(a netip.AddrPort) unix.Sockaddr {
-	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
-}
-
-func (l *Loop) add(fd int, h handler) error {
-	for len(l.handlers) <= fd {
-		l.handlers = append(l.handlers, nil)
-	}
-	l.handlers[fd] = h
-	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
-}
-
-// drop closes a descriptor that the loop need not know any longer.
-func (l *Loop) drop(fd int) {
-	l.handlers[fd] = nil
-	_ = unix.Close(fd)
-}
-
 // hangUp lets what is in flight come back and closes the clients' connections.
 func (l *Loop) hangUp() {
 	l.measuring = false
@@ -266,90 +237,6 @@ func (l *Loop) warm() error {
 	}
 	if l.failed > 0 {
 		return fmt.Errorf("%d of %d requests failed", l.failed, want)
-	}
-	return nil
-}
-
-func (l *Loop) measure() (Result, error) {
-	l.latency, l.bytes, l.answered, l.measuring = make([]time.Duration, 0, 1<<20), 0, 0, true
-	if l.load.Begin != nil {
-		l.load.Begin()
-	}
-	begin := time.Now()
-	l.end = begin.Add(l.load.For)
-	var err error
-	switch {
-	case l.load.Hold:
-		err = l.hold()
-	case l.load.Rate == 0:
-		err = l.saturate(begin)
-	default:
-		err = l.pace(begin)
-	}
-	took := time.Since(begin)
-	if l.load.End != nil {
-		l.load.End()
-	}
-	return l.result(took), err
-}
-
-func (l *Loop) saturate(begin time.Time) error {
-	for _, c := range l.lanes {
-		if err := l.send(c, begin); err != nil {
-			return err
-		}
-	}
-	for time.Now().Before(l.end) {
-		if err := l.turn(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// pace sends each request at its intended time, on the lanes in turn, and lets
-// it wait for its lane when that is busy.
-func (l *Loop) pace(begin time.Time) error {
-	total := int(l.load.Rate * l.load.For.Seconds())
-	for sent := 0; len(l.latency)+l.failed < total; {
-		now := time.Now()
-		for sent < total {
-			due := begin.Add(time.Duration(float64(sent) / l.load.Rate * 1e9))
-			if due.After(now) {
-				break
-			}
-			c := l.lanes[sent%len(l.lanes)]
-			sent++
-			if c.busy {
-				c.queue = append(c.queue, due)
-			} else if err := l.send(c, due); err != nil {
-				return err
-			}
-		}
-		if now.After(l.end.Add(2 * time.Second)) {
-			return nil
-		}
-		if err := l.turn(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// hold opens every lane's request and waits until the backend has them all.
-func (l *Loop) hold() error {
-	for _, c := range l.lanes {
-		if err := l.send(c, time.Now()); err != nil {
-			return err
-		}
-	}
-	for deadline := time.Now().Add(patience); l.answered < len(l.lanes); {
-		if time.Now().After(deadline) {
-			return fmt.Errorf("the backend saw %d of %d streams in %s", l.answered, len(l.lanes), patience)
-		}
-		if err := l.turn(); err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -408,129 +295,4 @@ func (l *Loop) finish(c *lane, ok bool) error {
 		return l.send(c, due)
 	}
 	return nil
-}
-
-func (l *Loop) result(took time.Duration) Result {
-	slices.Sort(l.latency)
-	at := func(q float64) time.Duration {
-		if len(l.latency) == 0 {
-			return 0
-		}
-		return l.latency[min(int(q*float64(len(l.latency))), len(l.latency)-1)]
-	}
-	return Result{Done: len(l.latency), Failed: l.failed, Bytes: l.bytes, Seconds: took.Seconds(),
-		P50: at(.5), P90: at(.9), P99: at(.99), P999: at(.999), Max: at(1)}
-}
-
-// conn is a socket with what the kernel has not taken yet.
-type conn struct {
-	loop    *Loop
-	fd      int
-	out     []byte
-	blocked bool // EPOLLOUT is asked for
-}
-
-// errClosed is what a connection ends with that the proxy closed.
-var errClosed = errors.New("the proxy closed a connection")
-
-// read returns what is there, in the loop's scratch buffer; nothing at the
-// moment is nil.
-func (c *conn) read() ([]byte, error) {
-	n, err := unix.Read(c.fd, c.loop.scratch)
-	switch {
-	case errors.Is(err, unix.EAGAIN):
-		return nil, nil
-	case err != nil:
-		return nil, err
-	case n == 0:
-		return nil, errClosed
-	}
-	return c.loop.scratch[:n], nil
-}
-
-// write sends p, which must not change until it is sent, when nothing waits
-// before it, and else puts it behind that.
-func (c *conn) write(p []byte) error {
-	if len(c.out) > 0 {
-		c.out = append(c.out, p...)
-		return nil
-	}
-	c.out = p[:len(p):len(p)]
-	return c.flush()
-}
-
-func (c *conn) flush() error {
-	for len(c.out) > 0 {
-		n, err := unix.Write(c.fd, c.out)
-		if errors.Is(err, unix.EAGAIN) {
-			return c.want(true)
-		}
-		if err != nil {
-			return err
-		}
-		c.out = c.out[n:]
-	}
-	return c.want(false)
-}
-
-func (c *conn) want(writable bool) error {
-	if c.blocked == writable {
-		return nil
-	}
-	c.blocked = writable
-	events := uint32(unix.EPOLLIN)
-	if writable {
-		events |= unix.EPOLLOUT
-	}
-	return unix.EpollCtl(c.loop.epoll, unix.EPOLL_CTL_MOD, c.fd, &unix.EpollEvent{Events: events, Fd: int32(c.fd)})
-}
-
-// listen binds a backend.
-func (l *Loop) listen(ip netip.Addr) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(unix.Bind(fd, sockaddr(netip.AddrPortFrom(ip, 0))), unix.Listen(fd, 4096)); err != nil {
-		_ = unix.Close(fd)
-		return fmt.Errorf("backend at %s: %w", ip, err)
-	}
-	bound, err := unix.Getsockname(fd)
-	if err != nil {
-		_ = unix.Close(fd)
-		return err
-	}
-	l.backends = append(l.backends, netip.AddrPortFrom(ip, uint16(bound.(*unix.SockaddrInet4).Port)))
-	return l.add(fd, &acceptor{l, fd})
-}
-
-// acceptor takes a backend's connections.
-type acceptor struct {
-	loop *Loop
-	fd   int
-}
-
-func (a *acceptor) ready(uint32) error {
-	for {
-		fd, _, err := unix.Accept4(a.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-		if err != nil {
-			return nil //nolint:nilerr // EAGAIN: the queue is empty
-		}
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
-			return err
-		}
-		c := conn{loop: a.loop, fd: fd}
-		var h handler
-		switch a.loop.load.Protocol {
-		case HTTP2:
-			h = newH2Server(c)
-		case Bulk, Short:
-			h = &source{conn: c}
-		default:
-			h = &h1server{conn: c}
-		}
-		if err := a.loop.add(fd, h); err != nil {
-			return err
-		}
-	}
 }
