@@ -488,39 +488,62 @@ func explained(a *app.Answer) map[string]bool {
 	return out
 }
 
+// worldsAtOnce bounds how many worlds wait for their references beside one another.
+const worldsAtOnce = 5
+
 func TestExplainSaysWhatTheProxyDoes(t *testing.T) {
 	places := draw.StandIns(t, draw.Names()...)
-	kinds := map[string]int{}
-	requests := 0
+	var mu sync.Mutex // guards the two that follow
+	kinds, requests := map[string]int{}, 0
+	atOnce := make(chan struct{}, worldsAtOnce)
+	var all sync.WaitGroup
 	for i := range worlds {
-		t.Run(strconv.Itoa(i), func(t *testing.T) {
-			g := draw.New(20261123 + uint64(i))
-			open := i%3 == 1 // whether what no service claims is passed on
-			hosts := draw.MeshHosts()
-			if open { // only hosts that need no resolver: services, and addresses here
-				hosts = append(draw.KnownHosts(), "127.0.0.1:"+strconv.Itoa(places["beta.demo/v1"]))
-			}
-			objects := func(w *world) string {
-				return g.Objects(draw.Mesh{Places: places, Gateways: map[string]int{"gw": w.gateway}, Sidecars: true, Split: true, AllowAny: open})
-			}
-			w := newWorld(t, objects)
-			for round := range rounds {
-				if round > 0 {
-					w.next(t, objects(w))
+		atOnce <- struct{}{}
+		all.Go(func() {
+			defer func() { <-atOnce }()
+			t.Run(strconv.Itoa(i), func(t *testing.T) {
+				found, asked := askWorld(t, i, places)
+				mu.Lock()
+				defer mu.Unlock()
+				for kind, n := range found {
+					kinds[kind] += n
 				}
-				for n, x := range w.round(t, g, hosts, questions, kinds) {
-					if n < 5 {
-						t.Errorf("round %d: %s\n  the proxy: %s\n  explain:   %v (virtual host %s, error %s)", round, x.what, x.happens, explained(x.answer), x.answer.VirtualHost, x.answer.Error)
-					}
-				}
-			}
-			requests += w.asked
+				requests += asked
+			})
 		})
 	}
+	all.Wait()
 	t.Logf("%d requests over %d configurations; equal at once: %v", requests, worlds*rounds, kinds)
 	for _, kind := range []string{"forward", "redirect", "direct", "reject", "passthrough", "bytes"} {
 		if kinds[kind] == 0 {
 			t.Errorf("no request had the outcome %s: the test proves less than it says", kind)
 		}
 	}
+}
+
+// askWorld compares explain and the proxies in one world, and returns how often each outcome was right at once, and the number of questions.
+func askWorld(t *testing.T, number int, places map[string]int) (kinds map[string]int, asked int) {
+	t.Helper()
+	g := draw.New(20261123 + uint64(number))
+	open := number%3 == 1 // whether what no service claims is passed on
+	hosts := draw.MeshHosts()
+	if open { // only hosts that need no resolver: services, and addresses here
+		hosts = append(draw.KnownHosts(), "127.0.0.1:"+strconv.Itoa(places["beta.demo/v1"]))
+	}
+	objects := func(w *world) string {
+		return g.Objects(draw.Mesh{Places: places, Gateways: map[string]int{"gw": w.gateway}, Sidecars: true, Split: true, AllowAny: open})
+	}
+	w := newWorld(t, objects)
+	kinds = map[string]int{}
+	for round := range rounds {
+		if round > 0 {
+			w.next(t, objects(w))
+		}
+		for n, x := range w.round(t, g, hosts, questions, kinds) {
+			if n < 5 {
+				t.Errorf("round %d: %s\n  the proxy: %s\n  explain:   %v (virtual host %s, error %s)", round, x.what, x.happens, explained(x.answer), x.answer.VirtualHost, x.answer.Error)
+			}
+		}
+	}
+	return kinds, w.asked
 }
