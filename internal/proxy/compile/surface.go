@@ -82,7 +82,7 @@ const (
 	retryReason   = "retries in other priorities are not built yet"
 	jwtReason     = "reads token claims; JWT authentication is not built yet"
 	dnsReason     = "the proxy has one resolver of its own"
-	windowReason  = "flow control windows are the proxy's own: 256 KiB for a stream, 16 MiB for a connection"
+	windowReason  = "flow control windows are the proxy's own: up to 256 KiB for a stream, 16 KiB while much of its connection waits, 16 MiB for a connection"
 	secretsReason = "secrets come from the agent beside the proxy, whatever the stream is called"
 	fetchReason   = "a generation goes live when what it references is there, per closure"
 	telemetry     = "Istio's telemetry, which the engine does natively"
