@@ -125,7 +125,7 @@ func virtualService() *Kind {
 		entries[field] = Entry{Keys: "@request.auth.claims"}
 	}
 	return &Kind{Name: "VirtualService", Entries: entries, Reasons: map[string]string{
-		"http[].retries":            "retries in other localities are not preferred yet",
+		"http[].retries":            "retryRemoteLocalities is not enforced yet: without outlierDetection localities have no priorities, so there is none that a retry could leave",
 		"http[].fault":              "fault injection is not enforced yet",
 		"http[].mirror":             "mirroring is not enforced yet",
 		"http[].mirrors[]":          "mirroring is not enforced yet",
