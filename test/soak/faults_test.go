@@ -47,6 +47,7 @@ type cause struct {
 	// may are what the log and the metric may say, "status flags", and must
 	// what they have to say at least once.
 	may, must []string
+	http2     bool          // of the endpoints
 	clients   int           // at once; 0: 2
 	pause     time.Duration // between a client's requests; 0: 50 ms
 }
@@ -59,6 +60,7 @@ type asker struct {
 	conn   net.Conn
 	reader *bufio.Reader
 	id     string // the path of the request
+	turn   int    // which of several ways to ask is next
 	err    error
 }
 
@@ -262,14 +264,19 @@ func revive(t *testing.T, b *faultBackend) {
 	t.Cleanup(func() { cancel(); done.Wait() })
 }
 
+// metadata names the cause's service, as a cluster's metadata does for metrics.
+func (c *cause) metadata() proxyrun.Object {
+	service := proxyrun.Object{"host": c.name, "name": c.name, "namespace": "faults"}
+	return proxyrun.Object{"metadata": proxyrun.Object{"filter_metadata": proxyrun.Object{"istio": proxyrun.Object{"services": []proxyrun.Object{service}}}}}
+}
+
 // matrixProxy runs a proxy with a cluster and a route for each cause.
 func matrixProxy(t *testing.T, causes []*cause) *proxyrun.Proxy {
 	t.Helper()
 	var routes []proxyrun.Object
 	var clusters []proxyrun.Cluster
 	for _, c := range causes {
-		service := proxyrun.Object{"host": c.name, "name": c.name, "namespace": "faults"}
-		more := proxyrun.Object{"metadata": proxyrun.Object{"filter_metadata": proxyrun.Object{"istio": proxyrun.Object{"services": []proxyrun.Object{service}}}}}
+		more := c.metadata()
 		for k, v := range c.more {
 			more[k] = v
 		}
@@ -302,8 +309,8 @@ func (c *tally) sum() int {
 	return total
 }
 
-// load asks by several clients until ctx ends, and counts the statuses.
-func (c *cause) load(ctx context.Context, at string, s *seen) *tally {
+// load asks by several clients until ctx ends, at each of the addresses in turn, and counts the statuses.
+func (c *cause) load(ctx context.Context, s *seen, at ...string) *tally {
 	out := &tally{}
 	ask := c.ask
 	if ask == nil {
@@ -312,7 +319,7 @@ func (c *cause) load(ctx context.Context, at string, s *seen) *tally {
 	var all sync.WaitGroup
 	for i := range max(c.clients, 2) {
 		all.Go(func() {
-			a := &asker{at: at, prefix: c.name, seen: s}
+			a := &asker{at: at[i%len(at)], turn: i / len(at), prefix: c.name, seen: s}
 			defer a.close()
 			for n := 0; ctx.Err() == nil; n++ {
 				a.next(i*1_000_000 + n)
@@ -357,7 +364,7 @@ func TestFaultsUnderLoadAreTold(t *testing.T) {
 	sent := make([]*tally, len(causes))
 	var all sync.WaitGroup
 	for i, c := range causes {
-		all.Go(func() { sent[i] = c.load(ctx, at, s) })
+		all.Go(func() { sent[i] = c.load(ctx, s, at) })
 	}
 	all.Wait()
 	judgeAll(t, p, causes, sent)
@@ -452,7 +459,7 @@ func TestConnectionsClosedAtRandomUnderLoad(t *testing.T) {
 	var sent [2]*tally
 	var all sync.WaitGroup
 	for i, c := range causes {
-		all.Go(func() { sent[i] = c.load(ctx, at, s) })
+		all.Go(func() { sent[i] = c.load(ctx, s, at) })
 	}
 	all.Wait()
 	judgeAll(t, p, causes, sent[:])

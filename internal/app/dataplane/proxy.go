@@ -229,6 +229,7 @@ func (p *Proxy) start(boot *compile.Boot) error {
 		if p.names != nil {
 			p.client.Subscribe(wire.NameTableType, xdsclient.Wildcard)
 		}
+		p.subscribe() // what static resources reference
 	}
 	return nil
 }
