@@ -124,7 +124,7 @@ func (u *clientUnderTest) goOn(c *calling) (out []event) {
 // request.
 type theirClient struct {
 	theirServer
-	conn  *xnet.ClientConn
+	conn  *xnet.ClientConn //nolint:staticcheck // SA1019: it is what this test compares with
 	leave chan struct{}
 	code  atomic.Pointer[string] // of a connection error that a caller saw
 }
@@ -137,12 +137,12 @@ func newTheirClient(t *testing.T) *theirClient {
 	x.end = end
 	x.listen()
 	t1 := &http.Transport{DisableCompression: true, HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: differWindow, MaxReceiveBufferPerConnection: windowDefault, MaxReadFrameSize: frameBytesMin}}
-	h2, err := xnet.ConfigureTransports(t1)
+	h2, err := xnet.ConfigureTransports(t1) //nolint:staticcheck // SA1019: it is what this test compares with
 	if err != nil {
 		t.Fatal(err)
 	}
-	h2.MaxHeaderListSize = differHead
-	if x.conn, err = h2.NewClientConn(theirs); err != nil {
+	h2.MaxHeaderListSize = differHead                       //nolint:staticcheck // SA1019: as above
+	if x.conn, err = h2.NewClientConn(theirs); err != nil { //nolint:staticcheck // SA1019: as above
 		t.Fatal(err)
 	}
 	for i, method := range asked() {

@@ -188,12 +188,14 @@ func newTheirServer() *theirServer {
 	x := &theirServer{speech: newSpeech(), bodies: map[uint32]*body{}}
 	end, theirs := net.Pipe()
 	x.end = end
-	hs := &http.Server{Handler: x, ErrorLog: log.New(io.Discard, "", 0), MaxHeaderBytes: differHead - 10*32}
-	h2 := &xnet.Server{MaxConcurrentStreams: differStreams, MaxUploadBufferPerStream: differWindow, MaxUploadBufferPerConnection: windowDefault, MaxReadFrameSize: frameBytesMin}
-	if err := xnet.ConfigureServer(hs, h2); err != nil {
+	hs := &http.Server{Handler: x, ErrorLog: log.New(io.Discard, "", 0), MaxHeaderBytes: differHead - 10*32,
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: differStreams, MaxReceiveBufferPerStream: differWindow, MaxReceiveBufferPerConnection: windowDefault, MaxReadFrameSize: frameBytesMin}}
+	h2 := &xnet.Server{}                                 //nolint:staticcheck // SA1019: it is what this test compares with
+	if err := xnet.ConfigureServer(hs, h2); err != nil { //nolint:staticcheck // SA1019: as above
 		panic(err) // the options are ours
 	}
-	x.work.Go(func() { h2.ServeConn(theirs, &xnet.ServeConnOpts{BaseConfig: hs, Handler: x}) })
+	serve := &xnet.ServeConnOpts{BaseConfig: hs, Handler: x} //nolint:staticcheck // SA1019: as above
+	x.work.Go(func() { h2.ServeConn(theirs, serve) })        //nolint:staticcheck // SA1019: as above
 	x.listen()
 	synctest.Wait()
 	x.collect()

@@ -47,7 +47,6 @@ type speech struct {
 	dec    *hpack.Decoder
 	block  []byte
 	flags  uint8
-	bodies map[uint32]*body
 	conn   int64            // window for DATA of the peer
 	first  int64            // a stream's before any update
 	grown  map[uint32]int64 // by updates less what was sent
