@@ -93,8 +93,8 @@ func TestNonsenseInTheMeshConfigIsRefused(t *testing.T) {
 		"defaultVirtualServiceExportTo: [a_b]\n":       "defaultVirtualServiceExportTo[0]",
 		"defaultConfig: {discoveryAddress: istiod}\n":  "defaultConfig.discoveryAddress",
 		"defaultConfig: {discoveryAddress: 'a_b:1'}\n": "defaultConfig.discoveryAddress",
-		"tcpKeepalive: {time: 1us}\n":                 "tcpKeepalive.time",
-		"tcpKeepalive: {interval: -1s}\n":             "tcpKeepalive.interval",
+		"tcpKeepalive: {time: 1us}\n":                  "tcpKeepalive.time",
+		"tcpKeepalive: {interval: -1s}\n":              "tcpKeepalive.interval",
 		"defaultConfig: {statusPort: 70000}\n":         "defaultConfig.statusPort",
 	} {
 		c, problems := apis.DecodeMeshConfig("mesh.yaml", []byte(text))
