@@ -104,7 +104,7 @@ func (c *webConn) NewStream(ctx context.Context, _ *grpc.StreamDesc, method stri
 
 // webStream is one call.
 type webStream struct {
-	ctx  context.Context //nolint:containedctx // grpc.ClientStream has a method that returns it
+	ctx  context.Context // grpc.ClientStream has a method that returns it
 	conn *webConn
 	to   *io.PipeWriter
 	opts []grpc.CallOption
