@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bufio"
 	"io"
 	"net"
 	"net/http"
@@ -92,15 +93,21 @@ func TestBodiesThatTheEndpointNeverTakesEndInTime(t *testing.T) {
 			route.Forward.Timeout = 300 * time.Millisecond
 			p := start(t, &setup{routes: []*router.Route{route}, clusters: []*cluster.Spec{speaking(true, "cart", closedWindow(t, false))}})
 			for _, which := range []string{"first", "on the connection that is there"} {
-				r, w := io.Pipe()
-				go func() {
-					_, _ = io.WriteString(w, "body") // behind the head, in a write of its own
-					w.Close()
-				}()
 				begun := time.Now()
-				res, _ := do(t, client(t, down), "POST", "http://"+p.addr()+"/", r, nil)
-				if took := time.Since(begun); res.StatusCode != 504 || took > 10*time.Second {
-					t.Errorf("%s: %d after %v", which, res.StatusCode, took)
+				status := 0
+				if down {
+					r, w := io.Pipe()
+					go func() {
+						_, _ = io.WriteString(w, "body") // behind the head, in a frame of its own
+						w.Close()
+					}()
+					res, _ := do(t, client(t, true), "POST", "http://"+p.addr()+"/", r, nil)
+					status = res.StatusCode
+				} else {
+					status = postLate(t, p)
+				}
+				if took := time.Since(begun); status != 504 || took > 10*time.Second {
+					t.Errorf("%s: %d after %v", which, status, took)
 				}
 			}
 			if log := p.logged(); strings.Count(log, " 504 UT ") != 2 {
@@ -108,4 +115,25 @@ func TestBodiesThatTheEndpointNeverTakesEndInTime(t *testing.T) {
 			}
 		})
 	}
+}
+
+// postLate sends a head over HTTP/1.1, and its body when the proxy has passed the
+// head on. The body is whole when it is there: of a chunked one the end may lie
+// behind what the endpoint does not take, and who waits does not read it.
+func postLate(t *testing.T, p *proxy) (status int) {
+	t.Helper()
+	c := p.dial(t)
+	r := bufio.NewReader(c)
+	for _, part := range []string{"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n", "body"} {
+		if _, err := io.WriteString(c, part); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		status = res.StatusCode
+	}
+	return status
 }
