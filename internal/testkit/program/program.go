@@ -1,7 +1,7 @@
 // Package program builds the programs that acceptance tests run as child processes, once for all tests of a package, and collects what they say.
 //
 // In comes what TestMain is asked; out go programs in a folder that is removed after the tests. Tests that run under the race detector get
-// programs that do, too; tests that fail while the kernel is short of memory say so. A Suite owns the folder; an Output belongs to the process that writes to it.
+// programs that do, too; tests that fail tell how the kernel fared. A Suite owns the folder; an Output belongs to the process that writes to it.
 package program
 
 import (
@@ -15,6 +15,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
+
+	"github.com/tullemesh/tulle/internal/testkit/pressure"
 )
 
 // Tulle is the import path of the whole program.
@@ -49,11 +51,9 @@ func (s Suite) run(m *testing.M) int {
 	if err := s.Build(dir); err != nil {
 		return code(err)
 	}
-	before := shortages()
+	before := pressure.Read()
 	if failed := m.Run(); failed != 0 {
-		if said := starved(before, shortages()); said != "" {
-			fmt.Fprintln(os.Stderr, said)
-		}
+		fmt.Fprintln(os.Stderr, "the kernel while the tests ran:", pressure.Since(before)) // short of TCP memory it looks like a proxy that stands still
 		return failed
 	}
 	return code(s.Leaks())

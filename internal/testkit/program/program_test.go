@@ -66,17 +66,3 @@ func TestOutputIsReadWhileAProcessWrites(t *testing.T) {
 		t.Errorf("output %q", got)
 	}
 }
-
-func TestWhatTheKernelDroppedForWantOfMemoryIsTold(t *testing.T) {
-	if got := shortages(); len(got) < 2 {
-		t.Fatalf("counters: %v", got)
-	}
-	before := map[string]uint64{"RcvPruned": 5, "TCPAbortOnMemory": 7, "TCPRcvQDrop": 0}
-	if got := starved(before, before); got != "" {
-		t.Errorf("nothing was dropped, and told %q", got)
-	}
-	after := map[string]uint64{"RcvPruned": 5, "TCPAbortOnMemory": 10, "TCPRcvQDrop": 1}
-	if got, want := starved(before, after), "TCPAbortOnMemory 3, TCPRcvQDrop 1"; !strings.HasSuffix(got, want) {
-		t.Errorf("told %q, want %q at its end", got, want)
-	}
-}
