@@ -235,8 +235,9 @@ func (c *chaosConn) echoLocked(s *chaosStream) {
 }
 
 func (c *chaosConn) requestLocked(f *http2.MetaHeadersFrame) {
-	if f.StreamID > c.last {
-		return // behind our GOAWAY: the proxy knows that we don't look (RFC 9113 §6.8)
+	if f.StreamID > c.last { // the proxy learns that we don't look, and repeats what it can (RFC 9113 §6.8)
+		c.b.record.note(f.PseudoValue("path"), "behind GOAWAY", []string{"503 UC", "200 UC"})
+		return
 	}
 	s := &chaosStream{id: f.StreamID, path: f.PseudoValue("path"), gone: make(chan struct{})}
 	for _, h := range f.RegularFields() {

@@ -200,13 +200,14 @@ func mixedCauses(t *testing.T, r *record, m *mixedClient) ([]*cause, []*chaos) {
 		_, _ = io.Copy(c, c)
 		return false
 	})
-	short := proxyrun.Object{"timeout": "0.4s"}
+	short := proxyrun.Object{"timeout": "1s"}
 	turn := func(kinds []func(*asker) int) func(*asker) int {
 		return func(a *asker) int { a.turn++; return kinds[a.turn%len(kinds)](a) }
 	}
 	return []*cause{
 		{name: "streams", http2: true, to: []string{atStreams}, act: short, ask: turn(m.kinds()), clients: 16, pause: 30 * time.Millisecond},
-		{name: "conns", http2: true, to: []string{atConns}, act: proxyrun.Object{"timeout": "5s"}, ask: turn(m.kinds()), clients: 16, pause: 30 * time.Millisecond},
+		// UF: the connections that were made for the request ended by others before it could begin on one.
+		{name: "conns", http2: true, to: []string{atConns}, may: []string{"503 UF", "200 UF"}, act: proxyrun.Object{"timeout": "5s"}, ask: turn(m.kinds()), clients: 16, pause: 30 * time.Millisecond},
 		{name: "narrow", http2: true, to: []string{atNarrow}, act: proxyrun.Object{"timeout": "10s"}, ask: turn(m.kinds()), clients: 8, pause: 30 * time.Millisecond},
 		{name: "sockets", to: []string{echo.at}, act: proxyrun.Object{"timeout": "0s"}, ask: turn([]func(*asker) int{m.socket, m.socket2}), clients: 4, pause: 50 * time.Millisecond,
 			may: []string{"101 -", "101 DC", "101 UC", "200 -", "200 DC"}},
@@ -318,7 +319,7 @@ func (m *mixedMesh) judge(t *testing.T, causes []*cause, r *record, clients *mix
 	dropped := int(m.far.Metric(t, "tulle_access_log_lines_dropped_total"))
 	wrong := map[string]int{}
 	complain := func(what, path string, args ...any) {
-		if wrong[what]++; wrong[what] <= 5 {
+		if wrong[what]++; wrong[what] <= 40 {
 			t.Errorf("%s: %s %v", what, path, args)
 		}
 	}
