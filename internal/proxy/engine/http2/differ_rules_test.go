@@ -213,6 +213,8 @@ func frameRules() []rule {
 		}, why: "§6.3: a stream error; x/net ends the connection"},
 		{name: "late size updates", ours: `goaway COMPRESSION_ERROR`, theirs: nothing + `|` + violated, when: func(d *difference) bool { return strings.Contains(d.reason, "late size update") },
 			why: "RFC 7541 §4.2: they come first in a block; x/net takes them later while the table is empty"},
+		{name: "blocks in too many frames", ours: `goaway ENHANCE_YOUR_CALM`, theirs: `.*`, when: func(d *difference) bool { return d.step.goesOn() },
+			why: "§10.5.1: empty or small CONTINUATION is a flood (CVE-2024-27316), whatever it ends with; x/net counts bytes alone"},
 		{name: "two size updates", ours: nothing, theirs: `goaway COMPRESSION_ERROR`, when: twoUpdates,
 			why: "RFC 7541 §4.2: two may begin a block; x/net takes the second only when its table is empty"},
 		{name: "broken blocks behind a bad field", ours: `goaway COMPRESSION_ERROR`, theirs: nothing, when: func(d *difference) bool {

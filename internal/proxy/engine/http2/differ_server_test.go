@@ -345,6 +345,10 @@ func serverStories() [][]*step {
 	first := post(behind, 1, "/echo")
 	trail := behind.block("trailers", 1, []string{long, long, long}, true)
 	behind.decode(trail)
+	many := appendFrameHead(nil, 0, kindHeaders, flagEndStream, 1)
+	for range 2 * continuationsMax {
+		many = appendFrameHead(many, 0, kindContinuation, 0, 1)
+	}
 	var filled []*step
 	for id := uint32(1); id < 7; id += 2 {
 		filled = append(append(filled, post(full, id, "/hold")), data(full, id, 16384, 3616)...)
@@ -352,6 +356,7 @@ func serverStories() [][]*step {
 	return [][]*step{
 		{post(large, 1, "/echo", long, long, long)},
 		{first, trail},
+		{{name: "request", kind: kindHeaders, stream: 1, bytes: many}},
 		append([]*step{post(slow, 1, "/echo")}, data(slow, 1, 1000, 4000, 16384)...),
 		append(append(filled, post(full, 7, "/hold")), data(full, 7, 5000, 1000)...),
 		{large.frame("HEADERS", kindHeaders, flagEndHeaders|flagEndStream, 1, []byte("\x82\x84\x86\x41\x01a")), large.frame("HEADERS", kindHeaders, flagEndHeaders|flagEndStream, 3, []byte("\x20\x3f\xe1\x1f\x82\x84\x86\x01\x01a")),
