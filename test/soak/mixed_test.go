@@ -32,6 +32,9 @@ import (
 // mixedGrace is how long all may take to be as before when the load is over.
 const mixedGrace = 30 * time.Second
 
+// unreadShare: of so many requests one may be lost to a server's record by a reset.
+const unreadShare = 2000
+
 // routeServer serves one route configuration by ADS, and a new one with each edit.
 type routeServer struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
@@ -323,7 +326,7 @@ func (m *mixedMesh) judge(t *testing.T, causes []*cause, r *record, clients *mix
 			t.Errorf("%s: %s %v", what, path, args)
 		}
 	}
-	counts, missing, early := map[string]map[string]int{}, 0, 0
+	counts, missing, early, unread := map[string]map[string]int{}, 0, 0, 0
 	for path, told := range clients.told {
 		at := "/" + path
 		name, _, _ := strings.Cut(path, "/")
@@ -345,6 +348,10 @@ func (m *mixedMesh) judge(t *testing.T, causes []*cause, r *record, clients *mix
 		c := causes[slices.IndexFunc(causes, func(c *cause) bool { return c.name == name })]
 		status, flags, _ := strings.Cut(logged, " ")
 		left := told == "left" && (logged == "0 DC" || logged == "200 DC")
+		if name == "conns" && (logged == "503 UC" || logged == "200 UC") && !r.explains(at, logged) {
+			unread++ // a close of the proxy that left bytes unread resets, and what the server had not read is lost to its record
+			continue
+		}
 		if !left && !r.explains(at, logged) && !slices.Contains(c.may, logged) {
 			complain("no deed explains this", path, logged, told)
 		}
@@ -364,6 +371,9 @@ func (m *mixedMesh) judge(t *testing.T, causes []*cause, r *record, clients *mix
 	if sent != len(clients.told) {
 		t.Errorf("%d requests were sent, %d ended", sent, len(clients.told))
 	}
+	if unread > max(sent/unreadShare, 1) {
+		t.Errorf("%d requests ended with their connection though no server noted that", unread)
+	}
 	for _, c := range causes {
 		t.Logf("%-8s %v", c.name, counts[c.name])
 		for outcome, n := range counts[c.name] {
@@ -379,5 +389,5 @@ func (m *mixedMesh) judge(t *testing.T, causes []*cause, r *record, clients *mix
 	if m.edits.refused != "" || m.edits.taken < m.edits.version-1 {
 		t.Errorf("of %d edits %d were taken; %s", m.edits.version, m.edits.taken, m.edits.refused)
 	}
-	t.Logf("%d requests, %d through two sidecars, %d edits, %d lines dropped, %d left before the second sidecar; deeds: %v; complaints: %v", sent, len(near), m.edits.version, dropped, early, r.did, wrong)
+	t.Logf("%d requests, %d through two sidecars, %d edits, %d lines dropped, %d left before the second sidecar, %d unread; deeds: %v; complaints: %v", sent, len(near), m.edits.version, dropped, early, unread, r.did, wrong)
 }
