@@ -83,7 +83,8 @@ func TestSlowClientsDoNotSlowOthers(t *testing.T) {
 			t.Errorf("%s: %d of %d closed clients were told %q", k.name, answered, closed, k.answer)
 		}
 	}
-	if each := grown / int64(n); full() && each > 64<<10 {
+	// Some ten times as many have come and gone meanwhile: what they left waits for the next collection.
+	if each := grown / int64(n); full() && each > 96<<10 {
 		t.Errorf("a slow client takes %d bytes", each)
 	}
 }
