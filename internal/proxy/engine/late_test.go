@@ -1,10 +1,13 @@
 package engine
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -121,4 +124,48 @@ func TestSlowUploadsOnOneConnectionAreServed(t *testing.T) {
 	for range 3 {
 		roundTrip(t, c, request, buf)
 	}
+}
+
+// A response that is with the client was in time: a deadline that passes at the
+// same moment must not close the connection under the next request, as nothing
+// said that it would end.
+func TestAResponseThatComesWithItsDeadlineKeepsTheConnection(t *testing.T) {
+	const timeout = 10 * time.Millisecond
+	be := serveWith(t, func(_ int, c net.Conn) {
+		r := bufio.NewReader(c)
+		for i := 0; ; i++ {
+			if _, err := rawRequest(r); err != nil {
+				return
+			}
+			early := time.NewTimer(timeout - time.Duration(i%40)*20*time.Microsecond)
+			<-early.C
+			if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"); err != nil {
+				return
+			}
+		}
+	})
+	route := to("/", "cart")
+	route.Forward.Timeout = timeout
+	p := start(t, &setup{routes: []*router.Route{route}, clusters: []*cluster.Spec{static("cart", be.at)}})
+	var all sync.WaitGroup
+	for range 16 {
+		all.Go(func() {
+			c := p.dial(t)
+			r := bufio.NewReader(c)
+			for i := range 150 {
+				_, _ = io.WriteString(c, keptAlive)
+				resp, err := http.ReadResponse(r, nil)
+				if err != nil {
+					t.Errorf("request %d: %v", i, err)
+					return
+				}
+				_, err = io.Copy(io.Discard, resp.Body)
+				if err != nil || resp.Close || resp.StatusCode != 200 && resp.StatusCode != 504 {
+					t.Errorf("request %d: %v, %v", i, resp, err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
 }

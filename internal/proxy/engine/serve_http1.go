@@ -181,13 +181,13 @@ func (h *http1Conn) serve(x *http1Exchange) bool {
 	} else {
 		ok = x.forward()
 	}
-	expired := x.clearDeadlines()
+	x.clearDeadlines()
 	if x.end == 0 {
 		x.end = d.e.clock.Now()
 	}
 	x.finish(x.end)
 	h.ended = x.end
-	return ok && !expired
+	return ok
 }
 
 // cannot tells what of HTTP/1.x we refuse by configuration.
@@ -271,12 +271,16 @@ func (x *http1Exchange) setDeadlines() {
 	}
 }
 
-// clearDeadlines ends the request's deadlines; true: one has expired, so the
-// sockets' state is not that of a clean exchange.
+// clearDeadlines ends the request's deadlines; true: one has expired, so that
+// the upstream's socket is not fit for another request. The client's is again:
+// nothing told it that its connection would end.
 func (x *http1Exchange) clearDeadlines() (expired bool) {
 	g := x.d.guard
 	for _, slot := range [...]int{slotHead, slotRequest, slotRoute, slotStream, slotLife} {
 		expired = g.Clear(slot) || expired
+	}
+	if expired {
+		_ = x.d.sock.SetDeadline(time.Time{})
 	}
 	return expired
 }

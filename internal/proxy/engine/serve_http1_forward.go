@@ -370,7 +370,7 @@ func (x *http1Exchange) complete() bool {
 		x.up1 = nil
 	}
 	switch {
-	case d.left.Load() || expired:
+	case d.left.Load():
 		return false
 	case !requestDone, x.announcedClose:
 		x.linger(requestDone)
