@@ -36,7 +36,7 @@ func (s *Session) data(f *frame) error {
 		return &StreamError{f.stream, ProtocolError, "DATA before the response's head"}
 	}
 	// A stream may end without bytes whatever its window (RFC 9113 §6.9.1).
-	if st.recvWindow -= whole; st.recvWindow < 0 && whole > 0 {
+	if st.recvWindow -= whole; st.recvWindow < -s.slack && whole > 0 {
 		s.credit(whole)
 		return &StreamError{f.stream, FlowControlError, "DATA beyond the stream's window"}
 	}

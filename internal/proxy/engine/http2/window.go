@@ -12,6 +12,7 @@ type window struct {
 	applied int64  // what they begin with as far as the peer has said
 	asking  bool   // the peer has not acknowledged our last SETTINGS
 	from    uint32 // streams of ours from this on began behind them (Client)
+	slack   int64  // how far a peer may go below a stream's window (resize)
 }
 
 // narrow reports whether so much waits that further streams get little.
@@ -28,6 +29,10 @@ func (s *Session) windowMost() int64 {
 // resize says what streams begin with from now on when that should change:
 // stalled ones must not hold more and more. There is one change on its way at
 // most, and much has to come or to leave before the next.
+//
+// Peers with several threads are a little behind their own word: what one began
+// or sent by the old window goes out behind the acknowledgement that another
+// wrote (Java's client). So peers may use what we took back of a window.
 func (s *Session) resize() {
 	want := s.first
 	switch {
@@ -42,6 +47,7 @@ func (s *Session) resize() {
 	const settingBytes = 6
 	s.out = appendFrameHead(s.out, settingBytes, kindSettings, 0, 0)
 	s.out = appendSetting(s.out, settingWindow, uint32(want))
+	s.slack = max(s.slack, s.first-want)
 	s.first, s.asking, s.from = want, true, s.nextID
 }
 

@@ -181,6 +181,33 @@ func TestWindowsAreNarrowWhileMuchWaits(t *testing.T) {
 	}
 }
 
+// TestPeersMayBeBehindTheirAcknowledgement: a stream that another thread of the
+// peer began by the old window is served up to that window, and no further.
+func TestPeersMayBeBehindTheirAcknowledgement(t *testing.T) {
+	for _, role := range []Role{Server, Client} {
+		p := newSender(t, role)
+		id := uint32(1)
+		for ; p.narrow == 0; id += 2 {
+			p.open(id)
+			p.hear()
+			for p.send(id, FrameBytesMax) > 0 {
+			}
+		}
+		p.open(id)
+		p.hear()
+		p.streams[id] = limit.HTTP2StreamWindowFirst
+		for p.send(id, FrameBytesMax) > 0 {
+		}
+		if got := said(t, p.s.out); got != "" {
+			t.Errorf("role %d: within the old window: %s", role, got)
+		}
+		p.feed(newWire().frame(kindData, 0, id, "x"))
+		if got := said(t, p.s.out); !strings.Contains(got, FlowControlError.String()) {
+			t.Errorf("role %d: beyond the old window: %q", role, got)
+		}
+	}
+}
+
 // TestBothSidesKnowTheSameWindows: whatever is sent, read and said in whatever
 // order, both accounts agree when all is said, and what waits is bounded.
 func TestBothSidesKnowTheSameWindows(t *testing.T) {
