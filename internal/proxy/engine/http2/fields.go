@@ -145,8 +145,8 @@ func (r *fieldReader) field(f *hpack.Field) (malformed string) {
 	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
 		return "connection-specific field" // RFC 9113 §8.2.2
 	case "te":
-		if string(f.Value) != "trailers" {
-			return "te other than trailers"
+		if r.section == trailerSection || string(f.Value) != "trailers" {
+			return "te other than trailers, or in trailers"
 		}
 		r.trailers = true
 		return ""
