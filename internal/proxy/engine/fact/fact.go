@@ -34,9 +34,6 @@ type Conn struct {
 	Remote netip.AddrPort
 	// DirectRemote is the socket's own remote address; zero: same as Remote.
 	DirectRemote netip.AddrPort
-	// TLS says that the client's first bytes are a TLS ClientHello
-	// (Envoy's transport protocol "tls", else "raw_buffer").
-	TLS bool
 	// SNI is the server name of the ClientHello in lower case, or empty.
 	SNI string
 	// ALPN holds the application protocols: what the ClientHello offers, or
@@ -47,6 +44,9 @@ type Conn struct {
 	// PeerDNS holds its DNS SANs, PeerSubject its subject (RFC 2253).
 	PeerDNS     []string
 	PeerSubject string
+	// TLS says that the client's first bytes are a TLS ClientHello
+	// (Envoy's transport protocol "tls", else "raw_buffer").
+	TLS bool
 	// Verified says that a client certificate was given and verified.
 	Verified bool
 	// Terminated says that the chain terminated TLS on this connection.

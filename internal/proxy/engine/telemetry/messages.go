@@ -32,10 +32,21 @@ func (m *messageSeries) init(r *observe.Registry) {
 // before it is over, status and flags, is no label of theirs.
 func (m *Meters) Messages(c *Conn, l Labels) *Messages {
 	l.Flags, l.GRPCStatus, l.Status = "", "", 0
-	if c.messages == nil || c.messageLabels != l {
-		c.messageLabels, c.messages = l, m.findMessages(&l)
+	if c.messages == nil {
+		c.messages = &messagesOf{}
 	}
-	return c.messages
+	if of := c.messages; of.counters == nil || of.labels != l {
+		of.labels, of.counters = l, m.findMessages(&l)
+	}
+	return c.messages.counters
+}
+
+// messagesOf are a connection's last counters of messages and what led to them.
+// They stand apart because most connections carry no gRPC, and each that is idle
+// would hold their 100 bytes.
+type messagesOf struct {
+	labels   Labels
+	counters *Messages
 }
 
 func (m *Meters) findMessages(l *Labels) *Messages {

@@ -91,10 +91,9 @@ type requestSeries struct {
 // Conn remembers the last series of a connection, and what led to them. It has
 // one owner at a time.
 type Conn struct {
-	labels        Labels
-	series        *requestSeries
-	messageLabels Labels
-	messages      *Messages
+	labels   Labels
+	series   *requestSeries
+	messages *messagesOf // nil: it carried no message of gRPC
 }
 
 // Destination is what the endpoint of the last request said of itself, or nil.
