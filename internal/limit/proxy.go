@@ -40,7 +40,8 @@ const (
 	SniffBytesMax = 32 << 10
 	// SniffLineBytesMax bounds the request line that the HTTP inspector waits for.
 	SniffLineBytesMax = 8 << 10
-	// LingerBytesMax bounds what is still read of a request that was answered early, so that the client can read the answer (RFC 9112 §9.6).
+	// LingerBytesMax bounds what is still read of a request that was answered early, or of a peer that was told to go, so that it can read what it
+	// was told (RFC 9112 §9.6).
 	LingerBytesMax = 256 << 10
 	// LabelSetsMax bounds the label sets that a proxy keeps resolved; further ones are resolved for each request.
 	LabelSetsMax = 8192

@@ -367,19 +367,12 @@ const lingerTime = time.Second
 // when the client has said that it closes and has sent no more than one request.
 func (x *http1Exchange) linger(requestRead bool) {
 	d := x.d
-	if requestRead && x.clientCloses && len(x.rest) == 0 && x.h.nLeft == 0 || d.stream.CloseWrite() != nil {
+	if requestRead && x.clientCloses && len(x.rest) == 0 && x.h.nLeft == 0 {
 		return
 	}
-	_ = d.sock.SetReadDeadline(time.Now().Add(lingerTime))
 	b := d.e.buffers.Get()
 	defer d.e.buffers.Put(b)
-	for total := 0; total < limit.LingerBytesMax; {
-		n, err := d.stream.Read(b.B)
-		if err != nil {
-			return
-		}
-		total += n
-	}
+	conn.Linger(d.stream, b.B, limit.LingerBytesMax, lingerTime)
 }
 
 // release gives the buffers back and forgets the request.

@@ -26,8 +26,6 @@ const (
 	closeTimeout = time.Second
 	// drainTimeout is how long the peer may take to see our GOAWAY notice.
 	drainTimeout = time.Second
-	// lingerBytesMax bounds what is read of a peer that was told to go.
-	lingerBytesMax = 256 << 10
 )
 
 // Timeouts of a connection; zero values are the defaults.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 )
 
@@ -94,26 +95,9 @@ func (c *Conn) finish(err error) {
 	}
 	c.writers.Wait()
 	if polite {
-		c.linger()
-	}
-}
-
-// linger reads what the peer still sends, so that the kernel does not reset
-// the connection before the peer has read our last frames.
-func (c *Conn) linger() {
-	if c.stream.CloseWrite() != nil {
-		return
-	}
-	_ = c.stream.Socket().SetReadDeadline(time.Now().Add(closeTimeout))
-	m := c.session.opts.Memory
-	b := m.buffer()
-	defer m.lender.give(b)
-	for total := 0; total < lingerBytesMax; {
-		n, err := c.stream.Read(b)
-		if err != nil {
-			return
-		}
-		total += n
+		b := c.session.opts.Memory.buffer()
+		defer c.session.opts.Memory.lender.give(b)
+		conn.Linger(c.stream, b, limit.LingerBytesMax, closeTimeout)
 	}
 }
 
