@@ -2,6 +2,7 @@ package engine
 
 import (
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -63,6 +64,7 @@ type exchangeState struct {
 
 	// Set by choose.
 	upstream *cluster.Upstream
+	from     net.Addr // ours, of the connection that the attempt got; nil: it got none
 	attempts int
 	tried    [triedMax]*cluster.Upstream
 	retries  retries
@@ -188,6 +190,10 @@ func (x *exchange) fail(f failure.Failure) action {
 	return x.answer(a.Status, []byte(a.Body))
 }
 
+// unanswered forgets what was to be the answer to a client that left before it
+// began: the status is 0 then (Envoy: RESPONSE_CODE).
+func (x *exchange) unanswered() { x.res.Reset() }
+
 // answer makes the exchange end with an answer of ours.
 func (x *exchange) answer(status int, body []byte) action {
 	x.action = actAnswer
@@ -257,7 +263,7 @@ func (x *exchange) choose() *failure.Failure {
 		return failure.OfConnect(err)
 	}
 	x.tried[(x.attempts-1)%triedMax] = u
-	x.upstream = u
+	x.upstream, x.from = u, nil
 	return nil
 }
 

@@ -36,6 +36,7 @@ func (x *exchange) openHTTP1(ctx context.Context, careful bool) (*call.HTTP1, er
 			return nil, err
 		}
 	}
+	x.from = c.LocalAddr()
 	return call.NewHTTP1(c, &x.d.e.buffers, x.d.e.clock, x.req.Method, x.upgrade), nil
 }
 
@@ -44,5 +45,6 @@ func (x *exchange) openHTTP2(ctx context.Context, wantsTrailers bool) (*call.HTT
 	if err != nil {
 		return nil, err
 	}
+	x.from = st.LocalAddr()
 	return call.NewHTTP2(st, wantsTrailers, x.upgrade), nil
 }

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
-	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 )
@@ -23,9 +22,6 @@ func (x *exchange) labels() telemetry.Labels {
 	l := telemetry.Labels{
 		Source: x.source, Destination: x.destination, Status: int32(x.res.Status), Flags: x.flags(),
 		Inbound: x.d.inbound(), Verified: x.d.facts.Verified,
-	}
-	if x.failure.Kind == failure.ClientLeft {
-		l.Status = 0
 	}
 	if l.Source == nil {
 		l.Source = x.d.peer // it failed before it was asked

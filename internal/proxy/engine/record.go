@@ -6,6 +6,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/access"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
@@ -55,7 +56,7 @@ func (x *exchange) record() *access.Record {
 		r.UpstreamCluster = x.cluster.Name
 	}
 	if x.upstream != nil {
-		r.UpstreamHost = x.upstream.Host.Key
+		r.UpstreamHost, r.UpstreamLocal = x.upstream.Host.Key, conn.AddrPort(x.from)
 	}
 	switch {
 	case x.failure.Kind != failure.None:
@@ -66,9 +67,6 @@ func (x *exchange) record() *access.Record {
 		}
 		if a.Side == failure.Upstream && x.failure.Cause != nil {
 			r.TransportFailure = failure.TransportReason(x.failure.Cause)
-		}
-		if x.failure.Kind == failure.ClientLeft {
-			r.Status = 0
 		}
 	case x.action == actAnswer:
 		r.Details = "direct_response"
@@ -88,7 +86,7 @@ func (x *exchange) AppendValue(dst []byte, operator, arg string) []byte {
 // tcpRecord is what a relay did.
 type tcpRecord struct {
 	tcp.Result
-	upstream *cluster.Upstream
+	up *cluster.Conn
 }
 
 // logConn writes the access log lines of a connection.
@@ -109,7 +107,8 @@ func (d *downstream) logConn(logs []listener.AccessLog, f *failure.Failure, t *t
 	}
 	if t != nil {
 		r.BytesReceived, r.BytesSent = t.Sent, t.Received
-		r.UpstreamHost, r.UpstreamCluster = t.upstream.Host.Key, t.upstream.Cluster().Name
+		r.UpstreamHost, r.UpstreamCluster = t.up.Upstream.Host.Key, t.up.Upstream.Cluster().Name
+		r.UpstreamLocal = conn.AddrPort(t.up.LocalAddr())
 	}
 	for i := range logs {
 		d.e.logs.Get(&logs[i]).Write(&r)

@@ -96,7 +96,9 @@ func (s *setup) config(t testing.TB) *generation.Config {
 	parts := generation.Parts{Tables: map[string]*router.Table{}, Clusters: map[string]*cluster.Spec{}}
 	if s.tcp != nil {
 		tcp := *s.tcp
-		tcp.AccessLog = []listener.AccessLog{{Path: "log", Format: "tcp %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT%\n"}}
+		if tcp.AccessLog == nil {
+			tcp.AccessLog = []listener.AccessLog{{Path: "log", Format: "tcp %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT%\n"}}
+		}
 		chain.TCP = &tcp
 	} else {
 		m := &listener.HTTPManager{} // a generation is immutable: each has its own

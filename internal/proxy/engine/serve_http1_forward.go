@@ -48,6 +48,9 @@ func (x *http1Exchange) forward() bool {
 // failed answers for a failed attempt, if the client can still be told.
 func (x *http1Exchange) failed(f *failure.Failure) bool {
 	x.failure = *f
+	if f.Kind == failure.ClientLeft && !x.headSent {
+		x.unanswered()
+	}
 	if x.upstream != nil {
 		x.upstream.Counts.RequestErrors.Add(1)
 		if f.Kind == failure.RouteTimeout || f.Kind == failure.TryTimeout {
@@ -269,7 +272,7 @@ func (x *http1Exchange) getConn() *failure.Failure {
 		}
 		now = d.e.clock.Now()
 	}
-	x.sent, x.up1 = now, c
+	x.sent, x.up1, x.from = now, c, c.LocalAddr()
 	d.upstream.Store(c.Socket())
 	return nil
 }

@@ -150,6 +150,9 @@ func (t *tunnel) connect() *failure.Failure {
 	if f == nil {
 		t.up, f = t.x.d.connectRaw(t.x.upstream, t.x.routeTimeout())
 	}
+	if f == nil {
+		t.x.from = t.up.LocalAddr()
+	}
 	return f
 }
 

@@ -117,6 +117,9 @@ func (x *http2Exchange) because(f *failure.Failure) *failure.Failure {
 // noteFailure records how the exchange ended.
 func (x *http2Exchange) noteFailure(f *failure.Failure) {
 	x.failure = *f
+	if f.Kind == failure.ClientLeft && !x.headSent {
+		x.unanswered()
+	}
 	if x.upstream == nil {
 		return
 	}

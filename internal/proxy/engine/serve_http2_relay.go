@@ -107,6 +107,7 @@ func (x *http2Exchange) relays() bool {
 		x.attempts, x.upstream = 0, nil
 		return false
 	}
+	x.from = x.relay.up.LocalAddr()
 	return true
 }
 

@@ -29,6 +29,7 @@ func (x *http2Exchange) openTunnel(ctx context.Context) (call.Call, error) {
 	if err != nil {
 		return nil, err
 	}
+	x.from = c.LocalAddr()
 	x.counted = true // what is inside is counted for itself
 	return call.NewTunnel(c, &x.d.e.buffers, x.d.e.clock, x.d.tcpOpened(x.upstream)), nil
 }

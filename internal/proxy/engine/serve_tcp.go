@@ -41,7 +41,7 @@ func (d *downstream) serveTCP(p *listener.TCPProxy) {
 	if r.TooOld {
 		f = &failure.Failure{Kind: failure.ConnTooOld}
 	}
-	d.logConn(p.AccessLog, f, &tcpRecord{r, up.Upstream})
+	d.logConn(p.AccessLog, f, &tcpRecord{r, up})
 }
 
 // dialTCP chooses a cluster and endpoints and connects.

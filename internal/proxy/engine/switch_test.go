@@ -286,7 +286,7 @@ func TestAbortOfEitherSideEndsTheOther(t *testing.T) {
 			if up && err == nil {
 				t.Error("the server saw an orderly end")
 			}
-			if want := "GET /ws 0 DC 0 0 cart\n"; (down || up) && p.logged() != want {
+			if want := "GET /ws 101 DC 0 0 cart\n"; (down || up) && p.logged() != want {
 				t.Errorf("log %q, want %q", p.logged(), want)
 			}
 		})

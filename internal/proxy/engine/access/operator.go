@@ -26,7 +26,8 @@ type Record struct {
 	Conn                         *fact.Conn
 	ConnID                       uint64
 	Remote                       netip.Addr // as policies see the client
-	UpstreamHost, UpstreamLocal  string
+	UpstreamHost                 string
+	UpstreamLocal                netip.AddrPort // of the connection to it
 	UpstreamCluster              string
 	TransportFailure             string
 	Route, VirtualHost, Chain    string
@@ -104,7 +105,7 @@ func connOperator(name string) appendFunc {
 	case "UPSTREAM_CLUSTER", "UPSTREAM_CLUSTER_RAW":
 		return func(dst []byte, r *Record, _ *part) []byte { return append(dst, r.UpstreamCluster...) }
 	case "UPSTREAM_LOCAL_ADDRESS":
-		return func(dst []byte, r *Record, _ *part) []byte { return append(dst, r.UpstreamLocal...) }
+		return func(dst []byte, r *Record, _ *part) []byte { return address(dst, r.UpstreamLocal) }
 	case "UPSTREAM_TRANSPORT_FAILURE_REASON":
 		return func(dst []byte, r *Record, _ *part) []byte { return append(dst, r.TransportFailure...) }
 	case "DOWNSTREAM_LOCAL_ADDRESS":

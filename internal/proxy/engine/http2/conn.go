@@ -2,6 +2,7 @@ package http2
 
 import (
 	"context"
+	"net"
 	"sync"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
@@ -223,6 +224,9 @@ func (c *Conn) Ready(ctx context.Context) error {
 	defer c.mu.Unlock()
 	return c.session.failed
 }
+
+// LocalAddr is our address of the stream's connection.
+func (st *Stream) LocalAddr() net.Addr { return st.conn.stream.LocalAddr() }
 
 // Open begins a stream (Client).
 func (c *Conn) Open() (*Stream, error) {
