@@ -7,11 +7,24 @@ import (
 )
 
 // Clock gives a monotonic time in nanoseconds since it was made; reading it is
-// cheaper than time.Now. The engine has one.
-type Clock struct{ base time.Time }
+// cheaper than time.Now. The engine has one. Guards are made on a clock, which
+// wakes them.
+type Clock struct{ *clockwork }
 
-// NewClock starts a clock at one, so that zero can mean "never".
-func NewClock() Clock { return Clock{time.Now().Add(-1)} }
+type clockwork struct {
+	base   time.Time
+	alarms alarms
+}
+
+// NewClock starts a clock at two, so that zero can mean "never", and guards have
+// a time before all others.
+func NewClock() Clock {
+	c := Clock{&clockwork{base: time.Now().Add(-earliest)}}
+	for i := range c.alarms.shards {
+		c.alarms.shards[i].clock = c
+	}
+	return c
+}
 
 // Past is a deadline that has passed: who sets it wakes those who wait.
 func Past() time.Time { return time.Unix(1, 0) }
@@ -25,53 +38,57 @@ func (c Clock) Time(now int64) time.Time { return c.base.Add(time.Duration(now))
 // Slots is the number of deadlines that one Guard watches.
 const Slots = 9
 
-// Guard watches several deadlines with one lazily armed timer: setting and
-// clearing a deadline is an atomic store, and the timer is touched only when
-// no earlier one is armed. A connection that sets a 15 s deadline for each of
-// its requests touches its timer once in 15 s.
+// Guard watches several deadlines with one alarm: setting and clearing a
+// deadline is an atomic store, and the alarm is touched only when none is set
+// that comes earlier. A connection that sets a 15 s deadline for each of its
+// requests touches its alarm once in 15 s.
 //
-// One owner sets and clears; onExpire runs on the timer's goroutine.
+// One owner sets and clears; onExpire runs on a goroutine of the clock's.
 type Guard struct {
-	clock    Clock
+	shard    *alarmShard
 	onExpire func(slot int)
 	slots    [Slots]atomic.Int64
-	armed    atomic.Int64 // when the timer fires; 0: it is not armed
+	armed    atomic.Int64 // when the alarm fires; 0: it is not armed
 
-	// Guarded by mu.
-	mu      sync.Mutex
-	timer   *time.Timer
-	stopped bool
+	mu sync.Mutex // held while the guard fires, and to arm it
+
+	// Guarded by shard.mu.
+	due   int64 // where place is not 0
+	place int
 }
 
+// looking is a value of armed before all deadlines: the guard looks at all
+// slots, or has been stopped. Setting a slot is then but a store.
+const looking = 1
+
+const earliest = looking + 1
+
 // NewGuard returns a guard that calls onExpire with each slot that expires.
-// onExpire must not block and must not call the guard.
+// onExpire must not block, as other guards wait for it; it may set slots of the
+// guard, but not clear them.
 func NewGuard(clock Clock, onExpire func(slot int)) *Guard {
-	return &Guard{clock: clock, onExpire: onExpire}
+	return &Guard{shard: clock.alarms.shard(), onExpire: onExpire}
 }
 
 // Set makes a slot expire at a time of the clock; it replaces what was set.
 func (g *Guard) Set(slot int, at int64) {
+	at = max(at, earliest) // which has passed
 	g.slots[slot].Store(at)
 	if armed := g.armed.Load(); armed != 0 && armed <= at {
-		return // the timer will look at all slots when it fires
+		return // all slots will be looked at when the alarm fires
 	}
 	g.mu.Lock()
 	g.armLocked(at)
 	g.mu.Unlock()
 }
 
-// armLocked makes the timer fire at a time at the latest.
+// armLocked makes the alarm fire at a time at the latest.
 func (g *Guard) armLocked(at int64) {
-	if armed := g.armed.Load(); g.stopped || armed != 0 && armed <= at {
+	if armed := g.armed.Load(); armed != 0 && armed <= at {
 		return
 	}
 	g.armed.Store(at)
-	d := time.Duration(at - g.clock.Now())
-	if g.timer == nil {
-		g.timer = time.AfterFunc(d, g.fire)
-		return
-	}
-	g.timer.Reset(d)
+	g.shard.put(g, at)
 }
 
 // Clear unsets a slot and reports whether it had expired. When it has, its
@@ -95,31 +112,26 @@ func (g *Guard) Expired(slot int) bool {
 // expiredMark is the value of a slot that expired and was not yet cleared.
 const expiredMark = -1
 
+// fire runs on a goroutine of the clock's.
 func (g *Guard) fire() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.stopped {
-		return
+	if g.armed.Load() == looking {
+		return // stopped
 	}
-	// A Set from here on finds the timer not armed and waits for mu, or its
-	// slot is seen by the loop below.
+	g.armed.Store(looking)
+	now := g.shard.clock.Now()
+	for i := range g.slots {
+		if at := g.slots[i].Load(); at > 0 && at <= now && g.slots[i].CompareAndSwap(at, expiredMark) {
+			g.onExpire(i)
+		}
+	}
+	// A Set from here on finds the alarm not armed and waits for mu; what was set
+	// before is seen below.
 	g.armed.Store(0)
-	now := g.clock.Now()
 	next := int64(0)
 	for i := range g.slots {
-		at := g.slots[i].Load()
-		if at <= 0 {
-			continue
-		}
-		if at <= now {
-			if g.slots[i].CompareAndSwap(at, expiredMark) {
-				g.onExpire(i)
-			} else if again := g.slots[i].Load(); again > 0 && (next == 0 || again < next) {
-				next = again
-			}
-			continue
-		}
-		if next == 0 || at < next {
+		if at := g.slots[i].Load(); at > 0 && (next == 0 || at < next) {
 			next = at
 		}
 	}
@@ -131,9 +143,7 @@ func (g *Guard) fire() {
 // Stop ends the guard; when it returns, onExpire does not run any more.
 func (g *Guard) Stop() {
 	g.mu.Lock()
-	g.stopped = true
-	if g.timer != nil {
-		g.timer.Stop()
-	}
+	g.armed.Store(looking)
 	g.mu.Unlock()
+	g.shard.drop(g)
 }

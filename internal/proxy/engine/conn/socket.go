@@ -15,7 +15,7 @@
 // Buffers belong to a request in progress: an idle connection waits in ReadFirst
 // or AwaitReadable without one.
 //
-// Read socket.go first, then guard.go for deadlines.
+// Read socket.go first, then guard.go and alarm.go for deadlines.
 package conn
 
 import (
