@@ -238,7 +238,10 @@ func thresholds(t proxyrun.Object) proxyrun.Object {
 }
 
 // revive kills a backend and starts it again until the test ends.
-func revive(t *testing.T, b *faultBackend) {
+func revive(t *testing.T, b interface {
+	kill()
+	start() error
+}) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup

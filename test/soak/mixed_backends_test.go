@@ -25,34 +25,6 @@ type deed struct {
 	may, all []string
 }
 
-// record says by path which outcomes servers have caused.
-type record struct {
-	mu  sync.Mutex
-	may map[string]map[string]bool
-	did map[string]int // deeds by name
-}
-
-func newRecord() *record { return &record{may: map[string]map[string]bool{}, did: map[string]int{}} }
-
-func (r *record) note(path, name string, may []string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.did[name]++
-	if r.may[path] == nil {
-		r.may[path] = map[string]bool{}
-	}
-	for _, m := range may {
-		r.may[path][m] = true
-	}
-}
-
-// explains reports whether some deed is the cause of an outcome.
-func (r *record) explains(path, outcome string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.may[path][outcome]
-}
-
 // chaos is a server of HTTP/2 that does one of its deeds to each stream.
 type chaos struct {
 	deeds  []deed
@@ -60,18 +32,51 @@ type chaos struct {
 	hello  []http2.Setting
 
 	mu    sync.Mutex
+	at    string
+	l     net.Listener
+	away  *life // while it is killed
 	conns map[*chaosConn]bool
 	all   sync.WaitGroup
 }
 
-// newChaos serves until the test ends.
-func newChaos(t *testing.T, r *record, deeds []deed, hello ...http2.Setting) (*chaos, string) {
+// newChaos serves until the test ends. Its address is none that a client's end of a connection has.
+func newChaos(t *testing.T, r *record, deeds []deed, hello ...http2.Setting) *chaos {
 	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
+	b := &chaos{deeds: deeds, record: r, hello: hello, at: "127.0.0.9:0", conns: map[*chaosConn]bool{}}
+	if err := b.start(); err != nil {
 		t.Fatal(err)
 	}
-	b := &chaos{deeds: deeds, record: r, hello: hello, conns: map[*chaosConn]bool{}}
+	t.Cleanup(func() { b.kill(); b.all.Wait() })
+	return b
+}
+
+// killed is the deed that resets connections.
+const killed = "killed"
+
+// kill ends everything as the end of a process does.
+func (b *chaos) kill() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.away = b.record.away(b.at)
+	_ = b.l.Close()
+	for c := range b.conns {
+		c.end(killed, []string{"503 UC", "200 UC"}, func() {})
+		reset(c.Conn)
+	}
+}
+
+// start listens, at the same address as before.
+func (b *chaos) start() error {
+	l, err := net.Listen("tcp", b.at)
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	b.l, b.at = l, l.Addr().String()
+	if b.away != nil {
+		b.record.close(b.away)
+	}
+	b.mu.Unlock()
 	b.all.Go(func() {
 		for {
 			conn, err := l.Accept()
@@ -85,16 +90,7 @@ func newChaos(t *testing.T, r *record, deeds []deed, hello ...http2.Setting) (*c
 			b.all.Go(c.serve)
 		}
 	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		b.mu.Lock()
-		for c := range b.conns {
-			_ = c.Close()
-		}
-		b.mu.Unlock()
-		b.all.Wait()
-	})
-	return b, l.Addr().String()
+	return nil
 }
 
 // active counts streams that neither side has ended.
@@ -128,6 +124,7 @@ type chaosStream struct {
 type chaosConn struct {
 	net.Conn
 	b    *chaos
+	life *life
 	work sync.WaitGroup
 
 	mu      sync.Mutex
@@ -140,7 +137,7 @@ type chaosConn struct {
 }
 
 func newChaosConn(b *chaos, conn net.Conn) *chaosConn {
-	c := &chaosConn{Conn: conn, b: b, streams: map[uint32]*chaosStream{}, last: 1<<31 - 1}
+	c := &chaosConn{Conn: conn, b: b, life: b.record.begin(conn.RemoteAddr().String() + ">" + conn.LocalAddr().String()), streams: map[uint32]*chaosStream{}, last: 1<<31 - 1}
 	c.framer = http2.NewFramer(conn, conn)
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.enc = hpack.NewEncoder(&c.text)
@@ -150,6 +147,7 @@ func newChaosConn(b *chaos, conn net.Conn) *chaosConn {
 func (c *chaosConn) serve() {
 	defer func() {
 		_ = c.Close()
+		c.b.record.close(c.life)
 		c.mu.Lock()
 		for id := range c.streams {
 			c.endLocked(id)
@@ -235,6 +233,7 @@ func (c *chaosConn) echoLocked(s *chaosStream) {
 }
 
 func (c *chaosConn) requestLocked(f *http2.MetaHeadersFrame) {
+	c.b.record.read(c.life, f.PseudoValue("path"))
 	if f.StreamID > c.last { // the proxy learns that we don't look, and repeats what it can (RFC 9113 §6.8)
 		c.b.record.note(f.PseudoValue("path"), "behind GOAWAY", []string{"503 UC", "200 UC"})
 		return
@@ -269,6 +268,7 @@ func (c *chaosConn) end(name string, all []string, write func()) {
 		return
 	}
 	c.dead = &deed{name: name, all: all}
+	c.b.record.strike(c.life, all, name == killed)
 	for _, s := range c.streams {
 		c.b.record.note(s.path, "others: "+name, all)
 	}
@@ -411,6 +411,7 @@ func connDeeds() []deed {
 	leave := func(code http2.ErrCode) func(*chaosConn, *chaosStream) {
 		return func(c *chaosConn, s *chaosStream) {
 			c.with(s, func() {
+				c.b.record.strike(c.life, left, false)
 				last := s.id
 				for id, o := range c.streams { // those beyond are not processed, and are repeated
 					if id > last {

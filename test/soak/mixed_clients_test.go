@@ -24,7 +24,7 @@ type mixedClient struct {
 	h2 *http.Transport
 
 	mu   sync.Mutex
-	told map[string]string // by path: a status, or status and "cut"; "left"
+	told map[string]string // by path: a status, or status and "cut"; "left", and the status that it had
 	grpc map[string]string // grpc-status
 }
 
@@ -162,12 +162,16 @@ func (m *mixedClient) leaves(a *asker) int {
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() {
 		time.AfterFunc(20*time.Millisecond+time.Duration(rand.Int64N(int64(60*time.Millisecond))), cancel)
 	}})
-	m.once(ctx, a.at, a.id, "GET", nil, http.Header{}, nil)
-	if ctx.Err() != nil {
+	n := m.once(ctx, a.at, a.id, "GET", nil, http.Header{}, nil)
+	switch {
+	case n > 0 || ctx.Err() == nil:
+		return n
+	case n == -1:
 		m.note(a.id, "left")
-		return 0
+	default:
+		m.note(a.id, fmt.Sprintf("left %d", -n))
 	}
-	return 200
+	return 0
 }
 
 // socket is a WebSocket over HTTP/1.1, whose bytes come back, or ends as told.
