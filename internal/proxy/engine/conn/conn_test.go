@@ -22,7 +22,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // pair returns two ends of a loopback TCP connection.
 func pair(t *testing.T) (a, b *Socket) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	c := net.ListenConfig{Control: BoundUnsent}
+	c.SetMultipathTCP(false)
+	l, err := c.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,11 +33,11 @@ func pair(t *testing.T) (a, b *Socket) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := l.Accept()
+	accepted, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err = New(c)
+	b, err = New(accepted)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,5 +41,9 @@ func Dial(ctx context.Context, to netip.AddrPort, pipe string, o DialOptions) (*
 	if err != nil {
 		return nil, err
 	}
-	return New(c)
+	s, err := New(c)
+	if err == nil && s.TCP() != nil {
+		err = BoundUnsent(network, address, s.raw)
+	}
+	return s, err
 }

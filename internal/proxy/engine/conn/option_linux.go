@@ -75,12 +75,13 @@ func lateBind(_, _ string, c syscall.RawConn) error {
 	return failed
 }
 
-// boundUnsent bounds what the kernel takes of us beyond what the peer's window lets it send: else a send buffer grows to net.ipv4.tcp_wmem's
+// BoundUnsent bounds what the kernel takes of us beyond what the peer's window lets it send: else a send buffer grows to net.ipv4.tcp_wmem's
 // maximum, 4 MiB, for a peer that reads nothing, and some hundred of those take all memory that the kernel has for TCP. Bytes on their way do not
-// count, so a peer that reads is sent as much as before.
-func boundUnsent(raw syscall.RawConn) {
-	// Without it the peer is served all the same.
+// count, so a peer that reads is sent as much as before. It is the Control of a net.ListenConfig: accepted sockets have what their listener has, unless
+// it speaks Multipath TCP. The error is nil, as without the bound peers are served all the same.
+func BoundUnsent(_, _ string, raw syscall.RawConn) error {
 	_ = raw.Control(func(fd uintptr) {
 		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, limit.UnsentBytesMax)
 	})
+	return nil
 }

@@ -15,4 +15,5 @@ func (s *Socket) OriginalDst() (netip.AddrPort, error) {
 
 func lateBind(_, _ string, _ syscall.RawConn) error { return nil }
 
-func boundUnsent(syscall.RawConn) {}
+// BoundUnsent does nothing on this platform.
+func BoundUnsent(_, _ string, _ syscall.RawConn) error { return nil }

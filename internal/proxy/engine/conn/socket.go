@@ -82,9 +82,6 @@ func New(c net.Conn) (*Socket, error) {
 	}
 	s := &Socket{under: k, raw: raw}
 	s.ops.prepare(s)
-	if s.TCP() != nil {
-		boundUnsent(raw)
-	}
 	return s, nil
 }
 

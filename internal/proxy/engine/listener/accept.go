@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 )
 
 // Acceptor accepts at one address and gives each connection a goroutine.
@@ -40,7 +42,8 @@ func Listen(at netip.AddrPort, most int, handle func(net.Conn), refused func()) 
 // bind is Listen without accepting.
 func bind(at netip.AddrPort, most int, handle func(net.Conn), refused func()) (*Acceptor, error) {
 	var c net.ListenConfig
-	c.KeepAlive = -1         // Envoy's default: off
+	c.KeepAlive = -1 // Envoy's default: off
+	c.Control = conn.BoundUnsent
 	c.SetMultipathTCP(false) // Go's default; its sockets take no filter (refuse_linux.go) and cost more
 	// One family each: a wildcard of IPv6 leaves IPv4 to another socket, as
 	// Envoy's does without ipv4_compat.
