@@ -119,7 +119,7 @@ func (r *record) explains(l *line) bool {
 func (r *record) about(l *line) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := fmt.Sprintf("%+v; deeds may lead to %v; connections of that address:", *l, r.may[l.path])
+	out := fmt.Sprintf("%s %s by %s from %v to %v; deeds may lead to %v; its connections:", l.outcome(), l.details, l.from, l.start, l.end, r.may[l.path])
 	for _, c := range r.lives[l.from] {
 		out += fmt.Sprintf(" begun %v closed %v read %v struck %v", c.begun, c.closed, c.read[l.path], c.struck)
 	}
@@ -128,8 +128,8 @@ func (r *record) about(l *line) string {
 
 // line is one of the log.
 type line struct {
-	path, status, flags, from string
-	start, end                time.Time
+	path, status, flags, from, details string
+	start, end                         time.Time
 }
 
 func (l *line) outcome() string { return l.status + " " + l.flags }
@@ -147,7 +147,7 @@ func outcomes(t *testing.T, log string) map[string]*line {
 	for text := range strings.Lines(log) {
 		l := &line{}
 		var second, nano, took int64
-		if _, err := fmt.Sscanf(text, "%s %s %s %d.%d %d %s\n", &l.path, &l.status, &l.flags, &second, &nano, &took, &l.from); err != nil {
+		if _, err := fmt.Sscanf(text, "%s %s %s %d.%d %d %s %s\n", &l.path, &l.status, &l.flags, &second, &nano, &took, &l.from, &l.details); err != nil {
 			t.Errorf("the log says %q: %v", text, err)
 			continue
 		}

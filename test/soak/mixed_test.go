@@ -33,7 +33,7 @@ import (
 const mixedGrace = 30 * time.Second
 
 // mixedLog is the log's format: besides what became of a request, when it was, and its last connection to a server.
-const mixedLog = "%REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %START_TIME(%s.%9f)% %DURATION% %UPSTREAM_LOCAL_ADDRESS%>%UPSTREAM_HOST%\n"
+const mixedLog = "%REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %START_TIME(%s.%9f)% %DURATION% %UPSTREAM_LOCAL_ADDRESS%>%UPSTREAM_HOST% %RESPONSE_CODE_DETAILS%\n"
 
 // routeServer serves one route configuration by ADS, and a new one with each edit.
 type routeServer struct {
