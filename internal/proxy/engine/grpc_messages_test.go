@@ -53,17 +53,11 @@ func messageService(t *testing.T) netip.AddrPort {
 	})
 }
 
-// eachOfFour runs a test for all pairs of versions.
-func eachOfFour(t *testing.T, f func(t *testing.T, down, up bool)) {
-	eachPair(t, f)
-	t.Run("h1 to h1", func(t *testing.T) { f(t, false, false) })
-}
-
 func TestMessagesOfCallsAreCounted(t *testing.T) {
 	const metrics = "istio_request_messages_total istio_response_messages_total"
 	at := messageService(t)
 	three := framed("a", strings.Repeat("b", 100<<10), "c")
-	eachOfFour(t, func(t *testing.T, down, up bool) {
+	eachVersion(t, func(t *testing.T, down, up bool) {
 		for _, c := range []struct {
 			name, path, body, kind string
 			asks, answers          float64

@@ -12,15 +12,14 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/testkit/chains"
+	"github.com/tullemesh/tulle/internal/testkit/program"
 )
 
 type object = map[string]any
@@ -86,13 +85,7 @@ func envoyListening(t *testing.T, listeners []object) map[string]string {
 	if err := os.WriteFile(config, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(envoyBinary(t), "-c", config, "--admin-address-path", admin, "--concurrency", "1", "--use-dynamic-base-id", "-l", "error")
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	program.Start(t, envoyBinary(t), "-c", config, "--admin-address-path", admin, "--concurrency", "1", "--use-dynamic-base-id", "-l", "error")
 	at := map[string]string{}
 	poll(t, func() string { return "stock Envoy listens" }, func() bool {
 		address, err := os.ReadFile(admin)

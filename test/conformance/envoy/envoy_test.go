@@ -6,7 +6,6 @@
 package envoy_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,12 +15,10 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -29,6 +26,7 @@ import (
 	"github.com/tullemesh/tulle/internal/app/dataplane"
 	"github.com/tullemesh/tulle/internal/testkit/draw"
 	"github.com/tullemesh/tulle/internal/testkit/held"
+	"github.com/tullemesh/tulle/internal/testkit/program"
 )
 
 const (
@@ -80,14 +78,11 @@ func poll(t *testing.T, what func() string, ok func() bool) {
 
 func envoyBinary(t *testing.T) string {
 	t.Helper()
-	if path := os.Getenv("ENVOY"); path != "" {
-		return path
-	}
-	out, err := exec.Command(filepath.Join("..", "..", "envoy.sh")).Output()
+	path, err := program.Find(t.Context(), "ENVOY", filepath.Join("..", "..", "envoy.sh"))
 	if err != nil {
-		t.Fatalf("stock Envoy is not to be had: %v", err)
+		t.Fatal(err)
 	}
-	return strings.TrimSpace(string(out))
+	return path
 }
 
 // startEnvoy runs stock Envoy under the control plane; node is a JSON object.
@@ -120,20 +115,7 @@ static_resources:
 	if err := os.WriteFile(path, []byte(bootstrap), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(envoyBinary(t), "-c", path, "--concurrency", "1", "--use-dynamic-base-id", "-l", "error")
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("Envoy said:\n%s", log.String())
-		}
-	})
+	program.Start(t, envoyBinary(t), "-c", path, "--concurrency", "1", "--use-dynamic-base-id", "-l", "error")
 }
 
 // pair is stock Envoy and our proxy under one control plane.

@@ -4,7 +4,6 @@ package grpc_test
 
 import (
 	"context"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -12,26 +11,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tullemesh/tulle/internal/testkit/program"
 	"github.com/tullemesh/tulle/internal/testkit/proxyrun"
 )
 
 // python is a Python with grpcio.
 func python(t *testing.T) string {
 	t.Helper()
-	if path := os.Getenv("GRPCIO_PYTHON"); path != "" {
-		return path
-	}
-	cmd := exec.CommandContext(t.Context(), filepath.Join("..", "..", "grpcio.sh"))
-	var said strings.Builder
-	cmd.Stderr = &said
-	out, err := cmd.Output()
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("grpcio is not to be had: %v\n%s", err, said.String())
-		}
-		t.Skipf("grpcio is not to be had: %v", err)
-	}
-	return strings.TrimSpace(string(out))
+	return program.Need(t, "GRPCIO_PYTHON", filepath.Join("..", "..", "grpcio.sh"))
 }
 
 // pythonCases runs all cases from grpcio against an address.

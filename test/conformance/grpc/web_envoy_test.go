@@ -13,10 +13,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -26,22 +24,14 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tullemesh/tulle/internal/testkit/program"
 	"github.com/tullemesh/tulle/internal/testkit/proxyrun"
 )
 
 // stockEnvoy runs Envoy with a bootstrap and returns where its one listener is.
 func stockEnvoy(t *testing.T, bootstrap proxyrun.Object) string {
 	t.Helper()
-	envoy := os.Getenv("ENVOY")
-	if envoy == "" {
-		out, err := exec.CommandContext(t.Context(), filepath.Join("..", "..", "envoy.sh")).Output()
-		if err != nil && os.Getenv("CI") == "true" {
-			t.Fatalf("stock Envoy is not to be had: %v", err)
-		} else if err != nil {
-			t.Skipf("stock Envoy is not to be had: %v", err)
-		}
-		envoy = strings.TrimSpace(string(out))
-	}
+	envoy := program.Need(t, "ENVOY", filepath.Join("..", "..", "envoy.sh"))
 	data, err := json.Marshal(bootstrap)
 	if err != nil {
 		t.Fatal(err)
@@ -51,20 +41,7 @@ func stockEnvoy(t *testing.T, bootstrap proxyrun.Object) string {
 	if err := os.WriteFile(config, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(envoy, "-c", config, "--admin-address-path", place, "--concurrency", "1", "--disable-hot-restart", "-l", "error") //nolint:noctx // ended below
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("Envoy said: %s", said.String())
-		}
-	})
+	program.Start(t, envoy, "-c", config, "--admin-address-path", place, "--concurrency", "1", "--disable-hot-restart", "-l", "error")
 	deadline, tick := time.NewTimer(caseTime), time.NewTicker(20*time.Millisecond)
 	defer deadline.Stop()
 	defer tick.Stop()

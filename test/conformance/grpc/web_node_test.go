@@ -4,7 +4,6 @@ package grpc_test
 
 import (
 	"context"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -12,26 +11,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tullemesh/tulle/internal/testkit/program"
 	"github.com/tullemesh/tulle/internal/testkit/proxyrun"
 )
 
 // webModules are Node.js' modules with clients of gRPC-Web.
 func webModules(t *testing.T) string {
 	t.Helper()
-	if path := os.Getenv("GRPC_WEB_MODULES"); path != "" {
-		return path
-	}
-	cmd := exec.CommandContext(t.Context(), filepath.Join("..", "..", "grpcweb.sh"))
-	var said strings.Builder
-	cmd.Stderr = &said
-	out, err := cmd.Output()
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("no clients of gRPC-Web are to be had: %v\n%s", err, said.String())
-		}
-		t.Skipf("no clients of gRPC-Web are to be had: %v", err)
-	}
-	return strings.TrimSpace(string(out))
+	return program.Need(t, "GRPC_WEB_MODULES", filepath.Join("..", "..", "grpcweb.sh"))
 }
 
 // browserCases are the interop cases that clients in browsers can run: unary

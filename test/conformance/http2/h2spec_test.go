@@ -11,9 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
+	"github.com/tullemesh/tulle/internal/testkit/program"
 	"github.com/tullemesh/tulle/internal/testkit/proxyrun"
 )
 
@@ -23,20 +23,7 @@ const cases = 146
 // h2spec is the suite's program.
 func h2spec(t *testing.T) string {
 	t.Helper()
-	if path := os.Getenv("H2SPEC"); path != "" {
-		return path
-	}
-	cmd := exec.CommandContext(t.Context(), filepath.Join("..", "..", "h2spec.sh"))
-	var said strings.Builder
-	cmd.Stderr = &said
-	out, err := cmd.Output()
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("h2spec is not to be had: %v\n%s", err, said.String())
-		}
-		t.Skipf("h2spec is not to be had: %v", err)
-	}
-	return strings.TrimSpace(string(out))
+	return program.Need(t, "H2SPEC", filepath.Join("..", "..", "h2spec.sh"))
 }
 
 // echo is an origin of net/http that speaks both versions without TLS.

@@ -17,12 +17,10 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -40,6 +38,7 @@ import (
 	"github.com/tullemesh/tulle/internal/testkit/adsreplay"
 	"github.com/tullemesh/tulle/internal/testkit/draw"
 	ports "github.com/tullemesh/tulle/internal/testkit/held"
+	"github.com/tullemesh/tulle/internal/testkit/program"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -232,28 +231,11 @@ func (r *run) start(t *testing.T) (envoy, tulle map[string]string) {
 
 func startEnvoy(t *testing.T, path string) {
 	t.Helper()
-	binary := os.Getenv("ENVOY")
-	if binary == "" {
-		out, err := exec.Command(filepath.Join("..", "..", "envoy.sh")).Output()
-		if err != nil {
-			t.Fatalf("stock Envoy is not to be had: %v", err)
-		}
-		binary = strings.TrimSpace(string(out))
-	}
-	cmd := exec.Command(binary, "-c", path, "--concurrency", "1", "--use-dynamic-base-id", "-l", "error", "--service-node", "sidecar~127.0.0.1~recorded.test~test.svc.cluster.local", "--service-cluster", "recorded")
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	binary, err := program.Find(t.Context(), "ENVOY", filepath.Join("..", "..", "envoy.sh"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("Envoy said:\n%s", log.String())
-		}
-	})
+	program.Start(t, binary, "-c", path, "--concurrency", "1", "--use-dynamic-base-id", "-l", "error", "--service-node", "sidecar~127.0.0.1~recorded.test~test.svc.cluster.local", "--service-cluster", "recorded")
 }
 
 func waitFor(t *testing.T, name, place string) {

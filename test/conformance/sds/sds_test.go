@@ -16,16 +16,14 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/tullemesh/tulle/internal/agent/sds"
 	"github.com/tullemesh/tulle/internal/control/ca"
 	"github.com/tullemesh/tulle/internal/identity"
+	"github.com/tullemesh/tulle/internal/testkit/program"
 )
 
 func newAuthority(t *testing.T) *ca.Authority {
@@ -111,33 +109,16 @@ static_resources:
 // startEnvoy returns the address of Envoy's TLS listener.
 func startEnvoy(t *testing.T, form, socket string) string {
 	t.Helper()
-	binary := os.Getenv("ENVOY")
-	if binary == "" {
-		out, err := exec.CommandContext(t.Context(), filepath.Join("..", "..", "envoy.sh")).Output()
-		if err != nil {
-			t.Fatalf("stock Envoy is not to be had: %v", err)
-		}
-		binary = strings.TrimSpace(string(out))
+	binary, err := program.Find(t.Context(), "ENVOY", filepath.Join("..", "..", "envoy.sh"))
+	if err != nil {
+		t.Fatal(err)
 	}
 	directory := t.TempDir()
 	config, admin := filepath.Join(directory, "bootstrap.yaml"), filepath.Join(directory, "admin")
 	if err := os.WriteFile(config, fmt.Appendf(nil, bootstrap, form, socket), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(context.Background(), binary, "-c", config, "--admin-address-path", admin, "--concurrency", "1", "--disable-hot-restart", "-l", "warning")
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("Envoy said:\n%s", log.String())
-		}
-	})
+	program.Start(t, binary, "-c", config, "--admin-address-path", admin, "--concurrency", "1", "--disable-hot-restart", "-l", "warning")
 	var address string
 	poll(t, "Envoy's listener", func() bool {
 		place, err := os.ReadFile(admin)
