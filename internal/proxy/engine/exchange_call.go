@@ -48,3 +48,21 @@ func (x *exchange) openHTTP2(ctx context.Context, wantsTrailers bool) (*call.HTT
 	x.from = st.LocalAddr()
 	return call.NewHTTP2(st, wantsTrailers, x.upgrade), nil
 }
+
+// heldHead is the call whose buffer a response's head is in, for as long as the
+// head is needed.
+type heldHead struct{ of *call.HTTP1 }
+
+// keep holds the buffer of another attempt's call.
+func (h *heldHead) keep(c *call.HTTP1) {
+	h.release()
+	h.of = c
+}
+
+// release gives the buffer back.
+func (h *heldHead) release() {
+	if h.of != nil {
+		h.of.Release()
+		h.of = nil
+	}
+}

@@ -56,13 +56,18 @@ func (x *exchange) localCode() int {
 	return grpc.Code(x.res.Status)
 }
 
-// callTimeout is how long the caller of gRPC waits; 0: it does not say.
-func (x *exchange) callTimeout() time.Duration {
+// boundCall notes when the caller of gRPC stops waiting, and returns how long
+// it waits; 0: it does not say.
+func (x *exchange) boundCall() time.Duration {
 	value, ok := x.req.Get("grpc-timeout")
 	if !ok || !x.isGRPC() {
 		return 0
 	}
-	return grpc.Timeout(value)
+	limit := grpc.Timeout(value)
+	if limit > 0 {
+		x.callEnd = x.start + int64(limit)
+	}
+	return limit
 }
 
 // inTime prefers the passed deadline of a call to what it led to: the service

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/tullemesh/tulle/internal/limit"
-	"github.com/tullemesh/tulle/internal/proxy/engine/call"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
@@ -61,8 +60,8 @@ type http1State struct {
 	kept               bool // what the side goroutine sends is put behind out
 	headBytes          int  // of out
 	sawResponse        bool
-	headSent           bool        // of the response, to the client
-	held               *call.HTTP1 // whose buffer res may be in
+	headSent           bool     // of the response, to the client
+	held               heldHead // res may be in it
 	announcedClose     bool
 	clientCloses       bool                            // it said so
 	pumping            bool                            // a side goroutine sends the request's body
@@ -378,7 +377,7 @@ func (x *http1Exchange) linger(requestRead bool) {
 // release gives the buffers back and forgets the request.
 func (x *http1Exchange) release() {
 	buffers := &x.d.e.buffers
-	x.releaseHead()
+	x.held.release()
 	for _, b := range [...]*conn.Buffer{x.in, x.up} {
 		if b != nil {
 			buffers.Put(b)

@@ -21,11 +21,8 @@ func (x *http1Exchange) lifeMax() time.Duration {
 	if x.web == nil {
 		return life
 	}
-	if limit := x.callTimeout(); limit > 0 {
-		x.callEnd = x.start + int64(limit)
-		if life == 0 || limit < life {
-			life = limit
-		}
+	if limit := x.boundCall(); limit > 0 && (life == 0 || limit < life) {
+		life = limit
 	}
 	return life
 }
@@ -36,17 +33,8 @@ func (x *http1Exchange) openWebHTTP1(ctx context.Context) (call.Call, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.releaseHead()
-	x.held = c
+	x.held.keep(c)
 	return c, nil
-}
-
-// releaseHead gives back what a call's response's head was read into.
-func (x *http1Exchange) releaseHead() {
-	if x.held != nil {
-		x.held.Release()
-		x.held = nil
-	}
 }
 
 // respondWeb sends the response to a client of gRPC-Web as it comes.

@@ -97,8 +97,7 @@ func (x *http2Exchange) openCall(ctx context.Context) (call.Call, error) {
 		return nil, err
 	}
 	x.websocket.Begin(&x.req, x.upgrade)
-	x.releaseHead()
-	x.held = c
+	x.held.keep(c)
 	return c, nil
 }
 
@@ -315,12 +314,4 @@ func (x *http2Exchange) toClient(p []byte, end bool, trailers *message.Head) err
 		return x.st.WriteTrailers(trailers)
 	}
 	return nil
-}
-
-// releaseHead gives back what an HTTP/1.1 response's head was read into.
-func (x *http2Exchange) releaseHead() {
-	if x.held != nil {
-		x.held.Release()
-		x.held = nil
-	}
 }

@@ -148,8 +148,7 @@ func (x *http2Exchange) setDeadlines(complete bool) {
 	if limit := x.streamMax(); limit > 0 {
 		x.h.deadlines.set(x, dueLife, x.start+int64(limit))
 	}
-	if limit := x.callTimeout(); limit > 0 {
-		x.callEnd = x.start + int64(limit)
+	if x.boundCall() > 0 {
 		x.h.deadlines.set(x, dueCall, x.callEnd)
 	}
 	x.touch(x.start)

@@ -33,7 +33,7 @@ type http2Exchange struct {
 	tooMany     bool        // they were not few
 	sentAll     atomic.Bool // the client sent all of it
 	received    atomic.Bool // and a goroutine that sends it has read it
-	held        *call.HTTP1 // whose buffer res may be in
+	held        heldHead    // res may be in it
 	wrote       bool        // some of the request went out
 	sawResponse bool
 	switched    atomic.Bool // another protocol than HTTP follows, both ways
@@ -180,7 +180,7 @@ func (x *http2Exchange) end() {
 	x.wireIn, x.wireOut = x.st.Wire()
 	x.st.Close()
 	x.count(x.d.e.clock.Now())
-	x.releaseHead()
+	x.held.release()
 	x.mu.Unlock()
 	x.h.let(x)
 }
