@@ -27,10 +27,7 @@ const askedHold = 7
 
 // clientUnderTest is our Session with a caller.
 type clientUnderTest struct {
-	*speech
-	s       *Session
-	rest    []byte
-	failed  bool
+	ours
 	streams []*calling
 }
 
@@ -40,8 +37,7 @@ type calling struct {
 }
 
 func newClientUnderTest() *clientUnderTest {
-	u := &clientUnderTest{speech: newSpeech()}
-	u.s = NewSession(Options{Role: Client, StreamsMax: 100, StreamWindow: differWindow, ConnWindow: windowDefault, HeadBytesMax: differHead, HeadFieldsMax: 1000})
+	u := &clientUnderTest{ours: newOurs(Options{Role: Client, StreamsMax: 100, StreamWindow: differWindow, ConnWindow: windowDefault, HeadBytesMax: differHead, HeadFieldsMax: 1000})}
 	for _, method := range asked() {
 		st := u.s.open()
 		h := request()
@@ -54,17 +50,11 @@ func newClientUnderTest() *clientUnderTest {
 	return u
 }
 
-func (u *clientUnderTest) close() {}
-
 func (u *clientUnderTest) step(_ uint32, b []byte) (out []event) {
 	if u.failed {
 		return nil
 	}
-	u.sent(b)
-	u.rest = append(u.rest, b...)
-	used, err := u.s.Feed(u.rest, 1)
-	u.rest = u.rest[used:]
-	u.failed = err != nil
+	u.feed(b)
 	for _, c := range u.streams {
 		if !c.over && !u.failed {
 			out = append(out, u.goOn(c)...)

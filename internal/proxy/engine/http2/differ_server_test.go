@@ -31,11 +31,8 @@ const (
 // path it answers at once (/early), never (/hold), or with the request's body when
 // that is complete.
 type serverUnderTest struct {
-	*speech
-	s       *Session
-	rest    []byte
+	ours
 	said    []byte
-	failed  bool
 	streams []*handled
 }
 
@@ -48,24 +45,17 @@ type handled struct {
 }
 
 func newServerUnderTest() *serverUnderTest {
-	u := &serverUnderTest{speech: newSpeech()}
-	u.s = NewSession(Options{StreamsMax: differStreams, StreamWindow: differWindow, ConnWindow: windowDefault, HeadBytesMax: differHead, HeadFieldsMax: 1000})
+	u := &serverUnderTest{ours: newOurs(Options{StreamsMax: differStreams, StreamWindow: differWindow, ConnWindow: windowDefault, HeadBytesMax: differHead, HeadFieldsMax: 1000})}
 	u.take(u.s.out)
 	u.s.out = u.s.out[:0]
 	return u
 }
 
-func (u *serverUnderTest) close() {}
-
 func (u *serverUnderTest) step(_ uint32, b []byte) (out []event) {
 	if u.failed {
 		return nil
 	}
-	u.sent(b)
-	u.rest = append(u.rest, b...)
-	used, err := u.s.Feed(u.rest, 1)
-	u.rest = u.rest[used:]
-	if u.failed = err != nil; !u.failed {
+	if u.feed(b); !u.failed {
 		out = u.serve()
 	}
 	u.flush()

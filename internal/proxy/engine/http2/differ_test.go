@@ -53,6 +53,26 @@ type speech struct {
 	fields []hpack.HeaderField
 }
 
+// ours is a Session of ours that is fed what its peer sends.
+type ours struct {
+	*speech
+	s      *Session
+	rest   []byte // of what was fed, not used yet
+	failed bool
+}
+
+func newOurs(o Options) ours { return ours{speech: newSpeech(), s: NewSession(o)} }
+
+func (u *ours) feed(b []byte) {
+	u.sent(b)
+	u.rest = append(u.rest, b...)
+	used, err := u.s.Feed(u.rest, 1)
+	u.rest = u.rest[used:]
+	u.failed = err != nil
+}
+
+func (u *ours) close() {}
+
 type body struct {
 	n   int
 	sum uint32
