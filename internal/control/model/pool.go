@@ -1,8 +1,8 @@
 package model
 
 import (
+	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -75,18 +75,11 @@ func (p *ConnectionPool) Text() string {
 	if p == nil {
 		return ""
 	}
-	flat := *p
-	flat.ConnectTimeout, flat.MaxDuration, flat.TCPIdle, flat.HTTPIdle, flat.Keepalive, flat.Ping = nil, nil, nil, nil, nil, nil
-	var b strings.Builder
-	fmt.Fprintf(&b, "%+v", flat)
-	for _, d := range []*time.Duration{p.ConnectTimeout, p.MaxDuration, p.TCPIdle, p.HTTPIdle} {
-		b.WriteByte('/')
-		if d != nil {
-			b.WriteString(d.String())
-		}
+	text, err := json.Marshal(p) // which follows pointers
+	if err != nil {
+		return fmt.Sprintf("%p", p) // numbers and durations always can be written: else it is equal to none
 	}
-	fmt.Fprintf(&b, "/%+v/%+v", p.Keepalive, p.Ping)
-	return b.String()
+	return string(text)
 }
 
 // Timed reports whether the pool bounds the time of TCP connections, which listeners do.
