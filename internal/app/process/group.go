@@ -127,12 +127,13 @@ func environ(pid int) (env []byte, ok bool) {
 		if len(fields) < 49 {
 			return nil, true // gone
 		}
-		begin, _ := strconv.ParseUint(string(fields[47]), 10, 64)
-		end, _ := strconv.ParseUint(string(fields[48]), 10, 64)
-		if end == 0 {
+		// The 26th is where the program's code begins. The kernel sets it last: before, an environment shows as none or as empty.
+		if string(fields[23]) == "0" {
 			_, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 			return nil, err != nil // the kernel's own threads and the dead have no program
 		}
+		begin, _ := strconv.ParseUint(string(fields[47]), 10, 64)
+		end, _ := strconv.ParseUint(string(fields[48]), 10, 64)
 		if uint64(len(env)) == end-begin {
 			break
 		}
