@@ -262,7 +262,7 @@ func differClients(t *testing.T, s *script) map[string]int {
 	used := map[string]int{}
 	synctest.Test(t, func(t *testing.T) {
 		ours := newClientUnderTest()
-		d := &differ{session: ours.s, ours: ours, theirs: newTheirClient(t), rules: clientRules(), used: used, parted: map[uint32]bool{}, refused: map[uint32]bool{}}
+		d := &differ{session: ours.s, ours: ours, theirs: newTheirClient(t), rules: clientRules(), used: used, parted: map[uint32]bool{}, refused: map[uint32]bool{}, bodiless: map[uint32]bool{}}
 		s.nextID = uint32(2*len(asked()) + 1)
 		d.run(t, s)
 	})

@@ -304,7 +304,7 @@ func differServers(t *testing.T, s *script) map[string]int {
 	used := map[string]int{}
 	synctest.Test(t, func(t *testing.T) {
 		ours := newServerUnderTest()
-		d := &differ{session: ours.s, ours: ours, theirs: newTheirServer(), rules: serverRules(), used: used, parted: map[uint32]bool{}, refused: map[uint32]bool{}}
+		d := &differ{session: ours.s, ours: ours, theirs: newTheirServer(), rules: serverRules(), used: used, parted: map[uint32]bool{}, refused: map[uint32]bool{}, bodiless: map[uint32]bool{}}
 		d.run(t, s)
 	})
 	return used

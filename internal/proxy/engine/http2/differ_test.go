@@ -201,6 +201,8 @@ type difference struct {
 	// left: the client has said GOAWAY. refused: theirs does not know the stream or a later one, because its head was
 	// refused.
 	left, refused bool
+	// bodiless: the stream's response is 204 or 304.
+	bodiless bool
 	// others: there are streams that have parted, whose states differ.
 	others bool
 	// oursBeside and theirsBeside are what happened to streams in a step that ended the connection for one.
@@ -265,6 +267,7 @@ type differ struct {
 	parted       map[uint32]bool
 	left         bool
 	refused      map[uint32]bool
+	bodiless     map[uint32]bool
 }
 
 // run takes a script through both, and stops where they part for good.
@@ -280,6 +283,10 @@ func (d *differ) run(t *testing.T, s *script) {
 		}
 		history = append(history, st.String())
 		at := &difference{step: st, stream: st.stream, of: stateOf(d.session, st.stream)}
+		if status := st.field(":status"); status == "204" || status == "304" {
+			d.bodiless[st.stream] = true
+		}
+		at.bodiless = d.bodiless[st.stream]
 		at.oursStream, at.oursConn = d.ours.beyond(st.stream, st.data)
 		at.theirsStream, at.theirsConn = d.theirs.beyond(st.stream, st.data)
 		ours, theirs := d.ours.step(st.stream, st.bytes), d.theirs.step(st.stream, st.bytes)
