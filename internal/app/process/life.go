@@ -32,7 +32,6 @@ type ending struct {
 
 // live lives one life: start, become ready, end, and nothing left.
 func (p *Process) live(ctx context.Context) ending {
-	p.set(func(s *State) { s.Phase, s.Took = Starting, 0 })
 	cmd, output, err := p.prepare()
 	if err != nil {
 		p.set(func(s *State) { s.Exit = err.Error() })

@@ -189,8 +189,9 @@ func (p *Process) set(change func(*State)) {
 func (p *Process) Run(ctx context.Context) error {
 	pause := pauseMin
 	var cleanup error
-	for {
+	for life := 0; ; life++ {
 		began := time.Now()
+		p.set(func(s *State) { s.Phase, s.Took, s.Restarts = Starting, 0, life }) // at once: a life that begins has not failed yet
 		end := p.live(ctx)
 		cleanup = end.cleanup
 		if time.Since(began) >= pauseReset {
@@ -224,7 +225,6 @@ func (p *Process) Run(ctx context.Context) error {
 			p.set(func(s *State) { s.Phase = Stopped })
 			return p.log.close()
 		}
-		p.set(func(s *State) { s.Restarts++ })
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tullemesh/tulle/internal/app/process"
+	"github.com/tullemesh/tulle/internal/testkit/held"
 )
 
 // TestMain is also the reaper and the parent that a test kills: they are processes of their own.
@@ -126,15 +127,13 @@ func phase(want process.Phase) func(process.State) bool {
 func sh(script string) []string { return []string{"/bin/sh", "-c", script} }
 
 func TestProcessIsReadyWhenItsPortOpens(t *testing.T) {
-	ln := listen(t)
-	address := ln.Addr().String()
-	_ = ln.Close()
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(held.Port(t, "127.0.0.1")))
 	r := start(t, process.Spec{Name: "web", Words: sh("exec sleep 1000"), Ready: process.Ready{Address: address, Timeout: 30 * time.Millisecond}})
 	r.until("late", phase(process.Unready))
 	var lc net.ListenConfig
 	again, err := lc.Listen(t.Context(), "tcp", address)
 	if err != nil {
-		t.Skipf("the port was taken meanwhile: %v", err)
+		t.Fatal(err)
 	}
 	defer again.Close()
 	s := r.until("serving", phase(process.Serving))
@@ -222,6 +221,28 @@ func TestEndedProcessIsStartedAgainAndItsLastLineKept(t *testing.T) {
 	at, text, _ := strings.Cut(first, " ")
 	if _, err := time.Parse(time.RFC3339, at); err != nil || text != "run 1" {
 		t.Errorf("first line of the log is %q: %v", first, err)
+	}
+}
+
+func TestTheNextLifeIsCountedWhenItBegins(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	before := 0
+	p, err := process.New(process.Spec{Name: "job", Words: sh("exit 1"), Env: os.Environ(), Changed: func(s process.State) {
+		if s.Restarts != before && s.Phase != process.Starting {
+			t.Errorf("life %d is told of as %s first", s.Restarts, s.Phase)
+		}
+		if before = s.Restarts; before == 1 {
+			stop()
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Run(ctx); err != nil {
+		t.Error(err)
+	}
+	if before != 1 {
+		t.Errorf("it began %d times again, want once", before)
 	}
 }
 
