@@ -15,11 +15,14 @@ import (
 )
 
 // The edits: every 200 ms, each fourth invalid; a valid one is live everywhere
-// within liveMax at the 99th percentile.
+// within liveMax at the 99th percentile. A run of less than a minute tells of
+// starvation only: its percentile is its slowest edit, and one stall of the
+// machine makes that.
 const (
 	editEvery    = 200 * time.Millisecond
 	invalidEvery = 4
 	liveMax      = 100 * time.Millisecond
+	liveMaxBrief = 5 * time.Second
 )
 
 // edits notes when each generation was written and when answers showed it.
@@ -115,12 +118,16 @@ func TestEditsUnderLoadLoseNothing(t *testing.T) {
 	if e.failed != nil {
 		t.Error(e.failed)
 	}
-	e.judge(t, began)
+	most := liveMax
+	if length < time.Minute {
+		most = liveMaxBrief
+	}
+	e.judge(t, began, most)
 }
 
-// judge asks that all valid edits came to be live in time. The newest may have
+// judge asks that all valid edits came to be live in time, most. The newest may have
 // been written as the load ended.
-func (e *edits) judge(t *testing.T, began map[int]time.Time) {
+func (e *edits) judge(t *testing.T, began map[int]time.Time, most time.Duration) {
 	t.Helper()
 	last := 0
 	for g := range began {
@@ -155,7 +162,7 @@ func (e *edits) judge(t *testing.T, began map[int]time.Time) {
 	}
 	t.Logf("%d valid edits; first answer that shows it at every proxy: p50 %v, p99 %v, max %v; last request answered by an older one: p50 %v, p99 %v, max %v",
 		n, first[n/2], first[n*99/100], first[n-1], settled[n/2], settled[n*99/100], settled[n-1])
-	if p99 := max(first[n*99/100], settled[n*99/100]); p99 > liveMax {
-		t.Errorf("an edit is live everywhere after %v at p99, want %v", p99, liveMax)
+	if p99 := max(first[n*99/100], settled[n*99/100]); p99 > most {
+		t.Errorf("an edit is live everywhere after %v at p99, want %v", p99, most)
 	}
 }

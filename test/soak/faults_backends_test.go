@@ -30,7 +30,7 @@ type faultBackend struct {
 // newFaultBackend listens and serves until the test ends.
 func newFaultBackend(t *testing.T, answer func(net.Conn, *http.Request) bool) *faultBackend {
 	t.Helper()
-	b := &faultBackend{at: "127.0.0.1:0", answer: answer, conns: map[net.Conn]struct{}{}}
+	b := &faultBackend{at: net.JoinHostPort("127.0.0.1", strconv.Itoa(held.Port(t, "127.0.0.1"))), answer: answer, conns: map[net.Conn]struct{}{}}
 	if err := b.start(); err != nil {
 		t.Fatal(err)
 	}

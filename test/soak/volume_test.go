@@ -46,6 +46,10 @@ func sized[T any](all, small T) T {
 	return small
 }
 
+// slack is by how much beyond twice the calm the 99th percentile of others may be: below the noise of a timer is no slowing, and in the short
+// windows of the small form one stall of the machine is their percentile, so that it tells of starvation only.
+func slack() time.Duration { return sized(500*time.Microsecond, 200*time.Millisecond) }
+
 // mebibyte is what slow readers ask for.
 const mebibyte = 1 << 20
 
