@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"time"
 
@@ -110,8 +111,16 @@ func (v *conv) discovery(s *cluster.Spec, m *clusterv3.Cluster) {
 		if m.GetLbPolicy() != clusterv3.Cluster_CLUSTER_PROVIDED {
 			v.report.invalid("lb_policy", "ORIGINAL_DST goes with CLUSTER_PROVIDED")
 		}
+		port := m.GetOriginalDstLbConfig().GetUpstreamPortOverride().GetValue()
+		if port > math.MaxUint16 {
+			v.report.invalid("original_dst_lb_config.upstream_port_override", fmt.Sprintf("%d is not a port", port))
+		}
+		s.OriginalPort = uint16(port)
 	default:
 		v.report.invalid("type", "no such type")
+	}
+	if m.GetOriginalDstLbConfig() != nil && s.Kind != cluster.OriginalDst {
+		v.report.invalid("original_dst_lb_config", "not with this type of cluster")
 	}
 	if (s.Kind == cluster.EDS || s.Kind == cluster.OriginalDst) && m.GetLoadAssignment() != nil {
 		v.report.invalid("load_assignment", "not with this type of cluster")

@@ -64,6 +64,7 @@ func TestConnectionPoolsOfClusters(t *testing.T) {
 		"names after failures":      {dns(`"dns_failure_refresh_rate":{"base_interval":"2s"}`), func(s *cluster.Spec) any { return s.DNSFailure }, cluster.Backoff{Base: 2 * time.Second, Max: 20 * time.Second}},
 		"names after failures, max": {dns(`"dns_failure_refresh_rate":{"base_interval":"2s","max_interval":"5s"}`), func(s *cluster.Spec) any { return s.DNSFailure }, cluster.Backoff{Base: 2 * time.Second, Max: 5 * time.Second}},
 		"lifetimes of names":        {dns(`"respect_dns_ttl":true`), func(s *cluster.Spec) any { return s.RespectDNSTTL }, true},
+		"port of destinations":      {`{"name":"c","type":"ORIGINAL_DST","lb_policy":"CLUSTER_PROVIDED","original_dst_lb_config":{"upstream_port_override":8443}}`, func(s *cluster.Spec) any { return s.OriginalPort }, uint16(8443)},
 		"families of names":         {dns(`"dns_lookup_family":"V4_PREFERRED"`), func(s *cluster.Spec) any { return s.DNSFamily }, cluster.DNSV4Preferred},
 	} {
 		if got := c.got(spec(t, c.text)); got != c.want {

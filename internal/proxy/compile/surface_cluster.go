@@ -8,7 +8,7 @@ func clusterSurface() map[protoreflect.FullName]fields {
 	return map[protoreflect.FullName]fields{
 		cluster + "Cluster": all(`name type eds_cluster_config connect_timeout lb_policy load_assignment circuit_breakers typed_extension_protocol_options
 			http2_protocol_options dns_refresh_rate dns_failure_refresh_rate dns_jitter respect_dns_ttl dns_lookup_family transport_socket transport_socket_matches metadata
-			upstream_bind_config common_lb_config least_request_lb_config filters upstream_connection_options max_requests_per_connection cluster_type`).
+			upstream_bind_config common_lb_config least_request_lb_config original_dst_lb_config filters upstream_connection_options max_requests_per_connection cluster_type`).
 			inert(statsReason, "alt_stat_name track_cluster_stats track_timeout_budgets").
 			inert(dnsReason, "typed_dns_resolver_config").
 			inert("unused endpoints of the original destination go with their idle timeout", "cleanup_interval").
@@ -22,6 +22,7 @@ func clusterSurface() map[protoreflect.FullName]fields {
 		cluster + "Cluster.EdsClusterConfig":                        all("eds_config service_name"),
 		cluster + "Cluster.TransportSocketMatch":                    all("name match transport_socket"),
 		cluster + "Cluster.LeastRequestLbConfig":                    all("choice_count").refuse("slow start is not built yet", "slow_start_config"),
+		cluster + "Cluster.OriginalDstLbConfig":                     all("upstream_port_override"),
 		cluster + "Cluster.CommonLbConfig":                          all("healthy_panic_threshold locality_weighted_lb_config").inert("endpoint updates go live at once", "update_merge_window"),
 		cluster + "Cluster.CommonLbConfig.LocalityWeightedLbConfig": all(""),
 		cluster + "CircuitBreakers":                                 all("thresholds"),

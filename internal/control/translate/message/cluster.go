@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tullemesh/tulle/internal/control/model"
 	"github.com/tullemesh/tulle/internal/control/registry"
@@ -118,6 +119,13 @@ func (w *Writer) discovery(r *view.Reader, c *clusterv3.Cluster, g plan.Target, 
 	switch resolution {
 	case registry.Passthrough:
 		c.ClusterDiscoveryType, c.LbPolicy = kindOf(clusterv3.Cluster_ORIGINAL_DST), clusterv3.Cluster_CLUSTER_PROVIDED
+		if port := g.Port.Target; port != 0 && g.Service.Resolution == registry.Passthrough && !g.Service.FromKubernetes {
+			// A ServiceEntry without resolution: the address that was called, at
+			// targetPort (ServicePort.targetPort).
+			c.LbConfig = &clusterv3.Cluster_OriginalDstLbConfig_{OriginalDstLbConfig: &clusterv3.Cluster_OriginalDstLbConfig{
+				UpstreamPortOverride: wrapperspb.UInt32(uint32(port)),
+			}}
+		}
 	case registry.DNS, registry.DNSRoundRobin:
 		c.ClusterDiscoveryType = kindOf(clusterv3.Cluster_STRICT_DNS)
 		if resolution == registry.DNSRoundRobin {

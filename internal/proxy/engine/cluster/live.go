@@ -388,6 +388,9 @@ func (c *Cluster) original(to netip.AddrPort) (*Upstream, error) {
 	if !to.IsValid() || to.Addr().IsUnspecified() {
 		return nil, ErrNoHost
 	}
+	if port := c.spec.Load().OriginalPort; port != 0 {
+		to = netip.AddrPortFrom(to.Addr(), port)
+	}
 	key := to.String()
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -86,6 +86,9 @@ type Spec struct {
 	// Catchall says that the cluster takes what nobody registered to its original
 	// destination, unlike an OriginalDst cluster of a known service.
 	Catchall bool
+	// OriginalPort replaces the port of original destinations; 0: it stays
+	// (Envoy: OriginalDstLbConfig.upstream_port_override).
+	OriginalPort uint16
 	// Labels for telemetry, from Istio's metadata.
 	Service Service
 	Origin  string
