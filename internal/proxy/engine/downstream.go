@@ -2,24 +2,19 @@ package engine
 
 import (
 	"context"
-	"crypto/x509"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
-	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
-	"github.com/tullemesh/tulle/internal/proxy/engine/router"
-	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
+	"github.com/tullemesh/tulle/internal/proxy/engine/worker"
 )
-
-type netConn = net.Conn
 
 // The deadlines of a downstream connection, by slot of its guard.
 const (
@@ -50,23 +45,14 @@ const (
 // guard's timer and the engine touch only what is atomic.
 type downstream struct {
 	// Fixed at creation.
-	e        *Engine
-	sock     *conn.Socket
-	acceptor *acceptor
-	guard    *conn.Guard
-	begun    int64
+	exchangeConn
+	shared *downstreamShared
+	sock   *conn.Socket
+	guard  *conn.Guard
 
-	// Owned by the serve goroutine; read by judgeAgain after known is set.
-	stream   conn.Stream
-	facts    fact.Conn
-	chain    atomic.Pointer[listener.Chain] // judgeAgain puts the newest generation's here
-	spec     *listener.Spec
-	series   telemetry.Conn
-	peer     *telemetry.Peer
-	id       uint64
-	peerCert *x509.Certificate
-	tunnel   []byte // the authority of the CONNECT whose tunnel carries HTTP; nil: none
-	xfcc     string // made by xfccElement
+	// Owned by the serve goroutine, as are the facts, which judgeAgain reads after
+	// known is set.
+	stream conn.Stream
 
 	// Small ones stand together: an idle connection is little more than this.
 	known      atomic.Bool // facts and chain are complete
@@ -78,9 +64,9 @@ type downstream struct {
 
 	two atomic.Pointer[http2.Conn] // when the client speaks HTTP/2
 
-	// Owned by the serve goroutine: made while the client was silent.
-	dialed    *cluster.Conn
-	dialedFor *listener.Chain
+	// Owned by the serve goroutine: has the upstream that was connected while the
+	// client was silent; nil: none was.
+	dialed *early
 
 	// What the timer may interrupt.
 	early      atomic.Pointer[early]
@@ -90,38 +76,55 @@ type downstream struct {
 	side       sync.WaitGroup
 }
 
-// serve handles a connection from its first byte to its last.
-func (e *Engine) serve(c netConn, a *acceptor) {
+// downstreamShared is what all connections of an engine share.
+type downstreamShared struct {
+	exchangeShared
+
+	// Fixed at creation.
+	log       *slog.Logger
+	drainTime time.Duration // bounds the connections of a removed listener
+
+	conns      connections
+	pipes      conn.Pipes
+	workers    worker.Pool
+	speakers   listener.FirstSpeakers
+	handshakes handshakes
+	watches    watches
+}
+
+// accept makes c, which came in at p, a connection of the engine; nil: it is
+// closed already.
+func (s *downstreamShared) accept(c net.Conn, p *place) *downstream {
 	sock, err := conn.New(c)
 	if err != nil {
 		c.Close()
-		return
+		return nil
 	}
-	d := &downstream{e: e, sock: sock, stream: sock, acceptor: a, begun: e.clock.Now(), id: e.meters.NextConn()}
-	d.guard = conn.NewGuard(e.clock, d.expire)
-	defer func() {
-		d.guard.Stop()
-		d.endWatch(watchNever)
-		d.stream.Close()
-		d.side.Wait()
-		if d.dialed != nil {
-			d.dialed.Close() // the client spoke something else
-		}
-		e.remove(d)
-	}()
-	if !e.add(d) {
-		return
+	d := &downstream{
+		exchangeConn: exchangeConn{exchangeShared: &s.exchangeShared, place: p, begun: s.clock.Now(), id: s.meters.NextConn()},
+		shared:       s, sock: sock, stream: sock,
 	}
-	opening := opening{downstream: d}
-	if e.workers.Do(&opening, d.id); !opening.ok {
-		return
+	d.guard = conn.NewGuard(s.clock, d.expire)
+	return d
+}
+
+// close ends the connection and waits for what it started.
+func (d *downstream) close() {
+	d.guard.Stop()
+	d.endWatch(watchNever)
+	d.stream.Close()
+	d.side.Wait()
+	if d.dialed != nil {
+		d.dialed.up.Close() // the client spoke something else
 	}
-	switch chain := d.chain.Load(); {
-	case chain.HTTP != nil:
-		d.serveHTTP()
-	case chain.TCP != nil:
-		d.serveTCP(chain.TCP)
-	}
+}
+
+// open finds the chain and does what comes before the application's bytes;
+// false: the connection is over.
+func (d *downstream) open() bool {
+	o := opening{downstream: d}
+	d.shared.workers.Do(&o, d.id)
+	return o.ok
 }
 
 // opening is open as a task.
@@ -130,10 +133,10 @@ type opening struct {
 	ok bool
 }
 
-func (o *opening) Do() { o.ok = o.open() }
+func (o *opening) Do() { o.ok = o.begin() }
 
-// open finds the chain and does what comes before the application's bytes.
-func (d *downstream) open() bool {
+// begin does what open says.
+func (d *downstream) begin() bool {
 	accepts := d.learnAddresses()
 	if accepts == nil {
 		return false
@@ -165,7 +168,10 @@ func (d *downstream) open() bool {
 		d.refuse(&failure.Failure{Kind: failure.Denied, Detail: v.Policy})
 		return false
 	}
-	d.peer = d.e.peers.Of(&d.facts)
+	d.peer = d.peers.Of(&d.facts)
+	if chain.HTTP != nil && chain.HTTP.MaxConnectionDuration > 0 {
+		d.guard.Set(slotDuration, d.begun+int64(chain.HTTP.MaxConnectionDuration))
+	}
 	d.known.Store(true)
 	return true
 }
@@ -176,17 +182,16 @@ func (d *downstream) learnAddresses() *listener.Matcher {
 	f.Direct = conn.AddrPort(d.sock.LocalAddr())
 	f.Remote = conn.AddrPort(d.sock.RemoteAddr())
 	f.Local = f.Direct
-	cfg := d.e.Config()
-	l := cfg.At(d.acceptor.at)
+	cfg := d.config.Load()
+	l := cfg.At(d.place.at)
 	if l == nil {
 		// The client was connected before the listener was removed: it fares as
 		// those whom we had accepted by then.
-		cfg = d.acceptor.last.Load()
-		if l = cfg.At(d.acceptor.at); l == nil {
+		cfg = d.place.last.Load()
+		if l = cfg.At(d.place.at); l == nil {
 			return nil
 		}
-		d.drain()
-		d.guard.Set(slotDrain, d.begun+int64(d.e.opts.DrainTime))
+		d.drainBy(d.begun + int64(d.shared.drainTime))
 	}
 	if l.Spec().OriginalDst || l.Spec().UseOriginalDst {
 		if to, err := d.sock.OriginalDst(); err == nil {
@@ -194,16 +199,6 @@ func (d *downstream) learnAddresses() *listener.Matcher {
 		}
 	}
 	return cfg.HandOver(l, f.Local)
-}
-
-// routes are those of the generation in force. They may have gone with the
-// connection's listener: then those hold that were there with it.
-func (d *downstream) routes(m *listener.HTTPManager) *router.Table {
-	cfg := d.e.Config()
-	if t := cfg.RouteTable(m); t != nil || cfg.At(d.acceptor.at) != nil {
-		return t
-	}
-	return d.acceptor.last.Load().RouteTable(m)
 }
 
 // expire runs on the guard's timer: it wakes whoever waits for what is late.
@@ -256,9 +251,24 @@ func (d *downstream) interruptUpstream() {
 
 // startSide runs f on the connection's one side goroutine.
 func (d *downstream) startSide(f func()) {
-	d.sideOn.Store(true)
-	d.side.Go(f)
+	d.beginSide()
+	go func() {
+		defer d.endSide()
+		f()
+	}()
 }
+
+// beginSide comes before the side goroutine is started, whose end is endSide.
+func (d *downstream) beginSide() {
+	d.sideOn.Store(true)
+	d.side.Add(1)
+}
+
+// endSide is the last thing that the side goroutine does.
+func (d *downstream) endSide() { d.side.Done() }
+
+// hasSide reports whether a side goroutine was started and not joined.
+func (d *downstream) hasSide() bool { return d.sideOn.Load() }
 
 // stopSide ends the side goroutine's waiting for the client and joins it. When
 // it returns there is none and none begins.
@@ -285,9 +295,55 @@ func (d *downstream) watch() {
 	d.interruptUpstream()
 }
 
+// awaitRequest waits without a buffer until a request begins, for as long as
+// idle from ended on, when the last request did; 0: there was none. It may have
+// read n bytes into a buffer then. false: the connection is over.
+func (d *downstream) awaitRequest(idle time.Duration, ended int64) (b *conn.Buffer, n int, ok bool) {
+	now := ended
+	if now == 0 {
+		now = d.clock.Now()
+	}
+	d.state.Store(stateIdle) // first: the slot expires to nothing on a busy connection
+	d.guard.Set(slotIdle, now+int64(idle))
+	if d.draining.Load() {
+		d.guard.Set(slotIdle, now+int64(min(idle, drainIdle)))
+	}
+	var err error
+	if s, ok := d.stream.(*conn.Socket); ok {
+		b, n, err = s.ReadFirst(&d.buffers)
+	} else {
+		err = d.stream.AwaitReadable()
+	}
+	late := d.guard.Clear(slotIdle)
+	if late && conn.IsTimeout(err) && d.sock.Look() == conn.Readable {
+		err = nil // the request was there before we read
+	}
+	if !d.state.CompareAndSwap(stateIdle, stateBusy) || err != nil {
+		return b, n, false
+	}
+	if late { // the request and the deadline came together
+		_ = d.sock.SetReadDeadline(time.Time{})
+	}
+	return b, n, true
+}
+
+// speaksHTTP2 says that c serves the connection from now on.
+func (d *downstream) speaksHTTP2(c *http2.Conn) {
+	d.two.Store(c)
+	if d.draining.Load() { // its request is on its way, and tells it to go elsewhere
+		d.guard.Set(slotIdle, d.clock.Now()+int64(drainIdle))
+	}
+}
+
 // drainIdle is how long an idle connection stays open in a drain: a request may
 // be on its way, whose response then says that the connection ends.
 const drainIdle = 300 * time.Millisecond
+
+// isDraining reports whether the connection was asked to end.
+func (d *downstream) isDraining() bool { return d.draining.Load() }
+
+// isEnding reports whether the connection is ended under its goroutine.
+func (d *downstream) isEnding() bool { return d.state.Load() == stateEnding }
 
 // drain asks the connection to end: an idle one soon, others after what they
 // are doing.
@@ -297,8 +353,14 @@ func (d *downstream) drain() {
 		c.Drain()
 	}
 	if d.state.Load() == stateIdle {
-		d.guard.Set(slotIdle, d.e.clock.Now()+int64(drainIdle))
+		d.guard.Set(slotIdle, d.clock.Now()+int64(drainIdle))
 	}
+}
+
+// drainBy is drain with an end: what is not over until then is cut.
+func (d *downstream) drainBy(until int64) {
+	d.drain()
+	d.guard.Set(slotDrain, until)
 }
 
 // abort ends the connection at once.
@@ -315,7 +377,7 @@ func (d *downstream) judgeAgain(cfg *generation.Config) {
 	if !d.known.Load() || d.draining.Load() {
 		return
 	}
-	l := cfg.At(d.acceptor.at)
+	l := cfg.At(d.place.at)
 	if l == nil {
 		return // its socket is closed: bindLocked drains it
 	}
@@ -327,9 +389,7 @@ func (d *downstream) judgeAgain(cfg *generation.Config) {
 		d.chain.Store(chain)
 		return
 	}
-	d.drain()
-	patience := drainPatience(old)
-	d.guard.Set(slotDrain, d.e.clock.Now()+int64(patience))
+	d.drainBy(d.clock.Now() + int64(drainPatience(old)))
 }
 
 // drainPatience is how long a refused connection may finish what it does.
@@ -342,7 +402,7 @@ func drainPatience(c *listener.Chain) time.Duration {
 
 // refuse records a connection that ends before it is served.
 func (d *downstream) refuse(f *failure.Failure) {
-	d.e.meters.ConnFailed(f.Answer().Flag)
+	d.meters.ConnFailed(f.Answer().Flag)
 	logs := d.spec.AccessLog
 	if c := d.chain.Load(); c != nil && c.TCP != nil {
 		logs = c.TCP.AccessLog

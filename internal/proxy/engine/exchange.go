@@ -48,7 +48,7 @@ type exchangeMemory struct {
 
 // exchangeState is cleared for each request, in place.
 type exchangeState struct {
-	d       *downstream
+	d       *exchangeConn
 	manager *listener.HTTPManager
 	facts   fact.Request
 
@@ -99,7 +99,7 @@ const (
 )
 
 // begin resets the exchange for a request whose head the driver will parse.
-func (x *exchange) begin(d *downstream, now int64) {
+func (x *exchange) begin(d *exchangeConn, now int64) {
 	if x.d != nil {
 		x.reset()
 	}
@@ -171,7 +171,7 @@ func (x *exchange) admitOther() action {
 func (x *exchange) admitForward(f *router.Forward) action {
 	name, ok := f.ClusterName(x.weighted, &x.facts)
 	if ok {
-		x.cluster = x.d.e.live.Get(name)
+		x.cluster = x.d.live.Get(name)
 	}
 	if x.cluster == nil {
 		act := x.fail(failure.Failure{Kind: failure.NoClusterFound, Detail: name})
@@ -190,9 +190,30 @@ func (x *exchange) fail(f failure.Failure) action {
 	return x.answer(a.Status, []byte(a.Body))
 }
 
-// unanswered forgets what was to be the answer to a client that left before it
-// began: the status is 0 then (Envoy: RESPONSE_CODE).
-func (x *exchange) unanswered() { x.res.Reset() }
+// malformed makes the exchange end that is no request: the codec has answered
+// with RST_STREAM.
+func (x *exchange) malformed(why string) {
+	x.failure = failure.Failure{Kind: failure.BadStream, Detail: why}
+	x.facts.Remote, x.source = x.d.facts.Remote.Addr(), x.d.peer
+	x.action, x.res.Status = actAnswer, 0
+}
+
+// noteFailure records how the exchange ended; answered: the client had the
+// response's head. One that left before that was told the status 0 (Envoy:
+// RESPONSE_CODE).
+func (x *exchange) noteFailure(f *failure.Failure, answered bool) {
+	x.failure = *f
+	if f.Kind == failure.ClientLeft && !answered {
+		x.res.Reset()
+	}
+	if x.upstream == nil {
+		return
+	}
+	x.upstream.Counts.RequestErrors.Add(1)
+	if f.Kind == failure.RouteTimeout || f.Kind == failure.TryTimeout {
+		x.upstream.Counts.RequestTimeouts.Add(1)
+	}
+}
 
 // answer makes the exchange end with an answer of ours.
 func (x *exchange) answer(status int, body []byte) action {

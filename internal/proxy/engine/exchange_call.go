@@ -7,19 +7,28 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 )
 
-// speaksHTTP2 decides which version of HTTP the chosen endpoint gets.
-func (x *exchange) speaksHTTP2(ctx context.Context, downstreamTwo bool) (bool, error) {
+// knowsHTTP2 reports whether the chosen endpoint gets the request in HTTP/2,
+// where that is known without asking it.
+func (x *exchange) knowsHTTP2(downstreamTwo bool) (two, known bool) {
 	switch x.cluster.Spec().Protocol {
 	case cluster.HTTP2:
-		return true, nil
+		return true, true
 	case cluster.Downstream:
-		return downstreamTwo, nil
+		return downstreamTwo, true
 	case cluster.Auto:
-		p, err := x.upstream.Speaks(ctx, x.use())
-		return p == cluster.HTTP2, err
+		return false, false
 	case cluster.HTTP1:
 	}
-	return false, nil
+	return false, true
+}
+
+// speaksHTTP2 decides which version of HTTP the chosen endpoint gets.
+func (x *exchange) speaksHTTP2(ctx context.Context, downstreamTwo bool) (bool, error) {
+	if two, known := x.knowsHTTP2(downstreamTwo); known {
+		return two, nil
+	}
+	p, err := x.upstream.Speaks(ctx, x.use())
+	return p == cluster.HTTP2, err
 }
 
 // use is what a new connection for this request is for.
@@ -29,7 +38,7 @@ func (x *exchange) use() *cluster.Use {
 
 // openHTTP1 takes a pooled connection or makes one.
 func (x *exchange) openHTTP1(ctx context.Context, careful bool) (*call.HTTP1, error) {
-	c := x.upstream.Reuse(careful, x.d.e.clock.Now())
+	c := x.upstream.Reuse(careful, x.d.clock.Now())
 	if c == nil {
 		var err error
 		if c, err = x.upstream.Connect(ctx, x.use()); err != nil {
@@ -37,7 +46,7 @@ func (x *exchange) openHTTP1(ctx context.Context, careful bool) (*call.HTTP1, er
 		}
 	}
 	x.from = c.LocalAddr()
-	return call.NewHTTP1(c, &x.d.e.buffers, x.d.e.clock, x.req.Method, x.upgrade), nil
+	return call.NewHTTP1(c, &x.d.buffers, x.d.clock, x.req.Method, x.upgrade), nil
 }
 
 func (x *exchange) openHTTP2(ctx context.Context, wantsTrailers bool) (*call.HTTP2, error) {
@@ -47,22 +56,4 @@ func (x *exchange) openHTTP2(ctx context.Context, wantsTrailers bool) (*call.HTT
 	}
 	x.from = st.LocalAddr()
 	return call.NewHTTP2(st, wantsTrailers, x.upgrade), nil
-}
-
-// heldHead is the call whose buffer a response's head is in, for as long as the
-// head is needed.
-type heldHead struct{ of *call.HTTP1 }
-
-// keep holds the buffer of another attempt's call.
-func (h *heldHead) keep(c *call.HTTP1) {
-	h.release()
-	h.of = c
-}
-
-// release gives the buffer back.
-func (h *heldHead) release() {
-	if h.of != nil {
-		h.of.Release()
-		h.of = nil
-	}
 }

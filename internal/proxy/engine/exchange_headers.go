@@ -250,7 +250,7 @@ func (x *exchange) toUpstream() {
 			h.Authority = h.KeepString(info.Host)
 		}
 	}
-	if p := x.d.e.peers; p.Talk() && x.d.spec.Direction == listener.Outbound && x.upstream.Secure() {
+	if p := x.d.peers; p.Talk() && x.d.spec.Direction == listener.Outbound && x.upstream.Secure() {
 		p.Tell(h)
 	}
 	if x.manager.Via != "" {
@@ -272,7 +272,7 @@ func (x *exchange) toDownstream() {
 func (x *exchange) responseHeaders() {
 	h, m := &x.res, x.manager
 	if x.clientTells {
-		x.d.e.peers.Tell(h) // who says so wants to know
+		x.d.peers.Tell(h) // who says so wants to know
 	}
 	if x.table != nil {
 		levels := x.table.ResponseLevels(x.result.Host, x.result.Route, x.weighted)
@@ -286,7 +286,7 @@ func (x *exchange) responseHeaders() {
 		h.SetString("server", name)
 	}
 	if _, present := h.Get("date"); !present {
-		h.SetString("date", x.d.e.dates.Value(x.d.e.clock))
+		h.SetString("date", x.d.dates.Value(x.d.clock))
 	}
 	if m.AlwaysRequestIDInResp && len(x.requestID) > 0 {
 		h.Set("x-request-id", x.requestID)

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 )
@@ -13,7 +12,7 @@ func (x *exchange) countRequest() {
 	}
 	x.counted = true
 	l := x.labels()
-	x.d.e.meters.Request(&x.d.series, &l, x.end-x.start, x.wireIn, x.wireOut)
+	x.d.meters.Request(&x.d.series, &l, x.end-x.start, x.wireIn, x.wireOut)
 	x.endCall()
 }
 
@@ -41,16 +40,6 @@ func (x *exchange) labels() telemetry.Labels {
 	return l
 }
 
-// inbound reports whether the service behind the listener is ours.
-func (d *downstream) inbound() bool { return d.spec.Direction == listener.Inbound }
-
-// tcpOpened counts a connection whose bytes are passed to an endpoint.
-func (d *downstream) tcpOpened(u *cluster.Upstream) *telemetry.TCP {
-	l := telemetry.Labels{Source: d.peer, Inbound: d.inbound(), Verified: d.facts.Verified}
-	l.To(u)
-	return d.e.meters.TCPOpened(&l)
-}
-
 // takePeer reads Istio's peer metadata headers of a client in the mesh and
 // takes them off: they are not the application's business, and from outside
 // the mesh they are nobody's.
@@ -58,7 +47,7 @@ func (x *exchange) takePeer() {
 	h, d := &x.req, x.d
 	x.source = d.peer
 	encoded, present := telemetry.Metadata(h)
-	known := d.e.peers
+	known := d.peers
 	if present && known.Talk() && d.spec.Direction == listener.Inbound && d.facts.Verified {
 		x.clientTells = true
 		if !d.peer.Said(encoded) {
@@ -72,7 +61,7 @@ func (x *exchange) takePeer() {
 // takeUpstreamPeer reads them of a response: they tell who served, if the
 // endpoint proved its identity.
 func (x *exchange) takeUpstreamPeer() {
-	d, known := x.d, x.d.e.peers
+	d, known := x.d, x.d.peers
 	if !known.Talk() || d.spec.Direction != listener.Outbound || !x.upstream.Mutual() {
 		return
 	}

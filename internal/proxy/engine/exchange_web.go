@@ -71,8 +71,8 @@ func (x *exchange) webHead(c call.Call, end bool, moved func()) (ends bool, err 
 	if !x.web.Head(&x.res, end) {
 		return end, nil
 	}
-	b := x.d.e.buffers.Get()
-	defer x.d.e.buffers.Put(b)
+	b := x.d.buffers.Get()
+	defer x.d.buffers.Put(b)
 	for {
 		n, err := c.ReadBody(b.B)
 		if err != nil && !errors.Is(err, io.EOF) {

@@ -131,7 +131,7 @@ func TestLateBytesAreReadUpToTheirLimit(t *testing.T) {
 	for n, want := range map[int]string{most - 1: "0 left, more asked for: true", most: "0 left, more asked for: false", most + 1: "1 left, more asked for: false"} {
 		s := &lasting{Stream: sock, left: n}
 		x := &http1Exchange{http1State: http1State{h: &http1Conn{}}}
-		x.d = &downstream{e: p.Engine, sock: sock, stream: s}
+		x.d = &downstream{exchangeConn: exchangeConn{exchangeShared: &p.shared.exchangeShared}, shared: &p.shared, sock: sock, stream: s}
 		x.linger(false)
 		if got := fmt.Sprintf("%d left, more asked for: %v", s.left, s.asked); got != want {
 			t.Errorf("a client that sends %d bytes more: %s; want %s", n, got, want)

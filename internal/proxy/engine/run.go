@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -27,13 +28,11 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/access"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
-	"github.com/tullemesh/tulle/internal/proxy/engine/date"
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 	"github.com/tullemesh/tulle/internal/proxy/engine/tls"
-	"github.com/tullemesh/tulle/internal/proxy/engine/worker"
 )
 
 // drainTimeout bounds a drain where ctx does not, and the connections of a
@@ -65,26 +64,11 @@ type Options struct {
 // the certificates and everything that counts.
 type Engine struct {
 	// Fixed at creation.
-	opts   Options
-	clock  conn.Clock
-	live   *cluster.Live
-	store  *tls.Store
-	logs   *access.Logs
-	meters *telemetry.Meters
-	peers  *telemetry.Peers
+	opts Options
 
-	config    atomic.Pointer[generation.Config]
-	draining  atomic.Bool
-	buffers   conn.Buffers
-	pipes     conn.Pipes
-	exchanges sync.Pool
-	two       http2Memory
-	dates     date.Cache
-	speakers  listener.FirstSpeakers
-
-	handshakes handshakes
-	watches    watches
-	workers    worker.Pool
+	shared   downstreamShared
+	http     http1Driver // for HTTP/2 too
+	draining atomic.Bool
 
 	// Guarded by mu.
 	mu        sync.Mutex
@@ -92,18 +76,13 @@ type Engine struct {
 	stops     stops
 	acceptors map[netip.AddrPort]*acceptor
 	retired   []*listener.Acceptor
-	conns     map[*downstream]struct{}
-	idle      chan struct{} // closed when conns becomes empty while draining
 }
 
 // acceptor is a bound address with the listener that it accepts for.
 type acceptor struct {
 	*listener.Acceptor
+	place
 	name string // guarded by Engine.mu
-	at   netip.AddrPort
-	// last is the newest generation that has the listener: who connected before
-	// it was removed is judged by it.
-	last atomic.Pointer[generation.Config]
 }
 
 // New returns an engine without configuration.
@@ -120,27 +99,28 @@ func New(o Options) *Engine {
 	if o.DrainTime == 0 {
 		o.DrainTime = drainTimeout
 	}
-	e := &Engine{
-		opts: o, clock: conn.NewClock(), store: tls.NewStore(),
-		acceptors: map[netip.AddrPort]*acceptor{}, conns: map[*downstream]struct{}{},
-	}
-	e.two.Memory = http2.NewMemory()
-	e.live = cluster.NewLive(cluster.LiveOptions{Clock: e.clock, HTTP2: e.two.Memory, TLS: e.store, Resolver: o.Resolver, Log: o.Log, Registry: o.Registry})
-	e.logs = access.NewLogs(o.OpenLog, o.Registry)
-	e.meters, e.peers = telemetry.New(o.Registry, o.Self), telemetry.NewPeers(o.Peers)
-	e.two.OnFlood = e.meters.HTTP2Flooded
-	e.config.Store(generation.NewConfig(generation.Parts{}))
+	e := &Engine{opts: o, acceptors: map[netip.AddrPort]*acceptor{}}
+	two := http2.NewMemory()
+	e.http.two = &http2Driver{memory: two}
+	s := &e.shared
+	s.log, s.drainTime = o.Log, o.DrainTime
+	s.clock, s.store = conn.NewClock(), tls.NewStore()
+	s.live = cluster.NewLive(cluster.LiveOptions{Clock: s.clock, HTTP2: two, TLS: s.store, Resolver: o.Resolver, Log: o.Log, Registry: o.Registry})
+	s.logs = access.NewLogs(o.OpenLog, o.Registry)
+	s.meters, s.peers = telemetry.New(o.Registry, o.Self), telemetry.NewPeers(o.Peers)
+	two.OnFlood = s.meters.HTTP2Flooded
+	s.config.Store(generation.NewConfig(generation.Parts{}))
 	return e
 }
 
 // Config returns the generation in force.
-func (e *Engine) Config() *generation.Config { return e.config.Load() }
+func (e *Engine) Config() *generation.Config { return e.shared.config.Load() }
 
 // Live returns the live state of the clusters, for status pages.
-func (e *Engine) Live() *cluster.Live { return e.live }
+func (e *Engine) Live() *cluster.Live { return e.shared.live }
 
 // Secrets returns the live certificates, for status pages.
-func (e *Engine) Secrets() *tls.Store { return e.store }
+func (e *Engine) Secrets() *tls.Store { return e.shared.store }
 
 // Apply makes cfg the generation in force. Endpoints, routes, certificates and
 // policies take effect at once; listeners are bound, kept or closed; open
@@ -156,14 +136,12 @@ func (e *Engine) applyLocked(cfg *generation.Config) error {
 	if e.closed {
 		return errors.New("the engine has ended")
 	}
-	errs := []error{e.store.Update(cfg.Secrets())}
-	e.live.Update(cfg.Clusters(), cfg.Assignment)
-	errs = append(errs, e.logs.Prepare(logsOf(cfg)))
-	e.config.Store(cfg)
+	errs := []error{e.shared.store.Update(cfg.Secrets())}
+	e.shared.live.Update(cfg.Clusters(), cfg.Assignment)
+	errs = append(errs, e.shared.logs.Prepare(logsOf(cfg)))
+	e.shared.config.Store(cfg)
 	errs = append(errs, e.bindLocked(cfg))
-	for d := range e.conns {
-		d.judgeAgain(cfg)
-	}
+	e.shared.conns.each(func(d *downstream) { d.judgeAgain(cfg) })
 	return errors.Join(errs...)
 }
 
@@ -213,7 +191,7 @@ func (e *Engine) bindLocked(cfg *generation.Config) error {
 			a.Retire()
 			e.retired = append(e.retired, a.Acceptor)
 			e.opts.Log.Info("listener closed", slog.String("listener", a.name), slog.Any("address", at))
-			e.drainLocked(func(d *downstream) bool { return d.acceptor.at == at })
+			e.drainLocked(func(d *downstream) bool { return d.place.at == at })
 		}
 	}
 	e.retired = slices.DeleteFunc(e.retired, (*listener.Acceptor).Done)
@@ -241,10 +219,11 @@ func (e *Engine) listenLocked(at netip.AddrPort, name string, cfg *generation.Co
 			r.Close() // it would keep the address for a moment
 		}
 	}
-	refused := e.meters.Refused
-	a := &acceptor{name: name, at: at}
+	refused := e.shared.meters.Refused
+	a := &acceptor{name: name}
+	a.at = at
 	a.last.Store(cfg)
-	l, err := listener.Listen(at, e.opts.ConnectionsMax, func(c netConn) { e.serve(c, a) }, refused.Inc)
+	l, err := listener.Listen(at, e.opts.ConnectionsMax, func(c net.Conn) { e.serve(c, a) }, refused.Inc)
 	if err != nil {
 		return err
 	}
@@ -281,7 +260,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.close()
 			return nil
 		case <-t.C:
-			if err := e.store.Refresh(); err != nil {
+			if err := e.shared.store.Refresh(); err != nil {
 				e.opts.Log.Error("certificate files not usable, handshakes that need them fail", slog.Any("error", err))
 			}
 		}
@@ -304,17 +283,15 @@ func (e *Engine) close() {
 		a.Close()
 	}
 	e.mu.Lock()
-	for d := range e.conns {
-		d.abort()
-	}
+	e.shared.conns.each((*downstream).abort)
 	e.mu.Unlock()
 	for _, a := range all {
 		a.Wait()
 	}
-	e.workers.Close()
-	e.live.Close()
-	e.logs.Close()
-	e.pipes.Close()
+	e.shared.workers.Close()
+	e.shared.live.Close()
+	e.shared.logs.Close()
+	e.shared.pipes.Close()
 }
 
 // Drain lets what is open end. Who connects meanwhile is still served, because
@@ -336,7 +313,7 @@ func (e *Engine) Drain(ctx context.Context) error {
 	for _, a := range e.retire() {
 		a.WaitRetired()
 	}
-	if err := e.awaitIdle(ctx); err != nil {
+	if err := e.shared.conns.awaitEmpty(ctx); err != nil {
 		return fmt.Errorf("drain: %d connections are still open: %w", e.Open(), err)
 	}
 	return nil
@@ -350,15 +327,15 @@ const drainQuiet = 200 * time.Millisecond
 func (e *Engine) awaitQuiet(ctx context.Context) {
 	t := time.NewTimer(drainQuiet)
 	defer t.Stop()
-	for e.awaitIdle(ctx) == nil {
-		before := e.meters.Conns()
+	for e.shared.conns.awaitEmpty(ctx) == nil {
+		before := e.shared.meters.Conns()
 		t.Reset(drainQuiet)
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
-		if e.meters.Conns() == before {
+		if e.shared.meters.Conns() == before {
 			return
 		}
 	}
@@ -376,38 +353,34 @@ func (e *Engine) retire() (gone []*listener.Acceptor) {
 	return slices.Clone(e.retired)
 }
 
-// awaitIdle waits until no connection is open.
-func (e *Engine) awaitIdle(ctx context.Context) error {
-	e.mu.Lock()
-	idle := make(chan struct{})
-	e.idle = idle
-	if len(e.conns) == 0 {
-		close(idle)
-		e.idle = nil
-	}
-	e.mu.Unlock()
-	select {
-	case <-idle:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // Open is the number of open downstream connections.
-func (e *Engine) Open() int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return len(e.conns)
-}
+func (e *Engine) Open() int { return e.shared.conns.count() }
 
 func (e *Engine) drainLocked(which func(*downstream) bool) {
-	until := e.clock.Now() + int64(e.opts.DrainTime)
-	for d := range e.conns {
+	until := e.shared.clock.Now() + int64(e.opts.DrainTime)
+	e.shared.conns.each(func(d *downstream) {
 		if which(d) {
-			d.drain()
-			d.guard.Set(slotDrain, until)
+			d.drainBy(until)
 		}
+	})
+}
+
+// serve handles a connection from its first byte to its last.
+func (e *Engine) serve(c net.Conn, a *acceptor) {
+	d := e.shared.accept(c, &a.place)
+	if d == nil {
+		return
+	}
+	defer e.shared.conns.remove(d)
+	defer d.close()
+	if !e.add(d) || !d.open() {
+		return
+	}
+	switch chain := d.chain.Load(); {
+	case chain.HTTP != nil:
+		e.http.serve(d)
+	case chain.TCP != nil:
+		d.serveTCP(chain.TCP)
 	}
 }
 
@@ -418,19 +391,9 @@ func (e *Engine) add(d *downstream) bool {
 	if e.closed {
 		return false
 	}
-	e.conns[d] = struct{}{}
-	if e.draining.Load() || e.stops.soon != reachNone && e.stops.soon.covers(e.listenerOf(d.acceptor)) {
+	e.shared.conns.add(d)
+	if e.draining.Load() || e.stops.soon != reachNone && e.stops.soon.covers(e.listenerOf(d.place)) {
 		d.drain()
 	}
 	return true
-}
-
-func (e *Engine) remove(d *downstream) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.conns, d)
-	if len(e.conns) == 0 && e.idle != nil {
-		close(e.idle)
-		e.idle = nil
-	}
 }

@@ -2,15 +2,19 @@ package engine
 
 import (
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/tullemesh/tulle/internal/limit"
+	"github.com/tullemesh/tulle/internal/proxy/engine/call"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
+	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
+	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
 
@@ -18,9 +22,16 @@ import (
 // listener has no bound: a head that comes byte by byte must end some day.
 const headTimeout = time.Minute
 
+// http1Driver serves clients that speak HTTP/1.x.
+type http1Driver struct {
+	two       *http2Driver // for those who turn out to speak HTTP/2
+	exchanges sync.Pool    // of *http1Exchange
+}
+
 // http1Conn drives a downstream connection in HTTP/1.x: its goroutine reads a
 // head, steps the exchange, forwards, and begins again.
 type http1Conn struct {
+	of       *http1Driver
 	d        *downstream
 	left     *conn.Buffer // bytes behind the last message, or nil
 	nLeft    int
@@ -50,6 +61,7 @@ type http1Memory struct {
 // http1State is cleared for each request, in place.
 type http1State struct {
 	h                  *http1Conn
+	d                  *downstream
 	reqFrame, resFrame http1.Framing
 	in, up             *conn.Buffer // request bytes; response bytes
 	nIn                int          // valid bytes of in
@@ -60,8 +72,8 @@ type http1State struct {
 	kept               bool // what the side goroutine sends is put behind out
 	headBytes          int  // of out
 	sawResponse        bool
-	headSent           bool     // of the response, to the client
-	held               heldHead // res may be in it
+	headSent           bool      // of the response, to the client
+	held               call.Held // res may be in it
 	announcedClose     bool
 	clientCloses       bool                            // it said so
 	pumping            bool                            // a side goroutine sends the request's body
@@ -69,26 +81,23 @@ type http1State struct {
 	pumpFailure        atomic.Pointer[failure.Failure] // why it could not
 }
 
-// serveHTTP runs the protocol that the client speaks.
-func (d *downstream) serveHTTP() {
-	h := &http1Conn{d: d}
-	if max := d.chain.Load().HTTP.MaxConnectionDuration; max > 0 {
-		d.guard.Set(slotDuration, d.begun+int64(max))
-	}
-	d.e.meters.HTTPConns.Add(1)
-	defer d.e.meters.HTTPConns.Add(-1)
+// serve runs the protocol that the client speaks.
+func (v *http1Driver) serve(d *downstream) {
+	h := &http1Conn{of: v, d: d}
+	d.meters.HTTPConns.Add(1)
+	defer d.meters.HTTPConns.Add(-1)
 	for h.next == served && h.awaitRequest() {
-		d.e.workers.Do(h, d.id)
+		d.shared.workers.Do(h, d.id)
 	}
 	if h.next == speaksHTTP2 {
 		var first []byte
 		if h.left != nil {
 			first = h.left.B[:h.nLeft]
 		}
-		d.serveHTTP2(first)
+		v.two.serve(d, first)
 	}
 	if h.left != nil {
-		d.e.buffers.Put(h.left)
+		d.buffers.Put(h.left)
 	}
 }
 
@@ -98,7 +107,7 @@ func (h *http1Conn) Do() {
 		h.next = speaksHTTP2
 		return
 	}
-	x, _ := h.d.e.exchanges.Get().(*http1Exchange)
+	x, _ := h.of.exchanges.Get().(*http1Exchange)
 	if x == nil {
 		x = &http1Exchange{}
 	}
@@ -106,7 +115,7 @@ func (h *http1Conn) Do() {
 		h.next = ends
 	}
 	x.release()
-	h.d.e.exchanges.Put(x)
+	h.of.exchanges.Put(x)
 }
 
 // after is what follows a request.
@@ -118,6 +127,44 @@ const (
 	speaksHTTP2              // it was none: the client speaks HTTP/2
 )
 
+// startsHTTP2 tells from the configuration, from ALPN, or from a connection's
+// first bytes, which protocol follows. What it reads is in h's buffer.
+func (h *http1Conn) startsHTTP2() bool {
+	d := h.d
+	switch codec := d.chain.Load().HTTP.Codec; {
+	case codec == listener.CodecHTTP2:
+		return true
+	case codec == listener.CodecHTTP1 || h.requests > 0:
+		return false
+	}
+	if t, ok := d.stream.(*conn.TLS); ok {
+		if p := t.ConnectionState().NegotiatedProtocol; p != "" {
+			return p == "h2"
+		}
+	}
+	if h.left == nil {
+		h.left = d.buffers.Get()
+	}
+	// Three bytes tell the preface from every method of HTTP/1.1 in use.
+	const telling = 3
+	d.guard.Set(slotHead, d.clock.Now()+int64(headTimeout))
+	defer d.guard.Clear(slotHead)
+	for {
+		n := min(h.nLeft, telling)
+		if string(h.left.B[:n]) != http2.Preface[:n] {
+			return false
+		}
+		if n == telling {
+			return true
+		}
+		m, err := d.stream.Read(h.left.B[h.nLeft:])
+		if m == 0 && err != nil {
+			return false // the reader of the head finds the same
+		}
+		h.nLeft += m
+	}
+}
+
 // awaitRequest waits without a buffer until a request begins.
 func (h *http1Conn) awaitRequest() bool {
 	d := h.d
@@ -128,40 +175,17 @@ func (h *http1Conn) awaitRequest() bool {
 	if idle <= 0 {
 		idle = time.Hour // Envoy: common_http_protocol_options.idle_timeout
 	}
-	now := h.ended
-	if now == 0 {
-		now = d.e.clock.Now()
-	}
-	d.state.Store(stateIdle) // first: the slot expires to nothing on a busy connection
-	d.guard.Set(slotIdle, now+int64(idle))
-	if d.draining.Load() {
-		d.guard.Set(slotIdle, now+int64(min(idle, drainIdle)))
-	}
-	var err error
-	if s, ok := d.stream.(*conn.Socket); ok {
-		h.left, h.nLeft, err = s.ReadFirst(&d.e.buffers)
-	} else {
-		err = d.stream.AwaitReadable()
-	}
-	late := d.guard.Clear(slotIdle)
-	if late && conn.IsTimeout(err) && d.sock.Look() == conn.Readable {
-		err = nil // the request was there before we read
-	}
-	if !d.state.CompareAndSwap(stateIdle, stateBusy) || err != nil {
-		return false
-	}
-	if late { // the request and the deadline came together
-		_ = d.sock.SetReadDeadline(time.Time{})
-	}
-	return true
+	var ok bool
+	h.left, h.nLeft, ok = d.awaitRequest(idle, h.ended)
+	return ok
 }
 
 // serve handles one request; false: the connection ends.
 func (h *http1Conn) serve(x *http1Exchange) bool {
 	d := h.d
 	h.requests++
-	x.h = h
-	x.begin(d, d.e.clock.Now())
+	x.h, x.d = h, d
+	x.begin(&d.exchangeConn, d.clock.Now())
 	if err := x.readHead(); err != nil {
 		return x.refuse(err)
 	}
@@ -182,7 +206,7 @@ func (h *http1Conn) serve(x *http1Exchange) bool {
 	}
 	x.clearDeadlines()
 	if x.end == 0 {
-		x.end = d.e.clock.Now()
+		x.end = d.clock.Now()
 	}
 	x.finish(x.end)
 	h.ended = x.end
@@ -206,7 +230,7 @@ func errUpgradeRequired() error {
 func (x *http1Exchange) readHead() error {
 	h, d := x.h, x.d
 	if x.in, x.nIn = h.left, h.nLeft; x.in == nil {
-		x.in = d.e.buffers.Get()
+		x.in = d.buffers.Get()
 	}
 	h.left, h.nLeft = nil, 0
 	limits := http1.Limits{HeadBytesMax: int(x.manager.HeaderBytesMax), FieldsMax: int(x.manager.HeaderCountMax)}
@@ -258,7 +282,7 @@ func (x *http1Exchange) refuse(err error) bool {
 	x.reqFrame = http1.Framing{Close: true}
 	x.reqBody.StartRequest(&x.reqFrame) // whatever was meant: nothing more is read of it
 	x.sendLocal()
-	x.finish(x.d.e.clock.Now())
+	x.finish(x.d.clock.Now())
 	return false
 }
 
@@ -285,7 +309,7 @@ func (x *http1Exchange) clearDeadlines() (expired bool) {
 }
 
 // touch says that something moved on the stream.
-func (x *http1Exchange) touch() { x.touchAt(x.d.e.clock.Now()) }
+func (x *http1Exchange) touch() { x.touchAt(x.d.clock.Now()) }
 
 func (x *http1Exchange) touchAt(now int64) {
 	if idle := x.idleTimeout(); idle > 0 {
@@ -336,7 +360,7 @@ func (x *http1Exchange) requestRead() bool {
 // persistence decides whether the connection goes on after this response.
 func (x *http1Exchange) persistence(requestComplete bool) http1.Persistence {
 	m := x.manager
-	if x.reqFrame.Close || !requestComplete || x.d.draining.Load() ||
+	if x.reqFrame.Close || !requestComplete || x.d.isDraining() ||
 		m.MaxRequestsPerConnection > 0 && x.h.requests >= m.MaxRequestsPerConnection {
 		x.announcedClose = true
 		return http1.CloseAfter
@@ -369,15 +393,15 @@ func (x *http1Exchange) linger(requestRead bool) {
 	if requestRead && x.clientCloses && len(x.rest) == 0 && x.h.nLeft == 0 {
 		return
 	}
-	b := d.e.buffers.Get()
-	defer d.e.buffers.Put(b)
+	b := d.buffers.Get()
+	defer d.buffers.Put(b)
 	conn.Linger(d.stream, b.B, limit.LingerBytesMax, lingerTime)
 }
 
 // release gives the buffers back and forgets the request.
 func (x *http1Exchange) release() {
-	buffers := &x.d.e.buffers
-	x.held.release()
+	buffers := &x.d.buffers
+	x.held.Release()
 	for _, b := range [...]*conn.Buffer{x.in, x.up} {
 		if b != nil {
 			buffers.Put(b)

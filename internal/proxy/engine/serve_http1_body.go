@@ -19,12 +19,11 @@ func (x *http1Exchange) startPump() {
 	d := x.d
 	if x.pumpOnSide == nil {
 		x.pumpOnSide = func() {
-			defer x.d.side.Done()
+			defer x.d.endSide()
 			x.pump()
 		}
 	}
-	d.sideOn.Store(true)
-	d.side.Add(1)
+	d.beginSide()
 	go x.pumpOnSide()
 }
 
@@ -32,14 +31,14 @@ func (x *http1Exchange) startPump() {
 // come. It is the connection's side goroutine.
 func (x *http1Exchange) pump() {
 	d, up := x.d, x.up1
-	b := d.e.buffers.GetFor(x.reqFrame.Length - x.bytesIn)
+	b := d.buffers.GetFor(x.reqFrame.Length - x.bytesIn)
 	chunked := x.reqBody.Kind() == http1.ChunkedBody
 	for n := 0; !x.reqBody.Done(); {
 		b = x.widen(b, n)
 		var err error
 		n, err = d.stream.Read(b.B[http1.ChunkRoom : len(b.B)-lastChunkRoom])
 		if n == 0 && err != nil {
-			d.e.buffers.Put(b)
+			d.buffers.Put(b)
 			if !conn.IsTimeout(err) { // a timeout: stopped, or late and told so
 				d.left.Store(true)
 				d.interruptUpstream()
@@ -50,7 +49,7 @@ func (x *http1Exchange) pump() {
 		x.wireIn += int64(n)
 		out, rest, f := x.decodeRequest(b, n, chunked)
 		if f != nil {
-			d.e.buffers.Put(b)
+			d.buffers.Put(b)
 			x.pumpFailure.Store(f)
 			d.interruptUpstream()
 			return
@@ -59,16 +58,16 @@ func (x *http1Exchange) pump() {
 		b = x.pumped(b, rest)
 		if _, err := up.Write(out); err != nil {
 			if b != nil {
-				d.e.buffers.Put(b)
+				d.buffers.Put(b)
 			}
 			return // the reader of the response finds out why
 		}
 	}
 	if b != nil {
-		d.e.buffers.Put(b)
+		d.buffers.Put(b)
 	}
 	x.startRouteTimeout(true)
-	d.watchLeave(d.e.clock.Now())
+	d.watchLeave(d.clock.Now())
 }
 
 // widen changes a buffer that the last read of a body has filled for a wider
@@ -77,7 +76,7 @@ func (x *http1Exchange) widen(b *conn.Buffer, n int) *conn.Buffer {
 	if n < len(b.B)-http1.ChunkRoom-lastChunkRoom || len(b.B) != conn.BufferBytes {
 		return b
 	}
-	buffers := &x.d.e.buffers
+	buffers := &x.d.buffers
 	buffers.Put(b)
 	return buffers.GetFor(conn.WideBytes)
 }
@@ -174,7 +173,7 @@ func (x *http1Exchange) response(n int) *failure.Failure {
 		return f
 	}
 	d := x.d
-	x.headAt = d.e.clock.Now()
+	x.headAt = d.clock.Now()
 	x.touchAt(x.headAt)
 	if x.wantsAnother(x.canReplay()) {
 		return &failure.Failure{Kind: failure.Again}
@@ -249,7 +248,7 @@ func (x *http1Exchange) toClient(p []byte) *failure.Failure {
 // on, except 100, which is between us and the upstream.
 func (x *http1Exchange) readResponseHead(have int) (end, n int, f *failure.Failure) {
 	if x.up == nil {
-		x.up = x.d.e.buffers.Get()
+		x.up = x.d.buffers.Get()
 	}
 	if n = have; n > 0 {
 		x.sawResponse = true
@@ -315,8 +314,8 @@ func (x *http1Exchange) informational() *failure.Failure {
 // stream sends the rest of the response's body as it comes.
 func (x *http1Exchange) stream(chunked bool) *failure.Failure {
 	d := x.d
-	b := d.e.buffers.GetFor(x.resFrame.Length - x.bytesOut)
-	defer func() { d.e.buffers.Put(b) }()
+	b := d.buffers.GetFor(x.resFrame.Length - x.bytesOut)
+	defer func() { d.buffers.Put(b) }()
 	for n := 0; !x.resBody.Done(); {
 		b = x.widen(b, n)
 		var err error

@@ -47,16 +47,7 @@ func (x *http1Exchange) forward() bool {
 
 // failed answers for a failed attempt, if the client can still be told.
 func (x *http1Exchange) failed(f *failure.Failure) bool {
-	x.failure = *f
-	if f.Kind == failure.ClientLeft && !x.headSent {
-		x.unanswered()
-	}
-	if x.upstream != nil {
-		x.upstream.Counts.RequestErrors.Add(1)
-		if f.Kind == failure.RouteTimeout || f.Kind == failure.TryTimeout {
-			x.upstream.Counts.RequestTimeouts.Add(1)
-		}
-	}
+	x.noteFailure(f, x.headSent)
 	if x.headSent {
 		// A response that broke off must not look complete.
 		_ = x.d.sock.Abort()
@@ -79,11 +70,14 @@ func (x *http1Exchange) attempt() *failure.Failure {
 	if f := x.choose(); f != nil {
 		return f
 	}
-	two, f := x.upstreamHTTP2()
-	switch {
-	case f != nil:
-		return f
-	case two || x.web != nil:
+	two, known := x.knowsHTTP2(false)
+	if !known {
+		var f *failure.Failure
+		if two, f = x.askProtocol(); f != nil {
+			return f
+		}
+	}
+	if two || x.web != nil {
 		return x.attemptCall(two)
 	}
 	if x.attempts == 1 {
@@ -127,7 +121,7 @@ func (x *http1Exchange) send() (n int, err error) {
 	wrote := 0
 	if sock, ok := x.up1.Stream.(*conn.Socket); ok && whole && x.up1.Reused {
 		if x.up == nil {
-			x.up = d.e.buffers.Get()
+			x.up = d.buffers.Get()
 		}
 		wrote, n, err = sock.RoundTrip(x.out, x.up.B)
 		x.wrote = x.wrote || wrote > 0
@@ -154,7 +148,7 @@ func (x *http1Exchange) send() (n int, err error) {
 // startRouteTimeout bounds the response; atUpstream: a connection has taken the
 // request.
 func (x *http1Exchange) startRouteTimeout(atUpstream bool) {
-	x.startRouteTimeoutAt(x.d.e.clock.Now(), atUpstream)
+	x.startRouteTimeoutAt(x.d.clock.Now(), atUpstream)
 }
 
 func (x *http1Exchange) startRouteTimeoutAt(now int64, atUpstream bool) {
@@ -166,7 +160,7 @@ func (x *http1Exchange) startRouteTimeoutAt(now int64, atUpstream bool) {
 // rebuildHead serializes the head again, with the number of this attempt, in
 // front of the body that is there.
 func (x *http1Exchange) rebuildHead() {
-	if x.retries.made == 0 || !x.countAttempt() {
+	if !x.countRetry() {
 		return
 	}
 	body := append([]byte(nil), x.out[x.headBytes:]...)
@@ -185,7 +179,7 @@ func (x *http1Exchange) pause() *failure.Failure {
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
 	d.cancel.Store(&cancel)
-	d.watchLeave(d.e.clock.Now())
+	d.watchLeave(d.clock.Now())
 	<-ctx.Done()
 	d.cancel.Store(nil)
 	f := x.interrupted()
@@ -241,7 +235,7 @@ func (x *http1Exchange) getConn() *failure.Failure {
 	d, u := x.d, x.upstream
 	// A repetition trusts pooled connections less and less: where one was
 	// stale, others of its age may be.
-	now := d.e.clock.Now()
+	now := d.clock.Now()
 	careful := !x.replayable || !x.idempotent() || x.attempts > 1
 	var c *cluster.Conn
 	switch {
@@ -270,7 +264,7 @@ func (x *http1Exchange) getConn() *failure.Failure {
 		if err != nil {
 			return failure.OfConnect(err)
 		}
-		now = d.e.clock.Now()
+		now = d.clock.Now()
 	}
 	x.sent, x.up1, x.from = now, c, c.LocalAddr()
 	d.upstream.Store(c.Socket())
@@ -292,7 +286,7 @@ func (x *http1Exchange) interrupted() *failure.Failure {
 	case g.Expired(slotStream):
 		return &failure.Failure{Kind: failure.StreamIdle}
 	case g.Expired(slotLife): // once: it is clear then
-		if x.callEnd > 0 && x.d.e.clock.Now() >= x.callEnd {
+		if x.callEnd > 0 && x.d.clock.Now() >= x.callEnd {
 			return &failure.Failure{Kind: failure.CallDeadline}
 		}
 		f := &failure.Failure{Kind: failure.DurationTimeout}
@@ -302,7 +296,7 @@ func (x *http1Exchange) interrupted() *failure.Failure {
 		return f
 	case g.Expired(slotRequest):
 		return &failure.Failure{Kind: failure.RequestTimeout}
-	case x.d.state.Load() == stateEnding:
+	case x.d.isEnding():
 		return &failure.Failure{Kind: failure.ClientLeft, Detail: "the proxy ends"}
 	}
 	return nil
@@ -333,7 +327,7 @@ func (x *http1Exchange) upstreamFailure(err error) *failure.Failure {
 		err = io.ErrUnexpectedEOF
 	}
 	if !x.sawResponse && x.up1 != nil {
-		x.up1.Lost(x.d.e.clock.Now())
+		x.up1.Lost(x.d.clock.Now())
 	}
 	return &failure.Failure{Kind: failure.Reset, Cause: err}
 }
@@ -351,7 +345,7 @@ func (x *http1Exchange) dropUpstream() {
 // complete ends an exchange whose response is with the client.
 func (x *http1Exchange) complete() bool {
 	d := x.d
-	if d.sideOn.Load() && !x.pumpDone.Load() && !x.replayable {
+	if d.hasSide() && !x.pumpDone.Load() && !x.replayable {
 		// The response came before the end of the request: neither side's
 		// connection can be used again.
 		d.interruptUpstream()
@@ -365,7 +359,7 @@ func (x *http1Exchange) complete() bool {
 		reusable := requestDone && !expired && x.resBody.Done() && x.resBody.Kind() != http1.CloseBody && !x.resFrame.Close && !d.left.Load()
 		d.upstream.Store(nil)
 		if reusable {
-			x.end = d.e.clock.Now()
+			x.end = d.clock.Now()
 			x.up1.Release(x.end)
 		} else {
 			x.up1.Close()

@@ -7,7 +7,6 @@ import (
 	"net/http"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/call"
-	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
@@ -15,19 +14,6 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
-
-// upstreamHTTP2 reports whether the chosen endpoint gets the request in HTTP/2.
-func (x *http1Exchange) upstreamHTTP2() (bool, *failure.Failure) {
-	switch x.cluster.Spec().Protocol {
-	case cluster.HTTP1, cluster.Downstream:
-		return false, nil
-	case cluster.HTTP2:
-		return true, nil
-	case cluster.Auto:
-		return x.askProtocol()
-	}
-	return false, nil
-}
 
 // askProtocol asks the endpoint of an Auto cluster.
 func (x *http1Exchange) askProtocol() (bool, *failure.Failure) {
@@ -54,8 +40,8 @@ func (x *http1Exchange) attemptCall(two bool) *failure.Failure {
 		if f := x.firstBody(); f != nil {
 			return f
 		}
-	} else if x.retries.made > 0 {
-		x.countAttempt()
+	} else {
+		x.countRetry()
 	}
 	c, f := x.openCall(two)
 	if f != nil {
@@ -69,7 +55,7 @@ func (x *http1Exchange) attemptCall(two bool) *failure.Failure {
 	x.upstream.Host.Active.Add(1)
 	defer x.upstream.Host.Active.Add(-1)
 	x.upstream.Counts.Requests.Add(1)
-	x.sent = d.e.clock.Now()
+	x.sent = d.clock.Now()
 	x.wrote = true
 	if x.replayable {
 		x.startRouteTimeout(true)
@@ -111,7 +97,7 @@ func (x *http1Exchange) openCall(two bool) (call.Call, *failure.Failure) {
 	defer cancel()
 	d.cancel.Store(&cancel)
 	x.startRouteTimeout(false)
-	d.watchLeave(d.e.clock.Now())
+	d.watchLeave(d.clock.Now())
 	var c call.Call
 	var err error
 	if two {
@@ -186,11 +172,11 @@ func (x *http1Exchange) sendOver2(c call.Call, part *http2.Part) {
 // pumpOver2 sends the rest of the body; then it watches for the client's leave.
 func (x *http1Exchange) pumpOver2(c call.Call) {
 	d := x.d
-	b := d.e.buffers.Get()
+	b := d.buffers.Get()
 	for !x.reqBody.Done() {
 		n, err := d.stream.Read(b.B[http1.ChunkRoom : len(b.B)-lastChunkRoom])
 		if n == 0 && err != nil {
-			d.e.buffers.Put(b)
+			d.buffers.Put(b)
 			if !conn.IsTimeout(err) {
 				d.left.Store(true)
 				d.interruptUpstream()
@@ -208,7 +194,7 @@ func (x *http1Exchange) pumpOver2(c call.Call) {
 			trailers = &x.trailers
 		}
 		if f != nil {
-			d.e.buffers.Put(b)
+			d.buffers.Put(b)
 			x.pumpFailure.Store(f)
 			d.interruptUpstream()
 			return
@@ -217,13 +203,13 @@ func (x *http1Exchange) pumpOver2(c call.Call) {
 		b = x.pumped(b, rest)
 		if c.SendBody(out, x.reqBody.Done(), trailers) != nil {
 			if b != nil {
-				d.e.buffers.Put(b)
+				d.buffers.Put(b)
 			}
 			return // the reader of the response finds out why
 		}
 	}
 	if b != nil {
-		d.e.buffers.Put(b)
+		d.buffers.Put(b)
 	}
 	x.startRouteTimeout(true)
 	d.watch()
@@ -233,7 +219,7 @@ func (x *http1Exchange) over2Failure(err error) *failure.Failure {
 	if f := x.interrupted(); f != nil {
 		return f
 	}
-	f := x.inTime(failure.OfCall(err), x.d.e.clock.Now())
+	f := x.inTime(failure.OfCall(err), x.d.clock.Now())
 	if errors.Is(err, http2.ErrNotProcessed) && x.replayable {
 		x.wrote = false // RFC 9113 §8.7: it may be sent again
 	}
@@ -258,7 +244,7 @@ func (x *http1Exchange) responseOver2(c call.Call) *failure.Failure {
 			return f
 		}
 	}
-	x.headAt = d.e.clock.Now()
+	x.headAt = d.clock.Now()
 	if x.wantsAnother(x.canReplay()) {
 		return &failure.Failure{Kind: failure.Again}
 	}
@@ -297,8 +283,8 @@ func (x *http1Exchange) responseOver2(c call.Call) *failure.Failure {
 }
 
 func (x *http1Exchange) streamOver2(c call.Call, chunked, bodiless bool) *failure.Failure {
-	b := x.d.e.buffers.Get()
-	defer x.d.e.buffers.Put(b)
+	b := x.d.buffers.Get()
+	defer x.d.buffers.Put(b)
 	for {
 		n, err := c.ReadBody(b.B[http1.ChunkRoom : len(b.B)-lastChunkRoom])
 		end := errors.Is(err, io.EOF)

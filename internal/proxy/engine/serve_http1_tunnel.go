@@ -36,7 +36,7 @@ func (x *http1Exchange) switchProtocols(first []byte) *failure.Failure {
 			return x.upstreamFailure(err)
 		}
 	}
-	r := tcp.Relay(d.stream, x.up1.Stream, tcp.Options{Idle: x.idleTimeout(), MaxDuration: x.streamMax(), Buffers: &d.e.buffers, Pipes: &d.e.pipes})
+	r := tcp.Relay(d.stream, x.up1.Stream, tcp.Options{Idle: x.idleTimeout(), MaxDuration: x.streamMax(), Buffers: &d.buffers, Pipes: &d.shared.pipes})
 	x.bytesIn += r.Sent + int64(len(x.rest))
 	x.bytesOut += r.Received + int64(len(first))
 	x.wireIn += r.Sent
@@ -79,7 +79,7 @@ func (x *http1Exchange) connect() bool {
 		http = t.http && f == nil
 	}
 	x.clearDeadlines()
-	x.finish(d.e.clock.Now())
+	x.finish(d.clock.Now())
 	return http
 }
 
@@ -107,7 +107,7 @@ func (t *tunnel) serve() *failure.Failure {
 			return f
 		}
 	}
-	x.headAt = x.d.e.clock.Now()
+	x.headAt = x.d.clock.Now()
 	x.res.Reset()
 	x.res.Status = 200
 	x.headSent = true
@@ -134,7 +134,7 @@ func (t *tunnel) handOver() {
 	x, h := t.x, t.x.h
 	x.counted = true
 	x.d.tunnel = append([]byte(nil), x.req.Authority...)
-	h.left, h.requests = x.d.e.buffers.Get(), 0
+	h.left, h.requests = x.d.buffers.Get(), 0
 	if len(t.first) > len(h.left.B) {
 		h.left.B = make([]byte, 2*len(t.first))
 	}
@@ -170,7 +170,7 @@ func (t *tunnel) relay() *failure.Failure {
 	x.counted = true
 	series := d.tcpOpened(x.upstream)
 	series.Moved(int64(len(t.first)), 0)
-	r := tcp.Relay(d.stream, t.up.Stream, tcp.Options{Idle: x.idleTimeout(), MaxDuration: x.streamMax(), Buffers: &d.e.buffers, Pipes: &d.e.pipes, Moved: series.Moved})
+	r := tcp.Relay(d.stream, t.up.Stream, tcp.Options{Idle: x.idleTimeout(), MaxDuration: x.streamMax(), Buffers: &d.buffers, Pipes: &d.shared.pipes, Moved: series.Moved})
 	d.upstream.Store(nil)
 	series.Closed()
 	x.bytesIn, x.bytesOut = r.Sent+int64(len(t.first)), r.Received
@@ -188,8 +188,8 @@ func (t *tunnel) relay() *failure.Failure {
 // not passed on: that would be a way around the routes.
 func (t *tunnel) sniff() *failure.Failure {
 	d := t.x.d
-	b := d.e.buffers.Get()
-	defer d.e.buffers.Put(b)
+	b := d.buffers.Get()
+	defer d.buffers.Put(b)
 	defer func() {
 		d.guard.Clear(slotHead)
 		_ = d.sock.SetReadDeadline(time.Time{})
@@ -204,7 +204,7 @@ func (t *tunnel) sniff() *failure.Failure {
 		case len(t.first) > 0:
 			d.guard.Set(slotHead, t.x.start+int64(headTimeout))
 		case t.up == nil:
-			d.guard.Set(slotHead, d.e.clock.Now()+int64(tunnelPatience))
+			d.guard.Set(slotHead, d.clock.Now()+int64(tunnelPatience))
 		}
 		n, serverBegan, err := t.read(b.B)
 		t.first = append(t.first, b.B[:n]...)
@@ -237,13 +237,13 @@ func (t *tunnel) read(b []byte) (n int, serverBegan bool, err error) {
 		return n, false, err
 	}
 	began := make(chan bool, 1)
-	d.side.Go(func() {
+	go func() {
 		err := t.up.AwaitReadable()
 		if err == nil || !conn.IsTimeout(err) {
 			_ = d.sock.SetReadDeadline(conn.Past())
 		}
 		began <- err == nil || !conn.IsTimeout(err)
-	})
+	}()
 	n, err = d.stream.Read(b)
 	_ = t.up.SetReadDeadline(conn.Past())
 	serverBegan = <-began

@@ -33,7 +33,7 @@ func (x *http1Exchange) openWebHTTP1(ctx context.Context) (call.Call, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.held.keep(c)
+	x.held.Keep(c)
 	return c, nil
 }
 
@@ -64,8 +64,8 @@ func (x *http1Exchange) respondWeb(c call.Call, end bool) *failure.Failure {
 }
 
 func (x *http1Exchange) streamWeb(c call.Call, chunked bool) *failure.Failure {
-	b := x.d.e.buffers.Get()
-	defer x.d.e.buffers.Put(b)
+	b := x.d.buffers.Get()
+	defer x.d.buffers.Put(b)
 	for {
 		n, err := c.ReadBody(b.B)
 		end := errors.Is(err, io.EOF)

@@ -18,10 +18,10 @@ func (x *http2Exchange) attempt() *failure.Failure {
 	}
 	if x.attempts == 1 {
 		x.toUpstream()
-	} else if x.retries.made > 0 {
-		x.countAttempt()
+	} else {
+		x.countRetry()
 	}
-	x.startRouteTimeout(x.d.e.clock.Now(), false)
+	x.startRouteTimeout(x.d.clock.Now(), false)
 	c, f := x.open()
 	if f != nil {
 		return f
@@ -97,13 +97,13 @@ func (x *http2Exchange) openCall(ctx context.Context) (call.Call, error) {
 		return nil, err
 	}
 	x.websocket.Begin(&x.req, x.upgrade)
-	x.held.keep(c)
+	x.held.Keep(c)
 	return c, nil
 }
 
 // over exchanges the messages over a call.
 func (x *http2Exchange) over(c call.Call) *failure.Failure {
-	x.sent = x.d.e.clock.Now()
+	x.sent = x.d.clock.Now()
 	x.wrote = true
 	if x.replayable {
 		x.startRouteTimeout(x.sent, true)
@@ -120,14 +120,14 @@ func (x *http2Exchange) over(c call.Call) *failure.Failure {
 			x.pump(c)
 		})
 	}
-	x.touch(x.d.e.clock.Now())
+	x.touch(x.d.clock.Now())
 	for {
 		end, err := c.ReadHead(&x.res)
 		if err != nil {
 			return x.because(failure.OfCall(err))
 		}
 		x.sawResponse = true
-		x.touch(x.d.e.clock.Now())
+		x.touch(x.d.clock.Now())
 		if x.res.Status < 200 && x.res.Status != http.StatusSwitchingProtocols {
 			if f := x.hinted(); f != nil {
 				return x.because(f)
@@ -160,14 +160,14 @@ func (x *http2Exchange) sendFirst(c call.Call) (rest func() error, err error) {
 // pump sends the body as it comes. It gives back-pressure: bytes that the
 // endpoint does not take are not asked of the client.
 func (x *http2Exchange) pump(c call.Call) {
-	b := x.d.e.buffers.Get()
-	defer x.d.e.buffers.Put(b)
+	b := x.d.buffers.Get()
+	defer x.d.buffers.Put(b)
 	for {
 		n, err := x.st.Read(b.B)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return // the client left, or the exchange ended: both are known
 		}
-		x.touch(x.d.e.clock.Now())
+		x.touch(x.d.clock.Now())
 		end := err != nil
 		out, f := x.fromClient(b.B[:n])
 		if f == nil && end {
@@ -183,14 +183,14 @@ func (x *http2Exchange) pump(c call.Call) {
 		if end { // the response is waited for, although this may wait for the endpoint's window
 			x.due[dueRequest].Store(0)
 			x.received.Store(true)
-			x.startRouteTimeout(x.d.e.clock.Now(), false)
+			x.startRouteTimeout(x.d.clock.Now(), false)
 		}
 		if c.SendBody(out, end, x.trailersOf(end)) != nil {
 			return // the reader of the response finds out why
 		}
 		if end {
 			x.sentAll.Store(true)
-			x.startRouteTimeout(x.d.e.clock.Now(), true)
+			x.startRouteTimeout(x.d.clock.Now(), true)
 			return
 		}
 	}
@@ -225,7 +225,7 @@ func (x *http2Exchange) responseHead(now int64) *failure.Failure {
 		x.res.Remove("content-length") // RFC 9110 §8.6
 	}
 	x.toDownstream()
-	if x.messages.call {
+	if x.isCall() {
 		x.h.mu.Lock() // of what the connection remembers
 		x.answersCall()
 		x.h.mu.Unlock()
@@ -240,7 +240,7 @@ func (x *http2Exchange) respond(c call.Call, end bool) *failure.Failure {
 	if switched && !x.websocket.Accepted(&x.res) {
 		return &failure.Failure{Kind: failure.BadResponse, Detail: "sec-websocket-accept is missing or wrong"}
 	}
-	if f := x.responseHead(x.d.e.clock.Now()); f != nil {
+	if f := x.responseHead(x.d.clock.Now()); f != nil {
 		return f
 	}
 	end = end && !switched
@@ -249,7 +249,7 @@ func (x *http2Exchange) respond(c call.Call, end bool) *failure.Failure {
 	}
 	if x.web != nil && !switched {
 		var err error
-		if end, err = x.webHead(c, end, func() { x.touch(x.d.e.clock.Now()) }); err != nil {
+		if end, err = x.webHead(c, end, func() { x.touch(x.d.clock.Now()) }); err != nil {
 			return x.because(failure.OfCall(err))
 		}
 	}
@@ -274,15 +274,15 @@ func (x *http2Exchange) respond(c call.Call, end bool) *failure.Failure {
 
 // passBody sends the response's body as it comes.
 func (x *http2Exchange) passBody(c call.Call) *failure.Failure {
-	b := x.d.e.buffers.Get()
-	defer x.d.e.buffers.Put(b)
+	b := x.d.buffers.Get()
+	defer x.d.buffers.Put(b)
 	for {
 		n, err := c.ReadBody(b.B)
 		end := errors.Is(err, io.EOF)
 		if err != nil && !end {
 			return x.because(failure.OfCall(err))
 		}
-		x.touch(x.d.e.clock.Now())
+		x.touch(x.d.clock.Now())
 		out := b.B[:n]
 		var trailers *message.Head
 		if end {

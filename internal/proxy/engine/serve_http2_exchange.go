@@ -21,6 +21,7 @@ type http2Exchange struct {
 
 	// Fixed while the exchange lasts.
 	h  *http2Conn
+	d  *downstream
 	st *http2.Stream
 
 	side sync.WaitGroup // the goroutine that sends the body
@@ -33,7 +34,7 @@ type http2Exchange struct {
 	tooMany     bool        // they were not few
 	sentAll     atomic.Bool // the client sent all of it
 	received    atomic.Bool // and a goroutine that sends it has read it
-	held        heldHead    // res may be in it
+	held        call.Held   // res may be in it
 	wrote       bool        // some of the request went out
 	sawResponse bool
 	switched    atomic.Bool // another protocol than HTTP follows, both ways
@@ -65,8 +66,8 @@ const (
 
 // begin makes the memory a new exchange's.
 func (x *http2Exchange) begin(h *http2Conn, st *http2.Stream, now int64) {
-	x.exchange.begin(h.d, now)
-	x.h, x.st = h, st
+	x.exchange.begin(&h.d.exchangeConn, now)
+	x.h, x.d, x.st = h, h.d, st
 	x.req, st.Head = st.Head, x.req
 	for i := range x.due {
 		x.due[i].Store(0)
@@ -111,27 +112,12 @@ func (x *http2Exchange) because(f *failure.Failure) *failure.Failure {
 	if cause := x.interrupted(); cause != nil {
 		return cause
 	}
-	return x.inTime(f, x.d.e.clock.Now())
-}
-
-// noteFailure records how the exchange ended.
-func (x *http2Exchange) noteFailure(f *failure.Failure) {
-	x.failure = *f
-	if f.Kind == failure.ClientLeft && !x.headSent {
-		x.unanswered()
-	}
-	if x.upstream == nil {
-		return
-	}
-	x.upstream.Counts.RequestErrors.Add(1)
-	if f.Kind == failure.RouteTimeout || f.Kind == failure.TryTimeout {
-		x.upstream.Counts.RequestTimeouts.Add(1)
-	}
+	return x.inTime(f, x.d.clock.Now())
 }
 
 // failed answers for a failed attempt, if the client can still be told.
 func (x *http2Exchange) failed(f *failure.Failure) {
-	x.noteFailure(f)
+	x.noteFailure(f, x.headSent)
 	switch {
 	case x.headSent:
 		x.st.Reset(cutCode(f))
@@ -179,8 +165,8 @@ func (x *http2Exchange) end() {
 	x.leaveCluster()
 	x.wireIn, x.wireOut = x.st.Wire()
 	x.st.Close()
-	x.count(x.d.e.clock.Now())
-	x.held.release()
+	x.count(x.d.clock.Now())
+	x.held.Release()
 	x.mu.Unlock()
 	x.h.let(x)
 }

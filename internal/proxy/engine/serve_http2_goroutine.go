@@ -45,10 +45,6 @@ func (x *http2Exchange) forward(f *failure.Failure) {
 	x.upstream.Answered(x.res.Status)
 }
 
-// replayBytesMax is how much of a complete request body is kept so that the
-// request can be sent again.
-const replayBytesMax = 64 << 10
-
 // again decides whether to try again: as for HTTP/1.1, and when the endpoint
 // says that it did nothing of the request (RFC 9113 §8.7).
 func (x *http2Exchange) again(f *failure.Failure) bool {

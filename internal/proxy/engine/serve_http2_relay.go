@@ -345,7 +345,7 @@ func (x *http2Exchange) stop(t *http2.Turn, f *failure.Failure) (over bool) {
 	x.endAttempt(t)
 	f = x.inTime(f, t.Now)
 	if f.Kind == failure.ClientLeft || x.headSent {
-		x.noteFailure(f)
+		x.noteFailure(f, x.headSent)
 		if x.headSent && f.Kind != failure.ClientLeft {
 			x.st.ResetIn(t, cutCode(f))
 		}
@@ -388,7 +388,7 @@ func (x *http2Exchange) answerLocal(t *http2.Turn) (over bool) {
 func (x *http2Exchange) endRelay(t *http2.Turn) {
 	x.stage = stageNone
 	x.endAttempt(t)
-	m, r := x.h.d.e.two.Memory, &x.relay
+	m, r := x.h.of.memory, &x.relay
 	r.out.buf, r.back.buf, x.first = m.Settle(r.out.buf), m.Settle(r.back.buf), nil
 	x.h.deadlines.remove(x)
 	x.leaveCluster()

@@ -11,6 +11,7 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
 	"github.com/tullemesh/tulle/internal/proxy/engine/tcp"
+	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 )
 
 // tcpTries is how often a connect is tried when the listener does not say
@@ -19,10 +20,9 @@ const tcpTries uint32 = 1
 
 // serveTCP passes the connection's bytes to a cluster.
 func (d *downstream) serveTCP(p *listener.TCPProxy) {
-	e := d.e
 	up, f := d.dialTCP(p)
 	if f != nil {
-		e.meters.ConnFailed(f.Answer().Flag)
+		d.meters.ConnFailed(f.Answer().Flag)
 		d.logConn(p.AccessLog, f, nil)
 		return // closing without an answer is all that TCP can say
 	}
@@ -31,7 +31,7 @@ func (d *downstream) serveTCP(p *listener.TCPProxy) {
 	series := d.tcpOpened(up.Upstream)
 	up.Upstream.Host.Active.Add(1)
 	defer up.Upstream.Host.Active.Add(-1)
-	r := tcp.Relay(d.stream, up.Stream, tcp.Options{Idle: p.IdleTimeout, MaxDuration: p.MaxDuration, Buffers: &e.buffers, Pipes: &e.pipes, Moved: series.Moved})
+	r := tcp.Relay(d.stream, up.Stream, tcp.Options{Idle: p.IdleTimeout, MaxDuration: p.MaxDuration, Buffers: &d.buffers, Pipes: &d.shared.pipes, Moved: series.Moved})
 	d.upstream.Store(nil)
 	series.Closed()
 	if r.SendErr != nil || r.ReceiveErr != nil {
@@ -75,7 +75,7 @@ func (d *downstream) clusterTCP(p *listener.TCPProxy) (*cluster.Cluster, *failur
 	if w == nil {
 		return nil, &failure.Failure{Kind: failure.NoClusterFound}
 	}
-	c := d.e.live.Get(w.Cluster)
+	c := d.live.Get(w.Cluster)
 	if c == nil {
 		return nil, &failure.Failure{Kind: failure.NoClusterFound, Detail: w.Cluster}
 	}
@@ -103,11 +103,6 @@ func (d *downstream) useTCP() *cluster.Use {
 	return &cluster.Use{Raw: true, ServerName: d.facts.SNI, ProxyHeader: d.proxyHeader}
 }
 
-// proxyHeader tells an endpoint who the client is and where it was going (Envoy: ProxyProtocolUpstreamTransport).
-func (d *downstream) proxyHeader(version int) []byte {
-	return listener.AppendProxyHeader(nil, version, d.facts.Remote, d.facts.Local)
-}
-
 // connectRaw makes a connection for bytes that are not HTTP. The client's
 // leave ends the wait.
 func (d *downstream) connectRaw(u *cluster.Upstream, timeout time.Duration) (*cluster.Conn, *failure.Failure) {
@@ -117,7 +112,7 @@ func (d *downstream) connectRaw(u *cluster.Upstream, timeout time.Duration) (*cl
 	}
 	defer cancel()
 	d.cancel.Store(&cancel)
-	d.watchLeave(d.e.clock.Now())
+	d.watchLeave(d.clock.Now())
 	up, err := u.Connect(ctx, d.useTCP())
 	d.cancel.Store(nil)
 	d.stopSide()
@@ -130,4 +125,11 @@ func (d *downstream) connectRaw(u *cluster.Upstream, timeout time.Duration) (*cl
 		return nil, &failure.Failure{Kind: failure.RouteTimeout, Cause: err}
 	}
 	return nil, failure.OfConnect(err)
+}
+
+// tcpOpened counts a connection whose bytes are passed to an endpoint.
+func (d *downstream) tcpOpened(u *cluster.Upstream) *telemetry.TCP {
+	l := telemetry.Labels{Source: d.peer, Inbound: d.inbound(), Verified: d.facts.Verified}
+	l.To(u)
+	return d.meters.TCPOpened(&l)
 }

@@ -67,8 +67,8 @@ func (d *downstream) inspect(accepts *listener.Matcher) bool {
 	if d.spec.Proxy == nil && !wantTLS && !wantHTTP {
 		return true
 	}
-	b := d.e.buffers.Get()
-	defer d.e.buffers.Put(b)
+	b := d.buffers.Get()
+	defer d.buffers.Put(b)
 	s := sniffer{d: d, b: b.B}
 	ok := (d.spec.Proxy == nil || s.proxyHeader(d.spec.Proxy)) && s.protocol(accepts)
 	d.sock.Unread(append([]byte(nil), s.b[s.from:s.n]...))
@@ -84,7 +84,7 @@ func (s *sniffer) proxyHeader(p *listener.ProxyProtocol) bool {
 		switch {
 		case err != nil:
 			d.refuse(&failure.Failure{Kind: failure.BadRequest, Cause: err})
-			d.e.opts.Log.Debug("PROXY header refused", slog.String("listener", d.spec.Name), slog.Any("remote", d.facts.Remote), slog.Any("error", err))
+			d.shared.log.Debug("PROXY header refused", slog.String("listener", d.spec.Name), slog.Any("remote", d.facts.Remote), slog.Any("error", err))
 			return false
 		case found == listener.No:
 			return true
@@ -153,7 +153,7 @@ func (s *sniffer) firstBytes(accepts *listener.Matcher) (goOn, ok bool) {
 		spoke := d.stopEarly()
 		if m > 0 {
 			if e != nil {
-				d.e.speakers.Client(d.facts.Local)
+				d.shared.speakers.Client(d.facts.Local)
 			}
 			return true, false
 		}
@@ -161,7 +161,7 @@ func (s *sniffer) firstBytes(accepts *listener.Matcher) (goOn, ok bool) {
 			return false, d.sniffEnded()
 		}
 		if d.sock.Look() == conn.Quiet {
-			d.e.speakers.Server(d.facts.Local)
+			d.shared.speakers.Server(d.facts.Local)
 			return false, true
 		}
 	}
@@ -171,7 +171,7 @@ func (s *sniffer) firstBytes(accepts *listener.Matcher) (goOn, ok bool) {
 func (d *downstream) expectSilence(accepts *listener.Matcher) {
 	e := &early{accepts: accepts, patience: silentPatience, stopped: make(chan struct{})}
 	d.early.Store(e)
-	switch d.e.speakers.At(d.facts.Local) {
+	switch d.shared.speakers.At(d.facts.Local) {
 	case listener.ServerFirst:
 		e.patience = silentPatienceLearned
 		fallthrough
@@ -232,7 +232,7 @@ func (d *downstream) connectEarly(e *early) {
 
 // hearOut gives the client the rest of its time to speak.
 func (d *downstream) hearOut(e *early) (silent bool) {
-	left := time.Duration(d.begun + int64(e.patience) - d.e.clock.Now())
+	left := time.Duration(d.begun + int64(e.patience) - d.clock.Now())
 	if left <= 0 {
 		return true
 	}
@@ -266,10 +266,11 @@ func (d *downstream) stopEarly() (spoke bool) {
 	if d.sideOn.Swap(false) {
 		_ = d.sock.SetDeadline(time.Time{})
 		if d.guard.Expired(slotHead) { // its wake may be undone
-			d.guard.Set(slotHead, d.e.clock.Now())
+			d.guard.Set(slotHead, d.clock.Now())
 		}
 	}
-	if d.dialed, d.dialedFor = e.up, e.chain; e.up != nil {
+	if e.up != nil {
+		d.dialed = e
 		_ = e.up.Socket().SetReadDeadline(time.Time{})
 	}
 	return e.spoke.Load()
@@ -278,12 +279,12 @@ func (d *downstream) stopEarly() (spoke bool) {
 // takeDialed is the connection made while the client was silent, if it goes
 // where the chain sends it.
 func (d *downstream) takeDialed(p *listener.TCPProxy) *cluster.Conn {
-	if d.dialed == nil || d.dialedFor.TCP != p {
+	e := d.dialed
+	if e == nil || e.chain.TCP != p {
 		return nil
 	}
-	up := d.dialed
 	d.dialed = nil
-	return up
+	return e.up
 }
 
 // sniffEnded decides what an end of the wait means: a timeout goes on when

@@ -68,11 +68,11 @@ func (e *Engine) DrainListeners(d ListenerDrain) {
 		e.stopLocked(which)
 	case e.stops.timer == nil:
 		e.stops.soon = which
-		for c := range e.conns {
-			if which.covers(e.listenerOf(c.acceptor)) {
+		e.shared.conns.each(func(c *downstream) {
+			if which.covers(e.listenerOf(c.place)) {
 				c.drain()
 			}
-		}
+		})
 		e.stops.timer = time.AfterFunc(e.opts.DrainTime, func() {
 			if d.SkipExit {
 				return
@@ -90,7 +90,7 @@ func (e *Engine) DrainListeners(d ListenerDrain) {
 func (e *Engine) stopLocked(which reach) {
 	e.stops.now = max(e.stops.now, which)
 	for at, a := range e.acceptors {
-		if !which.covers(e.listenerOf(a)) {
+		if !which.covers(e.listenerOf(&a.place)) {
 			continue
 		}
 		if e.stops.closed == nil {
@@ -110,16 +110,16 @@ func (e *Engine) drainStoppedLocked(cfg *generation.Config) {
 	for at := range e.stops.closed {
 		if cfg.At(at) == nil {
 			delete(e.stops.closed, at)
-			e.drainLocked(func(d *downstream) bool { return d.acceptor.at == at })
+			e.drainLocked(func(d *downstream) bool { return d.place.at == at })
 		}
 	}
 }
 
-// listenerOf is the listener that an acceptor accepts for, in the newest
-// generation that has it.
-func (e *Engine) listenerOf(a *acceptor) *listener.Matcher {
-	if l := e.Config().At(a.at); l != nil {
+// listenerOf is the listener that accepts at p, in the newest generation that
+// has it.
+func (e *Engine) listenerOf(p *place) *listener.Matcher {
+	if l := e.Config().At(p.at); l != nil {
 		return l
 	}
-	return a.last.Load().At(a.at)
+	return p.last.Load().At(p.at)
 }

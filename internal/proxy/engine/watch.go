@@ -37,7 +37,7 @@ type watches struct {
 // now, until endWatch. Who asks twice is watched from the first time.
 func (d *downstream) watchLeave(now int64) {
 	if d.waitsSince.CompareAndSwap(0, now) {
-		d.e.armWatches(watchEvery)
+		d.shared.armWatches(watchEvery)
 	}
 }
 
@@ -47,45 +47,43 @@ func (d *downstream) endWatch(then int64) {
 	if d.waitsSince.Load() == then || d.waitsSince.Swap(then) != watchBegins {
 		return
 	}
-	w := &d.e.watches
+	w := &d.shared.watches
 	w.mu.Lock() // watchers are started under mu
 	defer w.mu.Unlock()
 }
 
-func (e *Engine) armWatches(after time.Duration) {
-	w := &e.watches
+func (s *downstreamShared) armWatches(after time.Duration) {
+	w := &s.watches
 	if w.armed.Load() || !w.armed.CompareAndSwap(false, true) {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.timer == nil {
-		w.timer = time.AfterFunc(after, e.lookOver)
+		w.timer = time.AfterFunc(after, s.lookOver)
 		return
 	}
 	w.timer.Reset(after)
 }
 
 // lookOver starts the watchers of clients that have waited for long.
-func (e *Engine) lookOver() {
-	w := &e.watches
+func (s *downstreamShared) lookOver() {
+	w := &s.watches
 	// Who begins to wait from here on arms the timer, or is seen below.
 	w.armed.Store(false)
-	began := e.clock.Now()
-	if e.startWatchers(began) {
-		took := time.Duration(e.clock.Now() - began)
-		e.armWatches(max(watchEvery, watchShare*took))
+	began := s.clock.Now()
+	if s.startWatchers(began) {
+		took := time.Duration(s.clock.Now() - began)
+		s.armWatches(max(watchEvery, watchShare*took))
 	}
 }
 
 // startWatchers reports whether anybody waits who is not watched yet.
-func (e *Engine) startWatchers(now int64) (waiting bool) {
-	w := &e.watches
+func (s *downstreamShared) startWatchers(now int64) (waiting bool) {
+	w := &s.watches
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for d := range e.conns {
+	s.conns.each(func(d *downstream) {
 		since := d.waitsSince.Load()
 		switch {
 		case since <= 0:
@@ -97,6 +95,6 @@ func (e *Engine) startWatchers(now int64) (waiting bool) {
 		default:
 			waiting = true // another wait began
 		}
-	}
+	})
 	return waiting
 }

@@ -254,3 +254,21 @@ func (c *HTTP1) sendRaw(p []byte, end bool) error {
 	}
 	return nil
 }
+
+// Held is the call whose buffer a response's head is in, for as long as the
+// head is needed.
+type Held struct{ of *HTTP1 }
+
+// Keep holds the buffer of another attempt's call.
+func (h *Held) Keep(c *HTTP1) {
+	h.Release()
+	h.of = c
+}
+
+// Release gives the buffer back.
+func (h *Held) Release() {
+	if h.of != nil {
+		h.of.Release()
+		h.of = nil
+	}
+}

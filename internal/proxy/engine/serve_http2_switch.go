@@ -31,5 +31,19 @@ func (x *http2Exchange) openTunnel(ctx context.Context) (call.Call, error) {
 	}
 	x.from = c.LocalAddr()
 	x.counted = true // what is inside is counted for itself
-	return call.NewTunnel(c, &x.d.e.buffers, x.d.e.clock, x.d.tcpOpened(x.upstream)), nil
+	return call.NewTunnel(c, &x.d.buffers, x.d.clock, x.d.tcpOpened(x.upstream)), nil
+}
+
+// passBoth passes bytes both ways until both directions have ended.
+func (x *http2Exchange) passBoth(c call.Call) *failure.Failure {
+	x.replayable, x.tooMany = false, true
+	x.due[dueResponse].Store(0)
+	x.side.Go(func() { x.pump(c) })
+	if f := x.passBody(c); f != nil {
+		return f
+	}
+	if x.side.Wait(); x.sentAll.Load() {
+		return nil // whoever leaves now has heard and said all
+	}
+	return x.interrupted()
 }

@@ -5,12 +5,9 @@ import (
 	"time"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/access"
-	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
-	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
-	"github.com/tullemesh/tulle/internal/proxy/engine/tcp"
 )
 
 // logRequest writes the access log lines of a finished request.
@@ -21,7 +18,7 @@ func (x *exchange) logRequest() {
 	}
 	r := x.record()
 	for i := range logs {
-		x.d.e.logs.Get(&logs[i]).Write(r)
+		x.d.logs.Get(&logs[i]).Write(r)
 	}
 }
 
@@ -33,10 +30,10 @@ func (x *exchange) record() *access.Record {
 	d, r := x.d, x.rec
 	end := x.end
 	if end == 0 {
-		end = d.e.clock.Now()
+		end = d.clock.Now()
 	}
 	*r = access.Record{
-		Start: d.e.clock.Time(x.start), Protocol: x.req.Protocol, Request: &x.req, Response: &x.res, Status: x.res.Status,
+		Start: d.clock.Time(x.start), Protocol: x.req.Protocol, Request: &x.req, Response: &x.res, Status: x.res.Status,
 		BytesReceived: x.bytesIn, BytesSent: x.bytesOut, Duration: time.Duration(end - x.start), ToUpstream: -1, ToHead: -1,
 		Conn: &d.facts, ConnID: d.id, Remote: x.facts.Remote, Attempts: x.attempts, Details: "via_upstream",
 	}
@@ -81,36 +78,4 @@ var _ router.Values = (*exchange)(nil)
 func (x *exchange) AppendValue(dst []byte, operator, arg string) []byte {
 	dst, _ = access.AppendOperator(dst, operator, arg, x.record()) // the compiler refuses others
 	return dst
-}
-
-// tcpRecord is what a relay did.
-type tcpRecord struct {
-	tcp.Result
-	up *cluster.Conn
-}
-
-// logConn writes the access log lines of a connection.
-func (d *downstream) logConn(logs []listener.AccessLog, f *failure.Failure, t *tcpRecord) {
-	if len(logs) == 0 {
-		return
-	}
-	r := access.Record{
-		Start: d.e.clock.Time(d.begun), Duration: time.Duration(d.e.clock.Now() - d.begun), ToUpstream: -1, ToHead: -1,
-		Conn: &d.facts, ConnID: d.id,
-	}
-	if c := d.chain.Load(); c != nil {
-		r.Chain = c.Name
-	}
-	if f != nil {
-		a := f.Answer()
-		r.Flag, r.Details = a.Flag, a.Detail
-	}
-	if t != nil {
-		r.BytesReceived, r.BytesSent = t.Sent, t.Received
-		r.UpstreamHost, r.UpstreamCluster = t.up.Upstream.Host.Key, t.up.Upstream.Cluster().Name
-		r.UpstreamLocal = conn.AddrPort(t.up.LocalAddr())
-	}
-	for i := range logs {
-		d.e.logs.Get(&logs[i]).Write(&r)
-	}
 }

@@ -4,50 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
-	"slices"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/call"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
 )
-
-// A request that switches to another protocol has one form in an exchange,
-// whatever carries it: HTTP/1.1's GET with Upgrade, and 101 as its answer. In
-// HTTP/2 it is an extended CONNECT and 200 (RFC 8441).
-
-// connectType is the upgrade type that stands for CONNECT itself (Envoy:
-// upgrade_configs).
-const connectType = "connect"
-
-// upgradeAllowed reports whether the listener or the route allows the wanted
-// upgrade (Envoy: upgrade_configs). CONNECT is not one that can be asked for by
-// name.
-func (x *exchange) upgradeAllowed() bool {
-	wanted := string(x.upgrade)
-	if wanted == connectType {
-		return false
-	}
-	if slices.Contains(x.manager.Upgrades, wanted) {
-		return true
-	}
-	r := x.result.Route
-	return r != nil && r.Forward != nil && slices.Contains(r.Forward.Upgrades, wanted)
-}
-
-// passBoth passes bytes both ways until both directions have ended.
-func (x *http2Exchange) passBoth(c call.Call) *failure.Failure {
-	x.replayable, x.tooMany = false, true
-	x.due[dueResponse].Store(0)
-	x.side.Go(func() { x.pump(c) })
-	if f := x.passBody(c); f != nil {
-		return f
-	}
-	if x.side.Wait(); x.sentAll.Load() {
-		return nil // whoever leaves now has heard and said all
-	}
-	return x.interrupted()
-}
 
 // switchOver2 answers 101 for an endpoint that took an extended CONNECT, and
 // then passes bytes both ways until both directions have ended.
@@ -95,8 +57,8 @@ func (x *http1Exchange) pumpSwitched(c call.Call) {
 		return // the reader of the other direction finds out why
 	}
 	x.rest = nil
-	b := d.e.buffers.Get()
-	defer d.e.buffers.Put(b)
+	b := d.buffers.Get()
+	defer d.buffers.Put(b)
 	for {
 		n, err := d.stream.Read(b.B)
 		end := n == 0 && conn.IsEnd(err)
@@ -123,8 +85,8 @@ func (x *http1Exchange) pumpSwitched(c call.Call) {
 // streamSwitched passes what the endpoint sends.
 func (x *http1Exchange) streamSwitched(c call.Call) *failure.Failure {
 	d := x.d
-	b := d.e.buffers.Get()
-	defer d.e.buffers.Put(b)
+	b := d.buffers.Get()
+	defer d.buffers.Put(b)
 	for {
 		n, err := c.ReadBody(b.B)
 		end := errors.Is(err, io.EOF)

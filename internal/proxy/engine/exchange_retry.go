@@ -32,6 +32,10 @@ func (x *exchange) policy() *router.Retry {
 	return nil
 }
 
+// replayBytesMax is how much of a complete request body is kept so that the
+// request can be sent again.
+const replayBytesMax = 64 << 10
+
 // sent is how far a request came that may have to be sent again.
 type sent struct {
 	// wrote: a part of it went out. replayable: the whole of it is at hand.
@@ -48,7 +52,7 @@ func (x *exchange) repeats(f *failure.Failure, s sent) bool {
 	p := x.policy()
 	asks := p != nil && asksAfter(p.On, f, s.wrote)
 	if !(asks && s.wrote) && x.mayRepeat(f, s.wrote, s.replayable, s.response) {
-		x.d.e.meters.Repeated.Inc()
+		x.d.meters.Repeated.Inc()
 		return true
 	}
 	return asks && x.takeRetry(p, s.replayable || !s.wrote)
@@ -85,7 +89,7 @@ func (x *exchange) wantsAnother(replayable bool) bool {
 func (x *exchange) takeRetry(p *router.Retry, replayable bool) bool {
 	switch {
 	case !replayable:
-		x.d.e.meters.Abandoned.Inc()
+		x.d.meters.Abandoned.Inc()
 		return false
 	case x.retries.made >= p.Retries:
 		x.retries.exhausted = true
@@ -96,7 +100,7 @@ func (x *exchange) takeRetry(p *router.Retry, replayable bool) bool {
 	}
 	x.retries.held = true
 	x.retries.made++
-	x.d.e.meters.Retried.Inc()
+	x.d.meters.Retried.Inc()
 	return true
 }
 
@@ -127,6 +131,9 @@ func (x *exchange) countAttempt() bool {
 	x.req.Set("x-envoy-attempt-count", strconv.AppendUint(digits[:0], uint64(x.retries.made)+1, 10))
 	return true
 }
+
+// countRetry is countAttempt where the route's policy asked for this one.
+func (x *exchange) countRetry() bool { return x.retries.made > 0 && x.countAttempt() }
 
 // responseBound is when the response must be complete; 0: never. The route's
 // timeout covers all attempts and runs from the complete request, so complete

@@ -64,6 +64,9 @@ func (x *exchange) beginCall() {
 	x.messages.call, x.messages.asks.On = call, call
 }
 
+// isCall reports whether the messages of the request are counted.
+func (x *exchange) isCall() bool { return x.messages.call }
+
 // answersCall is called when the response's head is turned into the client's:
 // from here on both ends are known, and whether the response has messages.
 func (x *exchange) answersCall() {
@@ -89,5 +92,5 @@ func (x *exchange) endCall() {
 }
 
 func (x *exchange) messageSeries() *telemetry.Messages {
-	return x.d.e.meters.Messages(&x.d.series, x.labels())
+	return x.d.meters.Messages(&x.d.series, x.labels())
 }

@@ -18,7 +18,7 @@ var errOwnAddress = errors.New("the destination is this proxy's own address")
 // For a redirected connection that is its original destination. The listener
 // of an HTTP proxy has none: there the request names it, or the tunnel that it
 // is in. A connection to ourselves would never end.
-func (d *downstream) meant(authority []byte) (netip.AddrPort, *failure.Failure) {
+func (d *exchangeConn) meant(authority []byte) (netip.AddrPort, *failure.Failure) {
 	to := d.facts.Local
 	proxies := !d.spec.OriginalDst && !d.spec.UseOriginalDst && d.spec.Direction == listener.Outbound
 	if proxies && to == d.facts.Direct {
@@ -33,7 +33,7 @@ func (d *downstream) meant(authority []byte) (netip.AddrPort, *failure.Failure) 
 		if err != nil {
 			return to, &failure.Failure{Kind: failure.NoHealthyHost, Cause: err}
 		}
-		ip, err := d.e.live.Resolve(host)
+		ip, err := d.live.Resolve(host)
 		if err != nil {
 			return to, &failure.Failure{Kind: failure.NoHealthyHost, Cause: errors.Join(cluster.ErrNoHost, err)}
 		}
@@ -41,7 +41,7 @@ func (d *downstream) meant(authority []byte) (netip.AddrPort, *failure.Failure) 
 	}
 	// Where the kernel redirects transparently, the socket's own address is the
 	// original destination, and its port is not the listener's.
-	if at := d.acceptor.at.Port(); to == d.facts.Direct && (at == to.Port() || at == 0) {
+	if at := d.place.at.Port(); to == d.facts.Direct && (at == to.Port() || at == 0) {
 		return to, &failure.Failure{Kind: failure.NoHealthyHost, Cause: errOwnAddress}
 	}
 	return to, nil
