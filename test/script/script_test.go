@@ -25,6 +25,7 @@ import (
 	"github.com/tullemesh/tulle/internal/cli"
 	"github.com/tullemesh/tulle/internal/cli/call"
 	"github.com/tullemesh/tulle/internal/cli/proxy"
+	"github.com/tullemesh/tulle/internal/testkit/held"
 )
 
 func TestMain(m *testing.M) {
@@ -174,12 +175,12 @@ func until(ts *testscript.TestScript, what string, ok func() bool) {
 	}
 }
 
-// port NAME: sets an environment variable to a free port of loopback.
+// port NAME: sets an environment variable to a port of loopback that nobody else is given until the script ends.
 func port(ts *testscript.TestScript, _ bool, args []string) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	number, release, err := held.Bind("127.0.0.1")
 	ts.Check(err)
-	ts.Setenv(args[0], strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
-	ts.Check(l.Close())
+	ts.Defer(release)
+	ts.Setenv(args[0], strconv.Itoa(number))
 }
 
 // hold PORT: somebody else listens there, until the script ends.

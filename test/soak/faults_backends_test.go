@@ -8,11 +8,14 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/tullemesh/tulle/internal/testkit/held"
 )
 
 // faultBackend serves HTTP/1.1 in one way of misbehaving.

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -26,6 +27,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/control/xds"
 	"github.com/tullemesh/tulle/internal/proxy/xdsclient"
+	"github.com/tullemesh/tulle/internal/testkit/held"
 	"github.com/tullemesh/tulle/internal/testkit/xdsworld"
 	"github.com/tullemesh/tulle/internal/wire"
 )
@@ -145,7 +147,8 @@ func TestMutualTLS(t *testing.T) {
 		wg.Go(func() { _ = xds.Serve(ctx, g, lis, 0) })
 		return &wg
 	}
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	at := net.JoinHostPort("127.0.0.1", strconv.Itoa(held.Port(t, "127.0.0.1"))) // for both servers
+	lis, err := net.Listen("tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +163,7 @@ func TestMutualTLS(t *testing.T) {
 	cert := ca.issue("spiffe://cluster.local/ns/shop/sa/web")
 	got := make(signal)
 	runClient(t, xdsclient.Options{
-		Target: lis.Addr().String(), Node: &corev3.Node{Id: "sidecar~127.0.0.1~web.shop~shop.svc.cluster.local"}, Handler: got,
+		Target: at, Node: &corev3.Node{Id: "sidecar~127.0.0.1~web.shop~shop.svc.cluster.local"}, Handler: got,
 		TLS: func() (*tls.Config, error) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -177,7 +180,7 @@ func TestMutualTLS(t *testing.T) {
 	mu.Unlock()
 	stop()
 	served.Wait()
-	lis, err = net.Listen("tcp", lis.Addr().String())
+	lis, err = net.Listen("tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,7 @@
 // Package proxyrun runs one proxy as users do, for acceptance tests: the built program as a child process with an Envoy bootstrap.
 //
 // In comes a bootstrap; out go the listeners' addresses, the access log, the metrics and what the process costs. A Proxy owns its process;
-// the test's cleanup ends it and fails the test when it does not end. Read this file first; bootstrap.go builds bootstraps.
+// the test's cleanup ends it and fails the test when it does not end. Read this file first; bootstrap.go builds bootstraps, envoy.go runs stock Envoy with one.
 package proxyrun
 
 import (
@@ -50,15 +50,7 @@ type Proxy struct {
 // until its listeners accept. More arguments follow `proxy -c FILE`.
 func Start(t testing.TB, binary string, bootstrap Object, more ...string) *Proxy {
 	t.Helper()
-	dir := t.TempDir()
-	data, err := json.Marshal(bootstrap)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, place := filepath.Join(dir, "bootstrap.json"), filepath.Join(dir, "admin")
-	if err := os.WriteFile(config, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	config, place := write(t, bootstrap)
 	p := &Proxy{ended: make(chan struct{})}
 	args := append([]string{"-c", config, "--address-file", place}, more...)
 	if filepath.Base(binary) != "tulle-proxy" {
@@ -76,13 +68,39 @@ func Start(t testing.TB, binary string, bootstrap Object, more ...string) *Proxy
 		close(p.ended)
 	}()
 	t.Cleanup(func() { p.stop(t) })
+	p.serve(t, bootstrap, place)
+	return p
+}
+
+// write writes a bootstrap down and returns its file, and one beside it for the address of the admin port.
+func write(t testing.TB, bootstrap Object) (config, place string) {
+	t.Helper()
+	dir := t.TempDir()
+	data, err := json.Marshal(bootstrap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, place = filepath.Join(dir, "bootstrap.json"), filepath.Join(dir, "admin")
+	if err := os.WriteFile(config, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return config, place
+}
+
+// serve waits until all listeners of a bootstrap are bound, and returns where.
+func (p *Proxy) serve(t testing.TB, bootstrap Object, place string) (bound map[string]string) {
+	t.Helper()
 	want := len(bootstrap["static_resources"].(Object)["listeners"].([]Object))
 	p.Await(t, startTime, "the proxy serves", func() bool {
 		at, err := os.ReadFile(place)
 		p.Admin = strings.TrimSpace(string(at))
-		return err == nil && p.Admin != "" && len(p.listeners(t)) == want
+		if err != nil || p.Admin == "" {
+			return false
+		}
+		bound = p.listeners(t)
+		return len(bound) == want
 	})
-	return p
+	return bound
 }
 
 // stop ends the proxy.
@@ -150,7 +168,7 @@ func (p *Proxy) get(t testing.TB, path string) []byte {
 func (p *Proxy) listeners(t testing.TB) map[string]string {
 	out := map[string]string{}
 	for line := range strings.Lines(string(p.get(t, "/listeners"))) {
-		if name, at, ok := strings.Cut(strings.TrimSpace(line), "::"); ok {
+		if name, at, ok := strings.Cut(strings.TrimSpace(line), "::"); ok && !strings.HasSuffix(at, ":0") { // where Envoy has none yet
 			out[name] = at
 		}
 	}

@@ -12,53 +12,23 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/tullemesh/tulle/internal/testkit/program"
 	"github.com/tullemesh/tulle/internal/testkit/proxyrun"
 )
 
 // stockEnvoy runs Envoy with a bootstrap and returns where its one listener is.
 func stockEnvoy(t *testing.T, bootstrap proxyrun.Object) string {
 	t.Helper()
-	envoy := program.Need(t, "ENVOY", filepath.Join("..", "..", "envoy.sh"))
-	data, err := json.Marshal(bootstrap)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	config, place := filepath.Join(dir, "envoy.json"), filepath.Join(dir, "admin")
-	if err := os.WriteFile(config, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	program.Start(t, envoy, "-c", config, "--admin-address-path", place, "--concurrency", "1", "--disable-hot-restart", "-l", "error")
-	deadline, tick := time.NewTimer(caseTime), time.NewTicker(20*time.Millisecond)
-	defer deadline.Stop()
-	defer tick.Stop()
-	for {
-		if admin, err := os.ReadFile(place); err == nil && len(admin) > 0 {
-			if resp, body, err := exactly(t.Context(), &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, "http://"+string(admin)+"/listeners", nil, nil); err == nil && resp.StatusCode == http.StatusOK {
-				if _, at, ok := strings.Cut(strings.TrimSpace(body), "::"); ok && !strings.HasSuffix(at, ":0") {
-					return at
-				}
-			}
-		}
-		select {
-		case <-deadline.C:
-			t.Fatal("Envoy does not serve")
-		case <-tick.C:
-		}
-	}
+	return proxyrun.Envoy(t, filepath.Join("..", "..", "envoy.sh"), bootstrap)["edge"]
 }
 
 // grpcRequest is one message with its prefix.

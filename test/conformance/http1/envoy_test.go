@@ -4,20 +4,20 @@ package http1_test
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
+	"github.com/tullemesh/tulle/internal/testkit/proxyrun"
 )
 
-const envoyManager = `{"name": %q, "address": {"socket_address": {"address": "127.0.0.1", "port_value": %d}}, "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": {
+const envoyManager = `{"name": %q, "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}, "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": {
 "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "stat_prefix": "a",
 "normalize_path": %t, "merge_slashes": %t, "path_with_escaped_slashes_action": %q,
 "use_remote_address": %t, "xff_num_trusted_hops": %d, "skip_xff_append": %t, "preserve_external_request_id": %t,
@@ -30,55 +30,23 @@ const envoyManager = `{"name": %q, "address": {"socket_address": {"address": "12
 // became of a request's path and forwarding fields.
 func stockEnvoy(t *testing.T, managers map[string]*listener.HTTPManager) map[string]string {
 	t.Helper()
-	binary := os.Getenv("ENVOY")
-	if binary == "" {
-		if os.Getenv("CI") != "" {
-			t.Fatal("CI needs ENVOY, the path of a stock Envoy")
-		}
-		t.Skip("ENVOY does not name a stock Envoy (test/envoy.sh)")
-	}
-	at := map[string]string{}
-	var listeners []string
+	var listeners []proxyrun.Object
 	for name, m := range managers {
 		escaped := "KEEP_UNCHANGED"
 		if m.EscapedSlashes == listener.UnescapeAndForward {
 			escaped = "UNESCAPE_AND_FORWARD"
 		}
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
+		text := fmt.Appendf(nil, envoyManager, name, m.NormalizePath, m.MergeSlashes, escaped,
+			m.UseRemoteAddress, m.XFFTrustedHops, m.SkipXFFAppend, m.PreserveRequestID)
+		var l proxyrun.Object
+		if err := json.Unmarshal(text, &l); err != nil {
 			t.Fatal(err)
 		}
-		port := l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		at[name] = l.Addr().String()
-		listeners = append(listeners, fmt.Sprintf(envoyManager, name, port, m.NormalizePath, m.MergeSlashes, escaped,
-			m.UseRemoteAddress, m.XFFTrustedHops, m.SkipXFFAppend, m.PreserveRequestID))
+		listeners = append(listeners, l)
 	}
-	file := filepath.Join(t.TempDir(), "envoy.json")
-	if err := os.WriteFile(file, []byte(`{"static_resources": {"listeners": [`+strings.Join(listeners, ",")+`]}}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(binary, "-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error")
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	for _, a := range at {
-		deadline, tick := time.Now().Add(patience), time.NewTicker(20*time.Millisecond)
-		for {
-			c, err := net.Dial("tcp", a)
-			if err == nil {
-				c.Close()
-				break
-			}
-			if <-tick.C; time.Now().After(deadline) {
-				t.Fatal(err)
-			}
-		}
-		tick.Stop()
-	}
-	return at
+	bootstrap := proxyrun.Bootstrap(nil, nil)
+	bootstrap["static_resources"] = proxyrun.Object{"listeners": listeners}
+	return proxyrun.Envoy(t, filepath.Join("..", "..", "envoy.sh"), bootstrap)
 }
 
 // forwardedFields is what a backend sees of a request, as Envoy above tells it.
