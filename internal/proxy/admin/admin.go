@@ -150,6 +150,7 @@ func Handler(p Proxy, version string) http.Handler {
 		"/certs":            {get: h.certs},
 		"/stats/prometheus": {get: h.metrics},
 		"/stats":            {get: h.metrics},
+		"/memory":           {get: h.memory},
 		"/rejected":         {get: h.rejected},
 		"/logging":          {get: h.logging, post: h.logging},
 		"/drain_listeners":  {post: h.drain},
@@ -230,7 +231,7 @@ type handler struct {
 
 func (h *handler) index(w http.ResponseWriter, _ *http.Request) error {
 	_, err := io.WriteString(w, `tulle admin
-GET  /ready /server_info /config_dump /clusters /listeners /certs /stats/prometheus /rejected /logging
+GET  /ready /server_info /config_dump /clusters /listeners /certs /stats/prometheus /memory /rejected /logging
 POST /logging?level=debug|info|warning|error /drain_listeners?inboundonly&graceful&skip_exit /healthcheck/fail /healthcheck/ok /quitquitquit
 `)
 	return err

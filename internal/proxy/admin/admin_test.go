@@ -12,9 +12,11 @@ import (
 	"testing"
 	"time"
 
+	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -86,6 +88,17 @@ func TestReadyTellsTheState(t *testing.T) {
 		if w.Code != code || strings.TrimSpace(w.Body.String()) != string(state) {
 			t.Errorf("%s: %d %q, want %d", state, w.Code, w.Body, code)
 		}
+	}
+}
+
+func TestMemoryIsToldInEnvoysWords(t *testing.T) {
+	w := call(&stage{}, "GET", "/memory", "localhost")
+	var got adminv3.Memory
+	if err := protojson.Unmarshal(w.Body.Bytes(), &got); err != nil {
+		t.Fatalf("%v: %s", err, w.Body)
+	}
+	if got.GetAllocated() == 0 || got.GetHeapSize() < got.GetAllocated() || got.GetTotalPhysicalBytes() < got.GetAllocated() {
+		t.Errorf("%s", w.Body)
 	}
 }
 
