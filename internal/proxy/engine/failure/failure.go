@@ -85,6 +85,8 @@ const (
 	CallDeadline
 	// BadText: a request of gRPC-Web in base64 is not base64; Cause says why.
 	BadText
+	// ClientReset: the client reset its stream (HTTP/2); its connection goes on.
+	ClientReset
 	// Again: the response is one that the route's retry policy drops. Nobody is
 	// told of it: the next attempt follows.
 	Again
@@ -113,6 +115,9 @@ func (f *Failure) Error() string {
 
 // Unwrap returns the cause.
 func (f *Failure) Unwrap() error { return f.Cause }
+
+// Gone reports whether the client is: nobody can be told anything more.
+func (f *Failure) Gone() bool { return f.Kind == ClientLeft || f.Kind == ClientReset }
 
 // Answer is what a Failure means to everybody who hears of it.
 type Answer struct {
@@ -185,6 +190,8 @@ func answerTo(k Kind) Answer {
 		return Answer{Upstream, http.StatusGatewayTimeout, "UT", "response_timeout", "upstream request timeout"}
 	case BadText:
 		return Answer{Downstream, http.StatusBadRequest, "", "grpc_base_64_decode_failed", "Bad gRPC-web request, invalid base64 data."}
+	case ClientReset:
+		return Answer{Downstream, 0, "DR", "http2.remote_reset", ""}
 	case Again:
 		return Answer{Upstream, 0, "", "retried", ""}
 	}
@@ -198,6 +205,8 @@ func (f *Failure) Answer() Answer {
 	switch {
 	case f.Kind == BadRequest && errors.As(f.Cause, &codec):
 		a.Status, a.Body = codec.Status, http.StatusText(codec.Status)
+	case f.Kind == ClientReset && errors.Is(f.Cause, http2.ErrNotProcessed):
+		a.Detail = "http2.remote_refuse" // by REFUSED_STREAM
 	case f.Kind == DurationTimeout && f.Detail == Incomplete:
 		a.Status = http.StatusRequestTimeout
 	case f.Kind == BadText && errors.Is(f.Cause, grpc.ErrTextCut):
@@ -238,6 +247,15 @@ func OfConnect(err error) *Failure {
 		return &Failure{Kind: ConnectTimeout, Cause: err}
 	}
 	return &Failure{Kind: ConnectFailed, Cause: err}
+}
+
+// OfClient tells what an error of a client's stream means: it was reset, or its connection ended (Envoy: DR, DC).
+func OfClient(err error) *Failure {
+	var reset *http2.ResetError
+	if errors.As(err, &reset) {
+		return &Failure{Kind: ClientReset, Cause: err}
+	}
+	return &Failure{Kind: ClientLeft, Cause: err}
 }
 
 // OfCall tells what an error of a call to an endpoint means.

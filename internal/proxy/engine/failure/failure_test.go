@@ -56,6 +56,8 @@ func TestErrorsAreToldApart(t *testing.T) {
 		{"a stream that broke a rule", OfCall, &http2.StreamError{}, BadResponse, "UPE", 502},
 		{"a connection that broke a rule", OfCall, &http2.ConnError{}, BadResponse, "UPE", 502},
 		{"a response that broke a rule", OfCall, http1.ErrStatus, BadResponse, "UPE", 502},
+		{"a client that reset its stream", OfClient, &http2.ResetError{Code: http2.Cancel}, ClientReset, "DR", 0},
+		{"a client whose connection ended", OfClient, io.EOF, ClientLeft, "DC", 0},
 		{"a connection that was closed", OfCall, io.EOF, Reset, "UC", 503},
 	}
 	for _, c := range cases {
@@ -83,6 +85,8 @@ func TestAnswersTellWhatIsKnown(t *testing.T) {
 		{"the codec chooses the status", Failure{Kind: BadRequest, Cause: &http1.Error{Status: 431}}, Answer{Side: Downstream, Status: 431, Body: "Request Header Fields Too Large"}},
 		{"an incomplete request", Failure{Kind: DurationTimeout, Detail: Incomplete}, Answer{Status: 408, Body: "downstream duration timeout"}},
 		{"a policy", Failure{Kind: Denied, Detail: "ns[shop]-policy[cart]-rule[0]"}, Answer{Status: 403, Detail: "rbac_access_denied_matched_policy[ns[shop]-policy[cart]-rule[0]]", Body: "RBAC: access denied"}},
+		{"a client's reset", Failure{Kind: ClientReset, Cause: &http2.ResetError{Code: http2.Cancel}}, Answer{Side: Downstream, Detail: "http2.remote_reset"}},
+		{"a client's refusal", Failure{Kind: ClientReset, Cause: &http2.ResetError{Code: http2.RefusedStream}}, Answer{Side: Downstream, Detail: "http2.remote_refuse"}},
 		{"no policy allows", Failure{Kind: Denied}, Answer{Status: 403, Detail: "rbac_access_denied_matched_policy[none]", Body: "RBAC: access denied"}},
 	}
 	for _, c := range cases {
