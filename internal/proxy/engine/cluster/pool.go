@@ -21,9 +21,6 @@ const (
 	connectTimeout = 5 * time.Second
 	// idleTimeout of pooled connections when a cluster has none (Envoy: 1 h).
 	idleTimeout = time.Hour
-	// freshWindow is for how long a pooled connection is used again without
-	// asking the kernel whether the peer has closed it.
-	freshWindow = 100 * time.Millisecond
 )
 
 // EndpointInfo is what the assignment says of an endpoint.
@@ -178,6 +175,9 @@ func (u *Upstream) Connect(ctx context.Context, use *Use) (*Conn, error) {
 		return nil, err
 	}
 	c, err := u.reserve(ctx, !use.Raw)
+	for c != nil && !c.quiet() {
+		c, err = u.reserve(ctx, !use.Raw)
+	}
 	if c == nil && err == nil {
 		c, err = u.connectReserved(ctx, use)
 	}
@@ -238,17 +238,26 @@ func (u *Upstream) Take(careful bool, now int64) *Conn {
 	}
 }
 
-// Reuse is Take with a look by the kernel: in any case when careful, else after
-// more than an instant of idleness.
+// Reuse is Take with a look at the connection. Bytes that nobody asked for, such
+// as content behind a response that has none, would be taken for the answer to
+// the next request, which may be another client's.
 func (u *Upstream) Reuse(careful bool, now int64) *Conn {
 	for {
 		c := u.Take(careful, now)
-		if c == nil || !careful && c.since < int64(freshWindow) || c.Socket().Look() == conn.Quiet {
+		if c == nil || c.quiet() {
 			return c
 		}
 		c.Lost(now)
-		c.Close()
 	}
+}
+
+// quiet closes the connection unless there is nothing to read on it.
+func (c *Conn) quiet() bool {
+	if c.Look() == conn.Quiet {
+		return true
+	}
+	c.Close()
+	return false
 }
 
 // takeIdle takes an idle connection as it is, or nil.
@@ -404,7 +413,7 @@ func (u *Upstream) reap(now int64) {
 	u.mu.Lock()
 	u.idle = slices.DeleteFunc(u.idle, func(c *Conn) bool {
 		drop := u.expired(c, now)
-		if !drop && c.Socket().Look() != conn.Quiet {
+		if !drop && c.Look() != conn.Quiet {
 			u.aging.closed(now-c.since, now)
 			drop = true
 		}

@@ -88,5 +88,13 @@ func (s *Socket) AwaitEnd() error {
 	return nil
 }
 
-// tryRead knows no way to read without waiting.
-func (s *Socket) tryRead([]byte) (int, error) { return 0, syscall.EAGAIN }
+// tryRead is a read that waits for no more than an instant.
+func (s *Socket) tryRead(p []byte) (int, error) {
+	_ = s.under.SetReadDeadline(time.Now().Add(time.Millisecond))
+	n, err := s.under.Read(p)
+	_ = s.under.SetReadDeadline(time.Time{})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = syscall.EAGAIN
+	}
+	return n, err
+}

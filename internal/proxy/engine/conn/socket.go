@@ -35,6 +35,9 @@ type Stream interface {
 	AwaitReadable() error
 	// CloseWrite ends our direction and keeps reading.
 	CloseWrite() error
+	// Look tells the state of a stream that nobody reads, without waiting or
+	// consuming.
+	Look() State
 	// Socket is the socket below.
 	Socket() *Socket
 }

@@ -1,11 +1,17 @@
 package conn
 
-import "crypto/tls"
+import (
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"syscall"
+)
 
 // TLS is a Stream over crypto/tls.
 type TLS struct {
 	*tls.Conn
-	socket *Socket
+	socket  *Socket
+	records *records // nil: nobody looks
 
 	// Owned by the reader.
 	one  [1]byte
@@ -14,6 +20,50 @@ type TLS struct {
 
 // NewTLS wraps a TLS connection made on socket.
 func NewTLS(c *tls.Conn, socket *Socket) *TLS { return &TLS{Conn: c, socket: socket} }
+
+// NewTLSClient is the client's side of a connection that begins on socket. Look
+// tells its state at little cost.
+func NewTLSClient(socket *Socket, cfg *tls.Config) *TLS {
+	r := &records{Socket: socket}
+	return &TLS{Conn: tls.Client(r, cfg), socket: socket, records: r}
+}
+
+// records is a socket as TLS reads it, which finds where records end (RFC 8446
+// §5.1). TLS reads when it has no whole record.
+type records struct {
+	*Socket
+	head  [recordHeadBytes]byte
+	have  int // bytes of head
+	left  int // bytes of the record behind head
+	ended int // records that the last read completed
+}
+
+const recordHeadBytes = 5
+
+// within reports whether a record has begun and not ended.
+func (r *records) within() bool { return r.have > 0 || r.left > 0 }
+
+// Read implements io.Reader.
+func (r *records) Read(p []byte) (int, error) {
+	r.ended = 0
+	n, err := r.Socket.Read(p)
+	for p = p[:n]; len(p) > 0; {
+		if r.left == 0 {
+			m := copy(r.head[r.have:], p)
+			p = p[m:]
+			if r.have += m; r.have < recordHeadBytes {
+				break
+			}
+			r.have, r.left = 0, int(binary.BigEndian.Uint16(r.head[3:]))
+		}
+		m := min(r.left, len(p))
+		p = p[m:]
+		if r.left -= m; r.left == 0 {
+			r.ended++
+		}
+	}
+	return n, err
+}
 
 // Socket implements Stream.
 func (t *TLS) Socket() *Socket { return t.socket }
@@ -27,6 +77,31 @@ func (t *TLS) AwaitReadable() error {
 	_, err := t.Conn.Read(t.one[:])
 	t.held = err == nil
 	return err
+}
+
+// Look implements Stream. What came behind the record that was read last is in
+// crypto/tls, where the socket does not show it. What the socket shows may be of
+// TLS alone, such as a ticket.
+func (t *TLS) Look() State {
+	if t.held || t.records != nil && t.records.within() {
+		return Readable
+	}
+	if t.records != nil && t.records.ended <= 1 {
+		if s := t.socket.Look(); s != Readable {
+			return s
+		}
+	}
+	t.socket.tries = true
+	n, err := t.Conn.Read(t.one[:])
+	t.socket.tries = false
+	switch {
+	case n > 0:
+		t.held = true
+		return Readable
+	case errors.Is(err, syscall.EAGAIN):
+		return Quiet
+	}
+	return Ended
 }
 
 // Read implements io.Reader. After AwaitReadable it returns the byte taken

@@ -154,16 +154,16 @@ func (s *Store) Connect(ctx context.Context, sock *conn.Socket, spec *ClientSpec
 	if err != nil {
 		return nil, err
 	}
-	c := tls.Client(sock, cfg)
+	c := conn.NewTLSClient(sock, cfg)
 	release := bind(ctx, sock)
-	err = handshake(c)
+	err = handshake(c.Conn)
 	if end := release(); end != nil {
 		return nil, end
 	}
 	if err != nil {
 		return nil, err
 	}
-	return conn.NewTLS(c, sock), nil
+	return c, nil
 }
 
 // bind makes ctx's end the end of the socket's waits, which costs no goroutine.
