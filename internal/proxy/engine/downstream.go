@@ -228,6 +228,7 @@ func (d *downstream) expire(slot int) {
 	case slotRequest:
 		_ = d.sock.SetReadDeadline(conn.Past())
 	case slotDrain:
+		d.state.Store(stateEnding) // what waits for the upstream is not tried again
 		_ = d.sock.SetDeadline(conn.Past())
 	case slotDuration:
 		d.drain()

@@ -14,14 +14,18 @@ import (
 // errOwnAddress: what was asked for is this proxy itself.
 var errOwnAddress = errors.New("the destination is this proxy's own address")
 
+// proxies reports whether the listener is an HTTP proxy's.
+func (d *exchangeConn) proxies() bool {
+	return !d.spec.OriginalDst && !d.spec.UseOriginalDst && d.spec.Direction == listener.Outbound && d.facts.Local == d.facts.Direct
+}
+
 // meant is where a request's client wanted to go, for clusters that go there.
 // For a redirected connection that is its original destination. The listener
 // of an HTTP proxy has none: there the request names it, or the tunnel that it
 // is in. A connection to ourselves would never end.
 func (d *exchangeConn) meant(authority []byte) (netip.AddrPort, *failure.Failure) {
 	to := d.facts.Local
-	proxies := !d.spec.OriginalDst && !d.spec.UseOriginalDst && d.spec.Direction == listener.Outbound
-	if proxies && to == d.facts.Direct {
+	if d.proxies() {
 		if d.tunnel != nil {
 			authority = d.tunnel
 		}

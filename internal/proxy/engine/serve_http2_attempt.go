@@ -237,6 +237,10 @@ func (x *http2Exchange) responseHead(now int64) *failure.Failure {
 func (x *http2Exchange) respond(c call.Call, end bool) *failure.Failure {
 	switched := x.connects || x.res.Status == http.StatusSwitchingProtocols
 	x.switched.Store(switched)
+	if !switched && len(x.upgrade) > 0 && x.res.Status < 300 {
+		// It refuses, which in HTTP/2 a status of 2xx would deny (RFC 8441 §5).
+		return &failure.Failure{Kind: failure.BadResponse, Detail: "an upgrade is answered by 2xx"}
+	}
 	if switched && !x.websocket.Accepted(&x.res) {
 		return &failure.Failure{Kind: failure.BadResponse, Detail: "sec-websocket-accept is missing or wrong"}
 	}

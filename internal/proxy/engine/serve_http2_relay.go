@@ -99,6 +99,9 @@ func (x *http2Exchange) relays() bool {
 	if p := x.cluster.Spec().Protocol; len(x.upgrade) > 0 || x.web != nil || p != cluster.HTTP2 && p != cluster.Downstream {
 		return false
 	}
+	if x.cluster.Resolving() || x.cluster.Spec().Kind == cluster.OriginalDst && x.d.proxies() {
+		return false // the choice may wait for DNS
+	}
 	if f := x.choose(); f != nil {
 		x.attempts, x.upstream = 0, nil
 		return false // the goroutine finds the same, and answers

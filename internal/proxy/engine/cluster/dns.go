@@ -71,9 +71,9 @@ func (c *Cluster) resolveLocked(a *Assignment) {
 	})
 }
 
-// awaitNames waits until the names of the cluster were asked for once: only
-// the first requests do. It reports whether it waited.
-func (c *Cluster) awaitNames() bool {
+// Resolving reports whether Pick may wait: not all names of the cluster were
+// asked for yet.
+func (c *Cluster) Resolving() bool {
 	r := c.resolving.Load()
 	if r == nil {
 		return false
@@ -82,6 +82,16 @@ func (c *Cluster) awaitNames() bool {
 	case <-r.first:
 		return false
 	default:
+		return true
+	}
+}
+
+// awaitNames waits until the names of the cluster were asked for once: only
+// the first requests do. It reports whether it waited.
+func (c *Cluster) awaitNames() bool {
+	r := c.resolving.Load()
+	if r == nil || !c.Resolving() {
+		return false
 	}
 	t := time.NewTimer(dnsTimeout)
 	defer t.Stop()
