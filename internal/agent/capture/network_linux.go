@@ -126,22 +126,13 @@ func (n *Network) Gateway() netip.Addr { return n.gateway }
 func (n *Network) Add(name string, captured bool) (*Namespace, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.closed {
-		return nil, errors.New("network is closed")
-	}
-	if len(n.spaces) >= limit.NamespacesMax {
-		return nil, fmt.Errorf("%d namespaces, the limit is %d", len(n.spaces)+1, limit.NamespacesMax)
-	}
-	if slices.ContainsFunc(n.spaces, func(s *Namespace) bool { return s.name == name }) {
-		return nil, fmt.Errorf("namespace %s is there already", name)
-	}
-	addr := n.next.Next()
-	if !n.subnet.Contains(addr.Next()) { // the last address is for broadcast
-		return nil, fmt.Errorf("subnet %s has no address left", n.subnet)
+	addr, err := n.placeLocked(name)
+	if err != nil {
+		return nil, err
 	}
 	s := &Namespace{name: name, addr: addr}
 	peer := fmt.Sprintf("w%d", len(n.spaces)+1)
-	err := onThread(func() (err error) {
+	err = onThread(func() (err error) {
 		if s.file, s.number, err = newNetwork(); err != nil {
 			return err
 		}
@@ -156,6 +147,24 @@ func (n *Network) Add(name string, captured bool) (*Namespace, error) {
 	n.next = addr
 	n.spaces = append(n.spaces, s)
 	return s, n.writeStateLocked()
+}
+
+// placeLocked is the address of one more namespace, if it may be made.
+func (n *Network) placeLocked(name string) (netip.Addr, error) {
+	if n.closed {
+		return netip.Addr{}, errors.New("network is closed")
+	}
+	if len(n.spaces) >= limit.NamespacesMax {
+		return netip.Addr{}, fmt.Errorf("%d namespaces, the limit is %d", len(n.spaces)+1, limit.NamespacesMax)
+	}
+	if slices.ContainsFunc(n.spaces, func(s *Namespace) bool { return s.name == name }) {
+		return netip.Addr{}, fmt.Errorf("namespace %s is there already", name)
+	}
+	addr := n.next.Next()
+	if !n.subnet.Contains(addr.Next()) { // the last address is for broadcast
+		return netip.Addr{}, fmt.Errorf("subnet %s has no address left", n.subnet)
+	}
+	return addr, nil
 }
 
 // setUp makes lo, eth0 and the rules in the namespace of the calling thread.

@@ -40,7 +40,7 @@ func (s *Server) forward(ctx context.Context, q *dns.Msg, network string) (*dns.
 	var errs error
 	for _, r := range s.options.Resolvers {
 		began := time.Now()
-		m, err := exchange(ctx, q, network, r)
+		m, err := s.exchange(ctx, q, network, r)
 		if s.options.Observe.Upstream != nil {
 			s.options.Observe.Upstream(time.Since(began), err == nil)
 		}

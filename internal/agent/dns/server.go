@@ -59,6 +59,8 @@ type Server struct {
 	table   atomic.Pointer[Table]
 	turn    atomic.Uint32
 	waiting chan struct{} // a slot for each forwarded query
+	// exchange asks one resolver: the function of that name, but in tests of times.
+	exchange func(ctx context.Context, q *dns.Msg, network string, r netip.AddrPort) (*dns.Msg, error)
 }
 
 // New returns a server without a table: until SetTable, names of the mesh fail (SERVFAIL), because nobody knows whether they exist.
@@ -66,7 +68,7 @@ func New(o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{options: o, waiting: make(chan struct{}, limit.DNSQueriesMax)}
+	s := &Server{options: o, waiting: make(chan struct{}, limit.DNSQueriesMax), exchange: exchange}
 	for _, d := range o.Own {
 		s.own = append(s.own, "."+canonical(d))
 	}
