@@ -2,6 +2,7 @@ package schema
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -184,6 +185,9 @@ func (d *protoDecoder) integer(n *document.Node, kind protoreflect.Kind, path st
 		var i int64
 		i, err = strconv.ParseInt(text, 10, 32)
 		v = protoreflect.ValueOfInt32(int32(i))
+		if errors.Is(err, strconv.ErrRange) {
+			want = "a whole number from -2147483648 to 2147483647"
+		}
 	case protoreflect.Int64Kind, protoreflect.Sint64Kind, protoreflect.Sfixed64Kind:
 		var i int64
 		i, err = strconv.ParseInt(text, 10, 64)

@@ -3,7 +3,9 @@ package validate
 import (
 	"slices"
 	"strings"
+	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	networking "istio.io/api/networking/v1alpha3"
 )
 
@@ -50,6 +52,7 @@ func (c *checker) trafficPolicy(at string, p *networking.TrafficPolicy) {
 		return
 	}
 	c.policyParts(at, p.OutlierDetection, p.ConnectionPool, p.LoadBalancer, p.Tls)
+	var ports []uint32
 	for i, s := range p.PortLevelSettings {
 		path := index(at, "portLevelSettings", i)
 		if s == nil {
@@ -59,6 +62,10 @@ func (c *checker) trafficPolicy(at string, p *networking.TrafficPolicy) {
 		if s.Port == nil {
 			c.errorf(path, "add port with a number", "the settings name no port")
 		}
+		if slices.Contains(ports, s.Port.GetNumber()) {
+			c.warnf(path+".port.number", "put all settings of a port into one item", "port %d stands twice: the settings above hold, these are ignored", s.Port.GetNumber())
+		}
+		ports = append(ports, s.Port.GetNumber())
 		if s.OutlierDetection == nil && s.ConnectionPool == nil && s.LoadBalancer == nil && s.Tls == nil {
 			c.errorf(path, "remove it, or fill it", "the settings of the port are empty")
 			continue
@@ -154,9 +161,20 @@ func (c *checker) connectionPool(at string, p *networking.ConnectionPoolSettings
 		if t.IdleTimeout.AsDuration().Milliseconds() != 0 { // 0s turns the timeout off
 			c.duration(path+".idleTimeout", t.IdleTimeout)
 		}
-		c.duration(path+".tcpKeepalive.time", t.TcpKeepalive.GetTime())
-		c.duration(path+".tcpKeepalive.interval", t.TcpKeepalive.GetInterval())
+		c.keepalive(path+".tcpKeepalive", t.TcpKeepalive)
 	}
+}
+
+// keepalive checks what the kernel counts in whole seconds.
+func (c *checker) keepalive(at string, k *networking.ConnectionPoolSettings_TCPSettings_TcpKeepalive) {
+	check := func(path string, d *durationpb.Duration) {
+		c.duration(path, d)
+		if t := d.AsDuration(); t >= time.Millisecond && t%time.Second != 0 {
+			c.warnf(path, "write whole seconds", "keepalive counts whole seconds: instead of %s, %s holds", t, max(t.Truncate(time.Second), time.Second))
+		}
+	}
+	check(at+".time", k.GetTime())
+	check(at+".interval", k.GetInterval())
 }
 
 func (c *checker) clientTLS(at string, t *networking.ClientTLSSettings) {

@@ -127,6 +127,10 @@ func (c *checker) serverTLS(at string, t *networking.ServerTLSSettings) {
 	if old && len(t.CipherSuites) == 0 {
 		c.warnf(at+".minProtocolVersion", "add cipherSuites", "no cipher suite of TLS below 1.2 is on by itself")
 	}
+	if t.MaxProtocolVersion != networking.ServerTLSSettings_TLS_AUTO && t.MinProtocolVersion > t.MaxProtocolVersion {
+		// Istio lets it pass, and nobody in; proxies that look refuse the listener with all its servers.
+		c.errorf(at+".minProtocolVersion", "lower it, or raise maxProtocolVersion", "minProtocolVersion %s is above maxProtocolVersion %s: no client could connect", t.MinProtocolVersion, t.MaxProtocolVersion)
+	}
 	c.cipherSuites(at, t.CipherSuites)
 	certificates := []struct {
 		field string

@@ -28,8 +28,7 @@ func MeshConfig(m *meshconfig.MeshConfig) []problem.Problem {
 	if t := m.ConnectTimeout.AsDuration(); t > connectTimeoutMax {
 		c.errorf("connectTimeout", "write 1h or less", "%s is longer than %s", t, connectTimeoutMax)
 	}
-	c.duration("tcpKeepalive.time", m.TcpKeepalive.GetTime())
-	c.duration("tcpKeepalive.interval", m.TcpKeepalive.GetInterval())
+	c.keepalive("tcpKeepalive", m.TcpKeepalive)
 	if t := m.ProtocolDetectionTimeout.AsDuration(); t%time.Millisecond != 0 || t < 0 {
 		c.errorf("protocolDetectionTimeout", "write whole milliseconds; 0s waits for as long as it takes", "%s is not usable", t)
 	}
