@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/rogpeppe/go-internal/txtar"
@@ -26,6 +27,7 @@ import (
 	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/control/translate"
 	"github.com/tullemesh/tulle/internal/control/translate/view"
+	"github.com/tullemesh/tulle/internal/proxy/compile"
 	"github.com/tullemesh/tulle/internal/wire"
 )
 
@@ -111,7 +113,7 @@ func (c *testCase) edit(t *testing.T, w *world) (input, mesh string) {
 	return strings.Replace(w.input, c.Was, c.Now, 1), strings.Replace(w.mesh, c.Was, c.Now, 1)
 }
 
-// resources are all that the proxy gets, a line for each value.
+// resources are all that the proxy gets, a line for each value. The proxy takes all of them: what it refused would be enforced by nobody.
 func resources(t *testing.T, input, meshConfig, node, peer string) []string {
 	t.Helper()
 	config, problems := apis.DecodeMeshConfig("mesh.yaml", []byte(meshConfig))
@@ -137,17 +139,21 @@ func resources(t *testing.T, input, meshConfig, node, peer string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := translate.New(snapshot, nil)
+	tr, builder := translate.New(snapshot, nil), compile.NewBuilder(compile.New())
 	var lines []string
 	for _, typeURL := range []string{wire.ClusterType, wire.EndpointType, wire.ListenerType, wire.RouteType, wire.SecretType} {
+		var found []*wire.Resource
 		for _, name := range tr.Names(view, typeURL) {
 			r, err := tr.Build(view, typeURL, name)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if r != nil {
-				lines = append(lines, flat(t, name, r)...)
+				found, lines = append(found, r), append(lines, flat(t, name, r)...)
 			}
+		}
+		for _, refused := range builder.Apply(typeURL, found, nil, time.Unix(0, 0)) {
+			t.Errorf("the proxy refuses %s %s: %s", typeURL, refused.Name, refused.Reason)
 		}
 	}
 	return lines

@@ -287,7 +287,7 @@ func prefixText(ps []netip.Prefix) string {
 func autoPassthrough(r *view.Reader, s *plan.GatewayServer) []*chain {
 	var out []*chain
 	for _, name := range plan.SNINames(r, s) {
-		out = append(out, &chain{sni: []string{name}, alpn: istioAll(), clusters: []weightedCluster{{name: name}}, stat: name})
+		out = append(out, &chain{sni: []string{name}, alpn: istioAll(), clusters: []weightedCluster{{name: name}}, stat: name, pool: plan.PoolOf(r, name)})
 	}
 	return out
 }

@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tullemesh/tulle/internal/control/model"
-	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/control/translate/plan"
 	"github.com/tullemesh/tulle/internal/control/translate/view"
 )
@@ -80,7 +79,7 @@ func (w *Writer) gatewayListener(r *view.Reader, name string) *listenerv3.Listen
 // the server names that tls rules of earlier servers of the listener have.
 func (w *Writer) serverChains(r *view.Reader, s *plan.GatewayServer, taken map[string]struct{}) []*chain {
 	if s.Routes != "" {
-		return []*chain{{routes: s.Routes, sni: s.SNI, tls: w.serverTLS(s.TLS, true)}}
+		return []*chain{{routes: s.Routes, sni: s.SNI, tls: w.serverTLS(s.TLS)}}
 	}
 	c := &l4Context{r: r, port: s.Port, gateway: s.Gateway}
 	rules := w.snap.GatewayRules(s.Gateway, r.Namespace())
@@ -101,7 +100,7 @@ func (w *Writer) serverChains(r *view.Reader, s *plan.GatewayServer, taken map[s
 			ch := c.forward(rule.Destinations, x)
 			ch.config = &x.Origin
 			if s.TLS != nil {
-				ch.sni, ch.tls = s.SNI, w.serverTLS(s.TLS, s.Protocol == registry.HTTPS)
+				ch.sni, ch.tls = s.SNI, w.serverTLS(s.TLS)
 			}
 			return []*chain{ch}
 		}

@@ -191,7 +191,7 @@ func (w *Writer) inboundChain(p plan.Served, m inboundMatch, pa *model.PeerAuth,
 		fc.Metadata = configMetadata(*p.Config)
 	}
 	if m.own {
-		fc.TransportSocket = w.serverTLS(p.TLS, m.http)
+		fc.TransportSocket = w.serverTLS(p.TLS)
 	}
 	if m.http {
 		rc := inboundRoutes(cluster, p.Port, p.Host+":"+strconv.Itoa(p.Port)+"/*", p.Protocol)

@@ -74,7 +74,13 @@ func positive(n uint32) *wrapperspb.UInt32Value {
 	return wrapperspb.UInt32(n)
 }
 
-func seconds(d time.Duration) *wrapperspb.UInt32Value { return positive(uint32(d / time.Second)) }
+// seconds are whole ones, one at least; 0 is left out.
+func seconds(d time.Duration) *wrapperspb.UInt32Value {
+	if d > 0 {
+		d = max(d, time.Second)
+	}
+	return positive(uint32(d / time.Second))
+}
 
 func optional(d *time.Duration) *durationpb.Duration {
 	if d == nil {

@@ -21,17 +21,16 @@ const (
 )
 
 // serverTLS is the TLS of a server that ends connections: a gateway's, or a
-// Sidecar's ingress listener. http says that HTTP is spoken within.
-func (w *Writer) serverTLS(s *model.ServerTLS, http bool) *corev3.TransportSocket {
+// Sidecar's ingress listener. It names the versions of HTTP even where bytes are
+// forwarded: clients of gRPC insist on an answer, and what is within may be HTTP
+// (Istio: BuildListenerTLSContext).
+func (w *Writer) serverTLS(s *model.ServerTLS) *corev3.TransportSocket {
 	if s.Mode == "ISTIO_MUTUAL" {
 		ctx := w.downstreamMutual()
 		ctx.CommonTlsContext.TlsParams = tlsParams(s.MinVersion, s.MaxVersion)
 		return socket(tlsSocket, ctx)
 	}
-	common := &tlsv3.CommonTlsContext{TlsParams: tlsParams(s.MinVersion, s.MaxVersion)}
-	if http {
-		common.AlpnProtocols = httpALPN()
-	}
+	common := &tlsv3.CommonTlsContext{TlsParams: tlsParams(s.MinVersion, s.MaxVersion), AlpnProtocols: httpALPN()}
 	var root *tlsv3.SdsSecretConfig
 	if len(s.CredentialNames) > 0 {
 		for _, name := range s.CredentialNames {
