@@ -32,7 +32,7 @@ const (
 	lookEvery = 5 * time.Millisecond
 )
 
-// Proxy is a running `tulle proxy` or tulle-proxy.
+// Proxy is a running `tulle proxy`, tulle-proxy or stock Envoy.
 type Proxy struct {
 	// Admin is host:port of the admin port.
 	Admin string
@@ -51,12 +51,17 @@ type Proxy struct {
 func Start(t testing.TB, binary string, bootstrap Object, more ...string) *Proxy {
 	t.Helper()
 	config, place := write(t, bootstrap)
-	p := &Proxy{ended: make(chan struct{})}
 	args := append([]string{"-c", config, "--address-file", place}, more...)
 	if filepath.Base(binary) != "tulle-proxy" {
 		args = append([]string{"proxy"}, args...)
 	}
-	p.cmd = exec.Command(binary, args...) //nolint:noctx // ended by stop, gently
+	return run(t, exec.Command(binary, args...), bootstrap, place) //nolint:noctx // ended by stop, gently
+}
+
+// run runs a proxy and waits until it serves.
+func run(t testing.TB, cmd *exec.Cmd, bootstrap Object, place string) *Proxy {
+	t.Helper()
+	p := &Proxy{cmd: cmd, ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
@@ -68,7 +73,12 @@ func Start(t testing.TB, binary string, bootstrap Object, more ...string) *Proxy
 		close(p.ended)
 	}()
 	t.Cleanup(func() { p.stop(t) })
-	p.serve(t, bootstrap, place)
+	want := len(bootstrap["static_resources"].(Object)["listeners"].([]Object))
+	p.Await(t, startTime, "the proxy serves", func() bool {
+		at, err := os.ReadFile(place)
+		p.Admin = strings.TrimSpace(string(at))
+		return err == nil && p.Admin != "" && len(p.listeners(t)) == want
+	})
 	return p
 }
 
@@ -85,22 +95,6 @@ func write(t testing.TB, bootstrap Object) (config, place string) {
 		t.Fatal(err)
 	}
 	return config, place
-}
-
-// serve waits until all listeners of a bootstrap are bound, and returns where.
-func (p *Proxy) serve(t testing.TB, bootstrap Object, place string) (bound map[string]string) {
-	t.Helper()
-	want := len(bootstrap["static_resources"].(Object)["listeners"].([]Object))
-	p.Await(t, startTime, "the proxy serves", func() bool {
-		at, err := os.ReadFile(place)
-		p.Admin = strings.TrimSpace(string(at))
-		if err != nil || p.Admin == "" {
-			return false
-		}
-		bound = p.listeners(t)
-		return len(bound) == want
-	})
-	return bound
 }
 
 // stop ends the proxy.

@@ -28,7 +28,7 @@ import (
 // stockEnvoy runs Envoy with a bootstrap and returns where its one listener is.
 func stockEnvoy(t *testing.T, bootstrap proxyrun.Object) string {
 	t.Helper()
-	return proxyrun.Envoy(t, filepath.Join("..", "..", "envoy.sh"), bootstrap)["edge"]
+	return proxyrun.Envoy(t, filepath.Join("..", "..", "envoy.sh"), bootstrap).At(t, "edge")
 }
 
 // grpcRequest is one message with its prefix.

@@ -46,7 +46,11 @@ func stockEnvoy(t *testing.T, managers map[string]*listener.HTTPManager) map[str
 	}
 	bootstrap := proxyrun.Bootstrap(nil, nil)
 	bootstrap["static_resources"] = proxyrun.Object{"listeners": listeners}
-	return proxyrun.Envoy(t, filepath.Join("..", "..", "envoy.sh"), bootstrap)
+	envoy, at := proxyrun.Envoy(t, filepath.Join("..", "..", "envoy.sh"), bootstrap), map[string]string{}
+	for name := range managers {
+		at[name] = envoy.At(t, name)
+	}
+	return at
 }
 
 // forwardedFields is what a backend sees of a request, as Envoy above tells it.
