@@ -84,20 +84,17 @@ type waiter struct {
 // nil with a place to dial. An endpoint without any connection gets one beyond the threshold, for otherwise the others' could shut it
 // out for ever (Envoy does so as well).
 func (u *Upstream) reserve(ctx context.Context, reuse bool) (*Conn, error) {
-	c := u.cluster
-	first := u.places.Add(1) == 1
-	if n := c.connections.Add(1); first || !exceeds(n, c.spec.Load().MaxConnections) {
+	if u.takePlace() {
 		return nil, nil
 	}
-	u.places.Add(-1)
-	c.connections.Add(-1)
-	c.stats.overflow(connOverflow, c.Name)
+	c := u.cluster
 	w := &waiter{upstream: u, reuse: reuse, got: make(chan *Conn, 1)}
 	c.mu.Lock()
 	c.waiters = append(c.waiters, w)
 	c.queued.Add(1)
 	c.mu.Unlock()
 	c.makeRoom()
+	c.grant() // a place may have become free before we stood in the queue
 	select {
 	case got := <-w.got:
 		return got, nil
@@ -111,6 +108,42 @@ func (u *Upstream) reserve(ctx context.Context, reuse bool) (*Conn, error) {
 		}
 	}
 	return nil, fmt.Errorf("%w: %w", ErrConnect, ctx.Err())
+}
+
+// takePlace takes a place for a new connection if there is one.
+func (u *Upstream) takePlace() bool {
+	c := u.cluster
+	first := u.places.Add(1) == 1
+	if n := c.connections.Add(1); first || !exceeds(n, c.spec.Load().MaxConnections) {
+		return true
+	}
+	u.places.Add(-1)
+	c.connections.Add(-1)
+	c.stats.overflow(connOverflow, c.Name)
+	c.grant() // who freed a place meanwhile found it taken by us
+	return false
+}
+
+// grant gives a free place to the one who waits longest. Whoever frees a place
+// looks for those who wait afterwards, and who waits looks for a place after
+// standing in the queue: one of them sees the other.
+func (c *Cluster) grant() {
+	for c.queued.Load() > 0 && !c.full() {
+		if exceeds(c.connections.Add(1), c.spec.Load().MaxConnections) {
+			c.connections.Add(-1)
+			continue
+		}
+		c.mu.Lock()
+		if len(c.waiters) == 0 {
+			c.mu.Unlock()
+			c.connections.Add(-1)
+			continue
+		}
+		w := c.dequeueLocked(0)
+		c.mu.Unlock()
+		w.upstream.places.Add(1)
+		w.got <- nil
+	}
 }
 
 // makeRoom closes an idle connection of any endpoint, so that it does not keep
@@ -190,4 +223,5 @@ func (u *Upstream) unreserve() {
 		c.mu.Unlock()
 	}
 	c.connections.Add(-1)
+	c.grant()
 }

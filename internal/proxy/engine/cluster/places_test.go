@@ -300,3 +300,62 @@ func TestGaugesTellWhatClustersAreNow(t *testing.T) {
 		t.Errorf("%v endpoints after the end", got)
 	}
 }
+
+// Whoever frees a place may look for those who wait just before one of them
+// stands in the queue, and that one for a place just before it is free.
+func TestNoPlaceIsLostBetweenWhoFreesItAndWhoWaits(t *testing.T) {
+	const rounds = 200_000
+	l, _ := counted(t)
+	c, u := one(t, l, &Spec{MaxConnections: 1})
+	u.places.Add(1) // else a place beyond the threshold would be free
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	free := make(chan struct{})
+	freed := make(chan struct{})
+	go func() {
+		defer close(freed)
+		for range free {
+			u.unreserve()
+		}
+	}()
+	defer func() {
+		close(free)
+		<-freed
+	}()
+	for i := range rounds {
+		if _, err := u.reserve(ctx, false); err != nil {
+			t.Fatalf("round %d: %v; %d places are taken, %d wait", i, err, c.connections.Load(), c.queued.Load())
+		}
+		free <- struct{}{}
+	}
+}
+
+func TestNoConnectionIsLostBetweenWhoReleasesItAndWhoWaits(t *testing.T) {
+	const rounds = 20_000
+	l, _ := counted(t)
+	_, u := one(t, l, &Spec{MaxConnections: 1})
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	release := make(chan *Conn)
+	released := make(chan struct{})
+	go func() {
+		defer close(released)
+		for c := range release {
+			c.Release(1)
+		}
+	}()
+	defer func() {
+		close(release)
+		<-released
+	}()
+	for i := range rounds {
+		got := u.Reuse(false, 2)
+		for got == nil {
+			var err error
+			if got, err = u.Connect(ctx, &Use{}); err != nil {
+				t.Fatalf("round %d: %v", i, err)
+			}
+		}
+		release <- got
+	}
+}

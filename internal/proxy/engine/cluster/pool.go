@@ -369,8 +369,11 @@ func (c *Conn) Release(now int64) {
 		u.idle = append(u.idle, c)
 	}
 	u.mu.Unlock()
-	if !keep {
+	switch {
+	case !keep:
 		c.Close()
+	case u.cluster.queued.Load() > 0: // since we looked
+		u.cluster.makeRoom()
 	}
 }
 
