@@ -60,6 +60,8 @@ const (
 	CodeNotConverted = "TUL1414"
 	// CodeUnreadable: a file or a folder of the configuration can't be read. What was read of it before stays in force.
 	CodeUnreadable = "TUL1421"
+	// CodePolicyTwice: DestinationRules for one host are merged, and two of them have a traffic policy. The older one holds, the other is ignored as a whole.
+	CodePolicyTwice = "TUL1415"
 	// CodeLink: a symbolic link leads out of the configuration folder, or in a circle. It is not followed.
 	CodeLink = "TUL1422"
 

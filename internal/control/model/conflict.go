@@ -10,6 +10,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/apis"
 	"github.com/tullemesh/tulle/internal/apis/problem"
+	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/match"
 )
 
@@ -102,7 +103,15 @@ func checkDestinationRules(s *Snapshot) []finding {
 			continue
 		}
 		d := m.value
-		if match.Wildcard(d.Host) || s.services.choose(d.Host, d.Origin.Key.Namespace) != nil || s.serviceFor(d.Host, d.Origin.Key.Namespace) != nil {
+		if match.Wildcard(d.Host) {
+			continue
+		}
+		svc := s.services.choose(d.Host, d.Origin.Key.Namespace)
+		if svc == nil {
+			svc = s.serviceFor(d.Host, d.Origin.Key.Namespace)
+		}
+		if svc != nil {
+			out = append(out, portsOfNobody(d, svc)...)
 			continue
 		}
 		out = append(out, finding{Origin{Key: d.Origin.Key, Path: "spec.host"}, problem.CodeUnknownHost, apis.LevelWarning,
@@ -112,7 +121,7 @@ func checkDestinationRules(s *Snapshot) []finding {
 		for _, lists := range []map[string][]*DestinationRule{t.exact, t.wild} {
 			for _, list := range lists {
 				for _, d := range list {
-					out = append(out, subsetsTwice(d)...)
+					out = append(append(out, subsetsTwice(d)...), policiesTwice(d)...)
 				}
 			}
 		}
@@ -133,6 +142,42 @@ func subsetsTwice(d *DestinationRule) []finding {
 				out = append(out, finding{Origin{Key: x.Origin.Key, Path: x.Origin.Path + ".name"}, problem.CodeSubsetTwice, apis.LevelWarning,
 					fmt.Sprintf("subset %q of host %s is already defined by %s", x.Name, d.Host, have.Origin.Key),
 					"give the subset another name, or remove one of the two", "the older definition holds"})
+			}
+		}
+	}
+	return out
+}
+
+// policiesTwice finds the policies that a merge drops: those of all parts but the first that has one.
+func policiesTwice(d *DestinationRule) []finding {
+	var out []finding
+	var holds *DestinationRule
+	for _, p := range d.parts() {
+		switch {
+		case p.Policy == nil:
+		case holds == nil:
+			holds = p
+		default:
+			out = append(out, finding{p.Policy.Origin, problem.CodePolicyTwice, apis.LevelWarning,
+				fmt.Sprintf("host %s already has a traffic policy, of %s", d.Host, holds.Origin.Key),
+				"write both into one object", "it is ignored as a whole: the older policy holds"})
+		}
+	}
+	return out
+}
+
+// portsOfNobody finds settings of ports that the service lacks.
+func portsOfNobody(d *DestinationRule, svc *registry.Service) []finding {
+	var out []finding
+	levels := []map[int]*TrafficPolicy{d.Ports}
+	for _, x := range d.Subsets {
+		levels = append(levels, x.Ports)
+	}
+	for _, ports := range levels {
+		for number, p := range ports {
+			if !slices.ContainsFunc(svc.Ports, func(p registry.Port) bool { return p.Number == number }) {
+				out = append(out, finding{Origin{Key: d.Origin.Key, Path: p.Origin.Path + ".port.number"}, problem.CodeNotFound, apis.LevelWarning,
+					fmt.Sprintf("service %s has no port %d", svc.Hostname, number), "write a port of the service, not of its workloads", "the settings apply to nothing"})
 			}
 		}
 	}

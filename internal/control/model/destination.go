@@ -232,12 +232,12 @@ func (t *destinationTable) find(host string) []*DestinationRule {
 	return nil
 }
 
-func (x *destinationIndex) lookup(s *Snapshot, host, clientNamespace string, labels map[string]string) *DestinationRule {
+func (x *destinationIndex) lookup(s *Snapshot, host, clientNamespace string) []*DestinationRule {
 	serviceNamespace := ""
 	if svc := s.services.chooseVisible(host, clientNamespace); svc != nil {
 		serviceNamespace = svc.Namespace
 	}
-	return x.effective(x.candidates(host, clientNamespace, serviceNamespace), clientNamespace, labels)
+	return x.candidates(host, clientNamespace, serviceNamespace)
 }
 
 // candidates follows Istio's order: the client's namespace, unless it is the
@@ -268,7 +268,7 @@ func (x *destinationIndex) candidates(host, clientNamespace, serviceNamespace st
 }
 
 // effective prefers a rule whose selector takes the client, then one without a selector.
-func (x *destinationIndex) effective(list []*DestinationRule, clientNamespace string, labels map[string]string) *DestinationRule {
+func effective(list []*DestinationRule, clientNamespace string, labels map[string]string) *DestinationRule {
 	var all *DestinationRule
 	for _, d := range list {
 		switch {

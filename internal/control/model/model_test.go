@@ -316,6 +316,19 @@ func TestDestinationRuleLookup(t *testing.T) {
 	wantProblem(t, problems, problem.CodeSubsetTwice, "DestinationRule/svc/a-2", "spec.subsets[1].name")
 }
 
+func TestWhatOfDestinationRulesAppliesToNothingIsTold(t *testing.T) {
+	_, problems := build(t, service("a", "x")+
+		object("DestinationRule", "x", "a", "{host: a, subsets: [{name: v1, labels: {v: '1'}, trafficPolicy: {portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: RANDOM}}, {port: {number: 8080}, loadBalancer: {simple: RANDOM}}]}}]}")+
+		object("DestinationRule", "x", "b", "{host: a, trafficPolicy: {loadBalancer: {simple: RANDOM}}}")+
+		object("DestinationRule", "x", "c", "{host: a, trafficPolicy: {portLevelSettings: [{port: {number: 81}, loadBalancer: {simple: RANDOM}}]}}"))
+	wantProblem(t, problems, problem.CodeNotFound, "DestinationRule/x/a", "spec.subsets[0].trafficPolicy.portLevelSettings[1].port.number")
+	wantProblem(t, problems, problem.CodePolicyTwice, "DestinationRule/x/c", "spec.trafficPolicy")
+	wantProblem(t, problems, problem.CodeNotFound, "DestinationRule/x/c", "spec.trafficPolicy.portLevelSettings[0].port.number")
+	if len(problems) != 3 {
+		t.Errorf("%d problems: %v", len(problems), problems)
+	}
+}
+
 func TestPeerAuthPrecedence(t *testing.T) {
 	s, problems := build(t, object("PeerAuthentication", "istio-system", "mesh", "{mtls: {mode: STRICT}}")+
 		object("PeerAuthentication", "a", "ns", "{mtls: {mode: UNSET}}")+

@@ -94,7 +94,12 @@ func (s *Snapshot) Endpoints(svc *registry.Service, port int) []*registry.Endpoi
 // then the root namespace's (Istio, "Destination Rule", exportTo). Rules of one
 // namespace for one host are merged. Nil: none.
 func (s *Snapshot) DestinationRule(host, clientNamespace string, clientLabels map[string]string) *DestinationRule {
-	return s.dests.lookup(s, host, clientNamespace, clientLabels)
+	return effective(s.dests.lookup(s, host, clientNamespace), clientNamespace, clientLabels)
+}
+
+// DestinationRuleOfAll is DestinationRule without rules for some workloads (workloadSelector): what a service says of itself.
+func (s *Snapshot) DestinationRuleOfAll(host, clientNamespace string) *DestinationRule {
+	return effective(s.dests.lookup(s, host, clientNamespace), "", nil)
 }
 
 // Scope is the egress scope of a workload: the Sidecar that selects it, else

@@ -30,6 +30,8 @@ spec:
     portLevelSettings: [{port: {number: 91}, connectionPool: {tcp: {idleTimeout: 0s}}}]
   subsets: [{name: v1, labels: {version: v1}, trafficPolicy: {connectionPool: {tcp: {idleTimeout: 21s}}}}]
 ---
+{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: db-for-itself, namespace: shop}, spec: {host: db, workloadSelector: {matchLabels: {app: db}}, trafficPolicy: {connectionPool: {tcp: {maxConnections: 14}}}}}
+---
 {apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: front, namespace: shop}, spec: {hosts: [front], tcp: [{route: [{destination: {host: db, port: {number: 90}, subset: v1}, weight: 1}, {destination: {host: front}, weight: 99}]}]}}
 `
 
@@ -65,8 +67,16 @@ func TestListenersBoundTheTimeOfConnections(t *testing.T) {
 func TestServedPortsHaveThePoolOfTheirService(t *testing.T) {
 	s := snapshotOf(t, "", poolWorld)
 	v := viewOf(t, s, `{"id": "sidecar~10.1.0.9~db-1.shop~shop.svc.cluster.local", "metadata": {"NAMESPACE": "shop", "LABELS": {"app": "db"}}}`, "")
-	c := build(t, translate.New(s, nil), v, wire.ClusterType, "inbound|90||").(*clusterv3.Cluster)
-	if n := c.GetCircuitBreakers().GetThresholds()[0].GetMaxConnections().GetValue(); n != 13 {
+	tr := translate.New(s, nil)
+	connections := func(name string) (*clusterv3.Cluster, uint32) {
+		c := build(t, tr, v, wire.ClusterType, name).(*clusterv3.Cluster)
+		return c, c.GetCircuitBreakers().GetThresholds()[0].GetMaxConnections().GetValue()
+	}
+	if _, n := connections("outbound|90||db.shop.svc.cluster.local"); n != 14 {
+		t.Errorf("%d connections to itself", n)
+	}
+	c, n := connections("inbound|90||")
+	if n != 13 {
 		t.Errorf("%d connections", n)
 	}
 	var o upstreamsv3.HttpProtocolOptions

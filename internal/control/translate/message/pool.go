@@ -158,12 +158,13 @@ func (w *Writer) limitInbound(r *view.Reader, c *clusterv3.Cluster, p *plan.Serv
 	c.TypedExtensionProtocolOptions = protocolOptions(p.Protocol, pool)
 }
 
-// servedRule is the rule with a policy for callers of a served port; nil: none.
+// servedRule is the rule with a policy for callers of a served port; nil: none. Rules with a workloadSelector are those of
+// some callers, and the workload's own labels choose none of them here (Istio).
 func servedRule(r *view.Reader, p *plan.Served) *model.DestinationRule {
 	if len(p.Services) == 0 {
 		return nil
 	}
-	if dr := r.Destination(p.Services[0].Hostname); dr != nil && dr.Policy != nil {
+	if dr := r.Offered(p.Services[0].Hostname); dr != nil && dr.Policy != nil {
 		return dr
 	}
 	return nil

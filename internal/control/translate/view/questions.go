@@ -23,6 +23,7 @@ const (
 	askScope                   // any: the SidecarScope, or the namespace for its default scope, "" for the shared one
 	askService                 // *registry.Service that a host means, nil: not in scope
 	askDestination             // *model.DestinationRule in effect for a host
+	askOffered                 // *model.DestinationRule of a host for clients of any labels
 	askClient                  // string: what destination rules look at
 	askSelected                // bool: do the labels satisfy a selector
 	askIsNamespace             // bool
@@ -104,6 +105,8 @@ func (m *Memory) answer(v *View, q question) any {
 		return m.scopeOf(v).ByHost[q.arg] // nil is an answer too
 	case askDestination:
 		return m.snap.DestinationRule(q.arg, v.namespace, v.labels)
+	case askOffered:
+		return m.snap.DestinationRuleOfAll(q.arg, v.namespace)
 	case askClient:
 		if m.selectsClients {
 			return v.namespace + "|" + v.labelsText
@@ -208,6 +211,12 @@ func (r *Reader) Service(host string) *registry.Service {
 // Destination is the destination rule in effect for a host; nil: none.
 func (r *Reader) Destination(host string) *model.DestinationRule {
 	return r.ask(askDestination, host).(*model.DestinationRule)
+}
+
+// Offered is the destination rule for clients of the proxy's namespace whatever
+// their labels; nil: none.
+func (r *Reader) Offered(host string) *model.DestinationRule {
+	return r.ask(askOffered, host).(*model.DestinationRule)
 }
 
 // Egress are the listening addresses asked for by "host:port".
