@@ -66,8 +66,8 @@ func (c *Conn) end(t *Turn) { c.session.opts.Memory.End(t) }
 
 // Serve reads until the connection ends, and returns why; nil: it was drained
 // or idle. first is what was read already. handle gets each request when all
-// frames of a read are parsed (Server); it must not wait. The socket is the
-// caller's to close.
+// frames of a read are parsed, so many a turn (Server); it must not wait. The
+// socket is the caller's to close.
 func (c *Conn) Serve(first []byte, handle func(*Turn, *Stream)) error {
 	c.reading.handle = handle
 	t := c.begin()
@@ -82,121 +82,6 @@ func (c *Conn) Serve(first []byte, handle func(*Turn, *Stream)) error {
 	c.finish(err)
 	c.guard.Stop()
 	return err
-}
-
-// reading is what Serve's goroutine owns. It implements conn.Turns.
-type reading struct {
-	conn   *Conn
-	handle func(*Turn, *Stream)
-	turn   Turn
-	buffer []byte // while something is in it or about to be
-	held   []byte // the beginning of a frame, while the connection waits
-	n      int    // valid bytes of buffer
-	err    error
-}
-
-// loop reads and takes turns until there is a reason to end; nil: it is over.
-func (c *Conn) loop(first []byte) error {
-	r := &c.reading
-	defer r.Wait()
-	for len(first) > 0 {
-		n := copy(r.Room(), first)
-		first = first[n:]
-		if !r.Took(n) {
-			return r.err
-		}
-	}
-	for {
-		err := conn.ReadTurns(c.stream, r)
-		if err == nil {
-			return r.err
-		}
-		if !c.goesOn(err) {
-			return c.reason(err)
-		}
-	}
-}
-
-// Room implements conn.Turns.
-func (r *reading) Room() []byte {
-	if r.buffer == nil {
-		r.buffer = r.conn.session.opts.Memory.buffer()
-		r.n = copy(r.buffer, r.held)
-		r.held = r.held[:0]
-	}
-	return r.buffer[r.n:]
-}
-
-// Took implements conn.Turns.
-func (r *reading) Took(n int) bool {
-	r.n += n
-	used, err := r.conn.turn(&r.turn, r.buffer[:r.n], r.handle)
-	if err != nil || used < 0 {
-		r.err = err
-		return false
-	}
-	r.n = copy(r.buffer, r.buffer[used:r.n]) // less than a frame, and seldom any
-	return true
-}
-
-// Wait implements conn.Turns.
-func (r *reading) Wait() (between bool) {
-	if r.buffer == nil {
-		return len(r.held) == 0
-	}
-	if r.held = append(r.held[:0], r.buffer[:r.n]...); len(r.held) == 0 {
-		r.held = nil
-	}
-	r.conn.session.opts.Memory.lender.give(r.buffer)
-	r.buffer, r.n = nil, 0
-	return len(r.held) == 0
-}
-
-// turn parses what was read and then acts: it wakes those that wait, hands out
-// new streams, and flushes once. used is negative when the connection is over.
-func (c *Conn) turn(t *Turn, b []byte, handle func(*Turn, *Stream)) (used int, err error) {
-	c.mu.Lock()
-	s := c.session
-	t.Now = c.clock.Now()
-	used, err = s.Feed(b, t.Now)
-	s.opened = append(s.opened, s.rejected...)
-	for _, st := range s.opened {
-		st.adopt(c)
-	}
-	for _, st := range s.touched {
-		if st.conn != nil {
-			st.wakeLocked(t)
-		}
-	}
-	if s.moved {
-		s.moved = false
-		c.unblockLocked(t)
-	}
-	opened := s.opened
-	c.markLocked(t)
-	c.readyLocked(s.gotSettings)
-	c.deadlinesLocked(t.Now)
-	if s.answered {
-		s.answered = false
-		c.guard.Clear(slotPong)
-		c.pingLaterLocked(t.Now)
-	}
-	c.mu.Unlock()
-	for _, st := range opened {
-		handle(t, st)
-	}
-	t.run()
-	c.mu.Lock()
-	over, freed := err == nil && s.over(), s.freed
-	s.freed = false
-	c.mu.Unlock()
-	if freed {
-		c.room()
-	}
-	if over {
-		return -1, nil
-	}
-	return used, err
 }
 
 // adopt gives the stream what it needs to wait.

@@ -90,6 +90,7 @@ func (c *Conn) finish(err error) {
 	c.closing = true
 	c.mu.Unlock()
 	c.end(t)
+	c.reading.rest() // they have failed with the others
 	if f := s.opts.Memory.OnFlood; f != nil && codec != nil && codec.Flood != "" {
 		f(codec.Flood)
 	}
