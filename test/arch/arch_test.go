@@ -134,6 +134,14 @@ func allowed() map[string][]string {
 	xds := []string{"github.com/envoyproxy/go-control-plane/envoy", "github.com/cncf/xds", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis/rpc"}
 	grpc := []string{"google.golang.org/grpc"}
 	with := func(parts ...[]string) []string { return slices.Concat(parts...) }
+	// What the engine's rooms share, beside the rooms that are named.
+	engine := func(rooms ...string) []string {
+		out := []string{"limit"}
+		for _, r := range append(rooms, "access", "call", "cluster", "conn", "date", "fact", "failure", "generation", "grpc", "http1", "http2", "listener", "message", "path", "router", "tcp", "telemetry", "tls", "worker") {
+			out = append(out, "proxy/engine/"+r)
+		}
+		return out
+	}
 	return map[string][]string{
 		"invariant":         {},
 		"limit":             {"invariant"},
@@ -159,6 +167,12 @@ func allowed() map[string][]string {
 		"cli/call":          {"github.com/spf13"},
 		"cli/proxy":         {"cli/call", "app/dataplane", "app/port", "observe", "github.com/spf13"},
 		"cli":               {"cli", "app", "apis", "demo", "dashboard", "observe", "limit", "invariant", "github.com/spf13", "golang.org/x", "gopkg.in/yaml.v3"},
+
+		// The rooms of a connection and a request: steps know no driver, drivers no engine.
+		"proxy/engine/exchange":   engine(),
+		"proxy/engine/downstream": engine("exchange"),
+		"proxy/engine/driver2":    engine("exchange", "downstream"),
+		"proxy/engine/driver1":    engine("exchange", "downstream", "driver2"),
 
 		// The steps of translate, each of which knows only those before it.
 		"control/translate/view":    {"control/model", "control/registry", "wire", "match", "identity", "limit", "invariant"},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/downstream"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
 )
@@ -47,7 +48,7 @@ func TestAConnectionEndsAtItsMaxDuration(t *testing.T) {
 // memory is. These are the allocator's size classes; before you raise one, look
 // for what only few connections need and put it behind a pointer.
 func TestAnIdleConnectionFitsItsSize(t *testing.T) {
-	if n := unsafe.Sizeof(downstream{}); n > 576 {
+	if n := unsafe.Sizeof(downstream.Conn{}); n > 576 {
 		t.Errorf("a downstream connection has %d bytes, want 576", n)
 	}
 	if n := unsafe.Sizeof(conn.Guard{}); n > 128 {

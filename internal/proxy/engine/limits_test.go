@@ -2,7 +2,6 @@ package engine
 
 import (
 	"bufio"
-	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -10,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/tullemesh/tulle/internal/limit"
-	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 )
 
@@ -92,49 +90,6 @@ func TestFirstBytesAreReadUpToTheirLimit(t *testing.T) {
 		}
 		if b, err := bufio.NewReader(c).ReadByte(); string(b) != want {
 			t.Errorf("a hello of %d bytes: %q, %v; want %q", n, b, err, want)
-		}
-	}
-}
-
-// lasting is a client that goes on sending so many bytes after its answer.
-type lasting struct {
-	conn.Stream
-	left  int
-	asked bool // for more than there was
-}
-
-func (*lasting) CloseWrite() error { return nil }
-
-func (s *lasting) Read(b []byte) (int, error) {
-	n := min(len(b), s.left)
-	if s.left -= n; n == 0 {
-		s.asked = true
-		return 0, io.EOF
-	}
-	return n, nil
-}
-
-// TestLateBytesAreReadUpToTheirLimit: of a client that does not stop sending.
-func TestLateBytesAreReadUpToTheirLimit(t *testing.T) {
-	const most = limit.LingerBytesMax
-	b := serveWith(t, func(_ int, c net.Conn) { _, _ = io.Copy(io.Discard, c) })
-	p := cartProxy(t, b)
-	raw, err := net.Dial("tcp", b.at.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer raw.Close()
-	sock, err := conn.New(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for n, want := range map[int]string{most - 1: "0 left, more asked for: true", most: "0 left, more asked for: false", most + 1: "1 left, more asked for: false"} {
-		s := &lasting{Stream: sock, left: n}
-		x := &http1Exchange{http1State: http1State{h: &http1Conn{}}}
-		x.d = &downstream{exchangeConn: exchangeConn{exchangeShared: &p.shared.exchangeShared}, shared: &p.shared, sock: sock, stream: s}
-		x.linger(false)
-		if got := fmt.Sprintf("%d left, more asked for: %v", s.left, s.asked); got != want {
-			t.Errorf("a client that sends %d bytes more: %s; want %s", n, got, want)
 		}
 	}
 }

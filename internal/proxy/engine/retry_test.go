@@ -11,6 +11,7 @@ import (
 
 	"github.com/tullemesh/tulle/internal/observe"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
+	"github.com/tullemesh/tulle/internal/proxy/engine/exchange"
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
 )
@@ -195,7 +196,7 @@ func TestTheRouteTimeoutCoversAllAttempts(t *testing.T) {
 
 func TestABodyThatWasKeptIsSentAgainAndALargerOneIsNot(t *testing.T) {
 	eachVersion(t, func(t *testing.T, down, up bool) {
-		for size, want := range map[int]int{replayBytesMax / 2: 200, 4 * replayBytesMax: 503} {
+		for size, want := range map[int]int{exchange.ReplayBytesMax / 2: 200, 4 * exchange.ReplayBytesMax: 503} {
 			a := &attempts{answer: failing(1, 503)}
 			p := retrying(t, up, a, &router.Retry{On: router.On5xx, Retries: 1}, nil)
 			sentBody := strings.Repeat("x", size)

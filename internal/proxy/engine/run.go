@@ -2,12 +2,10 @@
 // out, by one immutable generation.Config, whose functions decide. The engine
 // owns sockets, pools and everything that is live.
 //
-// A CONNECT ends here only where a route is for it and says so. HTTP inside
-// its tunnel is judged by the listener that took the CONNECT: by its filters,
-// and by the virtual host that its own route table has for the tunnel's host
-// and port, whatever Host the inner requests have (serve_http1_tunnel.go).
+// A connection is package downstream's, a request package exchange's; driver1 and
+// driver2 are between them, for clients of HTTP/1.x and of HTTP/2.
 //
-// Read run.go first, then downstream.go and exchange.go.
+// Read run.go first, then downstream and exchange.
 package engine
 
 import (
@@ -28,6 +26,10 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/access"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/downstream"
+	"github.com/tullemesh/tulle/internal/proxy/engine/driver1"
+	"github.com/tullemesh/tulle/internal/proxy/engine/driver2"
+	"github.com/tullemesh/tulle/internal/proxy/engine/exchange"
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http2"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
@@ -66,8 +68,8 @@ type Engine struct {
 	// Fixed at creation.
 	opts Options
 
-	shared   downstreamShared
-	http     http1Driver // for HTTP/2 too
+	shared   downstream.Shared
+	http     driver1.Driver // for HTTP/2 too
 	draining atomic.Bool
 
 	// Guarded by mu.
@@ -81,7 +83,7 @@ type Engine struct {
 // acceptor is a bound address with the listener that it accepts for.
 type acceptor struct {
 	*listener.Acceptor
-	place
+	exchange.Place
 	name string // guarded by Engine.mu
 }
 
@@ -101,26 +103,26 @@ func New(o Options) *Engine {
 	}
 	e := &Engine{opts: o, acceptors: map[netip.AddrPort]*acceptor{}}
 	two := http2.NewMemory()
-	e.http.two = &http2Driver{memory: two}
+	e.http.Two = &driver2.Driver{Memory: two}
 	s := &e.shared
-	s.log, s.drainTime = o.Log, o.DrainTime
-	s.clock, s.store = conn.NewClock(), tls.NewStore()
-	s.live = cluster.NewLive(cluster.LiveOptions{Clock: s.clock, HTTP2: two, TLS: s.store, Resolver: o.Resolver, Log: o.Log, Registry: o.Registry})
-	s.logs = access.NewLogs(o.OpenLog, o.Registry)
-	s.meters, s.peers = telemetry.New(o.Registry, o.Self), telemetry.NewPeers(o.Peers)
-	two.OnFlood = s.meters.HTTP2Flooded
-	s.config.Store(generation.NewConfig(generation.Parts{}))
+	s.Log, s.DrainTime = o.Log, o.DrainTime
+	s.Clock, s.Store = conn.NewClock(), tls.NewStore()
+	s.Live = cluster.NewLive(cluster.LiveOptions{Clock: s.Clock, HTTP2: two, TLS: s.Store, Resolver: o.Resolver, Log: o.Log, Registry: o.Registry})
+	s.Logs = access.NewLogs(o.OpenLog, o.Registry)
+	s.Meters, s.Peers = telemetry.New(o.Registry, o.Self), telemetry.NewPeers(o.Peers)
+	two.OnFlood = s.Meters.HTTP2Flooded
+	s.Config.Store(generation.NewConfig(generation.Parts{}))
 	return e
 }
 
 // Config returns the generation in force.
-func (e *Engine) Config() *generation.Config { return e.shared.config.Load() }
+func (e *Engine) Config() *generation.Config { return e.shared.Config.Load() }
 
 // Live returns the live state of the clusters, for status pages.
-func (e *Engine) Live() *cluster.Live { return e.shared.live }
+func (e *Engine) Live() *cluster.Live { return e.shared.Live }
 
 // Secrets returns the live certificates, for status pages.
-func (e *Engine) Secrets() *tls.Store { return e.shared.store }
+func (e *Engine) Secrets() *tls.Store { return e.shared.Store }
 
 // Apply makes cfg the generation in force. Endpoints, routes, certificates and
 // policies take effect at once; listeners are bound, kept or closed; open
@@ -136,12 +138,12 @@ func (e *Engine) applyLocked(cfg *generation.Config) error {
 	if e.closed {
 		return errors.New("the engine has ended")
 	}
-	errs := []error{e.shared.store.Update(cfg.Secrets())}
-	e.shared.live.Update(cfg.Clusters(), cfg.Assignment)
-	errs = append(errs, e.shared.logs.Prepare(logsOf(cfg)))
-	e.shared.config.Store(cfg)
+	errs := []error{e.shared.Store.Update(cfg.Secrets())}
+	e.shared.Live.Update(cfg.Clusters(), cfg.Assignment)
+	errs = append(errs, e.shared.Logs.Prepare(logsOf(cfg)))
+	e.shared.Config.Store(cfg)
 	errs = append(errs, e.bindLocked(cfg))
-	e.shared.conns.each(func(d *downstream) { d.judgeAgain(cfg) })
+	e.shared.Conns.Each(func(d *downstream.Conn) { d.JudgeAgain(cfg) })
 	return errors.Join(errs...)
 }
 
@@ -191,7 +193,7 @@ func (e *Engine) bindLocked(cfg *generation.Config) error {
 			a.Retire()
 			e.retired = append(e.retired, a.Acceptor)
 			e.opts.Log.Info("listener closed", slog.String("listener", a.name), slog.Any("address", at))
-			e.drainLocked(func(d *downstream) bool { return d.place.at == at })
+			e.drainLocked(func(d *downstream.Conn) bool { return d.Place.At == at })
 		}
 	}
 	e.retired = slices.DeleteFunc(e.retired, (*listener.Acceptor).Done)
@@ -200,7 +202,7 @@ func (e *Engine) bindLocked(cfg *generation.Config) error {
 	for at, name := range want {
 		if a := e.acceptors[at]; a != nil {
 			a.name = name
-			a.last.Store(cfg)
+			a.Last.Store(cfg)
 			continue
 		}
 		if e.draining.Load() {
@@ -219,10 +221,10 @@ func (e *Engine) listenLocked(at netip.AddrPort, name string, cfg *generation.Co
 			r.Close() // it would keep the address for a moment
 		}
 	}
-	refused := e.shared.meters.Refused
+	refused := e.shared.Meters.Refused
 	a := &acceptor{name: name}
-	a.at = at
-	a.last.Store(cfg)
+	a.At = at
+	a.Last.Store(cfg)
 	l, err := listener.Listen(at, e.opts.ConnectionsMax, func(c net.Conn) { e.serve(c, a) }, refused.Inc)
 	if err != nil {
 		return err
@@ -260,7 +262,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.close()
 			return nil
 		case <-t.C:
-			if err := e.shared.store.Refresh(); err != nil {
+			if err := e.shared.Store.Refresh(); err != nil {
 				e.opts.Log.Error("certificate files not usable, handshakes that need them fail", slog.Any("error", err))
 			}
 		}
@@ -283,15 +285,15 @@ func (e *Engine) close() {
 		a.Close()
 	}
 	e.mu.Lock()
-	e.shared.conns.each((*downstream).abort)
+	e.shared.Conns.Each((*downstream.Conn).Abort)
 	e.mu.Unlock()
 	for _, a := range all {
 		a.Wait()
 	}
-	e.shared.workers.Close()
-	e.shared.live.Close()
-	e.shared.logs.Close()
-	e.shared.pipes.Close()
+	e.shared.Workers.Close()
+	e.shared.Live.Close()
+	e.shared.Logs.Close()
+	e.shared.Pipes.Close()
 }
 
 // Drain lets what is open end. Who connects meanwhile is still served, because
@@ -304,7 +306,7 @@ func (e *Engine) Drain(ctx context.Context) error {
 	defer cancel()
 	e.mu.Lock()
 	e.draining.Store(true)
-	e.drainLocked(func(*downstream) bool { return true })
+	e.drainLocked(func(*downstream.Conn) bool { return true })
 	e.mu.Unlock()
 	deadline, _ := ctx.Deadline()
 	half, cancelHalf := context.WithTimeout(ctx, time.Until(deadline)/2)
@@ -313,7 +315,7 @@ func (e *Engine) Drain(ctx context.Context) error {
 	for _, a := range e.retire() {
 		a.WaitRetired()
 	}
-	if err := e.shared.conns.awaitEmpty(ctx); err != nil {
+	if err := e.shared.Conns.AwaitEmpty(ctx); err != nil {
 		return fmt.Errorf("drain: %d connections are still open: %w", e.Open(), err)
 	}
 	return nil
@@ -327,15 +329,15 @@ const drainQuiet = 200 * time.Millisecond
 func (e *Engine) awaitQuiet(ctx context.Context) {
 	t := time.NewTimer(drainQuiet)
 	defer t.Stop()
-	for e.shared.conns.awaitEmpty(ctx) == nil {
-		before := e.shared.meters.Conns()
+	for e.shared.Conns.AwaitEmpty(ctx) == nil {
+		before := e.shared.Meters.Conns()
 		t.Reset(drainQuiet)
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
-		if e.shared.meters.Conns() == before {
+		if e.shared.Meters.Conns() == before {
 			return
 		}
 	}
@@ -354,46 +356,46 @@ func (e *Engine) retire() (gone []*listener.Acceptor) {
 }
 
 // Open is the number of open downstream connections.
-func (e *Engine) Open() int { return e.shared.conns.count() }
+func (e *Engine) Open() int { return e.shared.Conns.Count() }
 
-func (e *Engine) drainLocked(which func(*downstream) bool) {
-	until := e.shared.clock.Now() + int64(e.opts.DrainTime)
-	e.shared.conns.each(func(d *downstream) {
+func (e *Engine) drainLocked(which func(*downstream.Conn) bool) {
+	until := e.shared.Clock.Now() + int64(e.opts.DrainTime)
+	e.shared.Conns.Each(func(d *downstream.Conn) {
 		if which(d) {
-			d.drainBy(until)
+			d.DrainBy(until)
 		}
 	})
 }
 
 // serve handles a connection from its first byte to its last.
 func (e *Engine) serve(c net.Conn, a *acceptor) {
-	d := e.shared.accept(c, &a.place)
+	d := e.shared.Accept(c, &a.Place)
 	if d == nil {
 		return
 	}
-	defer e.shared.conns.remove(d)
-	defer d.close()
-	if !e.add(d) || !d.open() {
+	defer e.shared.Conns.Remove(d)
+	defer d.Close()
+	if !e.add(d) || !d.Open() {
 		return
 	}
-	switch chain := d.chain.Load(); {
+	switch chain := d.Chain.Load(); {
 	case chain.HTTP != nil:
-		e.http.serve(d)
+		e.http.Serve(d)
 	case chain.TCP != nil:
-		d.serveTCP(chain.TCP)
+		d.ServeTCP(chain.TCP)
 	}
 }
 
 // add registers a connection; false: the engine is closing.
-func (e *Engine) add(d *downstream) bool {
+func (e *Engine) add(d *downstream.Conn) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
 		return false
 	}
-	e.shared.conns.add(d)
-	if e.draining.Load() || e.stops.soon != reachNone && e.stops.soon.covers(e.listenerOf(d.place)) {
-		d.drain()
+	e.shared.Conns.Add(d)
+	if e.draining.Load() || e.stops.soon != reachNone && e.stops.soon.covers(e.listenerOf(d.Place)) {
+		d.Drain()
 	}
 	return true
 }

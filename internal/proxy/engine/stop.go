@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/tullemesh/tulle/internal/proxy/engine/downstream"
+	"github.com/tullemesh/tulle/internal/proxy/engine/exchange"
 	"github.com/tullemesh/tulle/internal/proxy/engine/generation"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
 )
@@ -68,9 +70,9 @@ func (e *Engine) DrainListeners(d ListenerDrain) {
 		e.stopLocked(which)
 	case e.stops.timer == nil:
 		e.stops.soon = which
-		e.shared.conns.each(func(c *downstream) {
-			if which.covers(e.listenerOf(c.place)) {
-				c.drain()
+		e.shared.Conns.Each(func(c *downstream.Conn) {
+			if which.covers(e.listenerOf(c.Place)) {
+				c.Drain()
 			}
 		})
 		e.stops.timer = time.AfterFunc(e.opts.DrainTime, func() {
@@ -90,7 +92,7 @@ func (e *Engine) DrainListeners(d ListenerDrain) {
 func (e *Engine) stopLocked(which reach) {
 	e.stops.now = max(e.stops.now, which)
 	for at, a := range e.acceptors {
-		if !which.covers(e.listenerOf(&a.place)) {
+		if !which.covers(e.listenerOf(&a.Place)) {
 			continue
 		}
 		if e.stops.closed == nil {
@@ -110,16 +112,16 @@ func (e *Engine) drainStoppedLocked(cfg *generation.Config) {
 	for at := range e.stops.closed {
 		if cfg.At(at) == nil {
 			delete(e.stops.closed, at)
-			e.drainLocked(func(d *downstream) bool { return d.place.at == at })
+			e.drainLocked(func(d *downstream.Conn) bool { return d.Place.At == at })
 		}
 	}
 }
 
 // listenerOf is the listener that accepts at p, in the newest generation that
 // has it.
-func (e *Engine) listenerOf(p *place) *listener.Matcher {
-	if l := e.Config().At(p.at); l != nil {
+func (e *Engine) listenerOf(p *exchange.Place) *listener.Matcher {
+	if l := e.Config().At(p.At); l != nil {
 		return l
 	}
-	return p.last.Load().At(p.at)
+	return p.Last.Load().At(p.At)
 }
