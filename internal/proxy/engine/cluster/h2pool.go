@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,8 +14,8 @@ import (
 )
 
 // multiplex is the HTTP/2 connections of an endpoint. They are shared: a
-// request takes a stream of one that has room, else waits for the dial in
-// progress or dials.
+// request takes a stream of one that has room, else waits for a dial in
+// progress whose connection will have room, or dials.
 type multiplex struct {
 	room    chan struct{} // of size 1: a stream may be free
 	waiting atomic.Int32  // requests that wait for room
@@ -22,18 +23,23 @@ type multiplex struct {
 	// Guarded by mu.
 	mu      sync.Mutex
 	conns   []*sharedConn
-	dialing chan struct{} // closed when the dial in progress has ended; nil: none
-	failed  error         // of the last dial
+	dials   []*dialing
 	retired bool
 	speaks  Protocol // what an endpoint of an Auto cluster chose; Auto: not known yet
+}
+
+// dialing is a dial in progress.
+type dialing struct {
+	ended  chan struct{} // closed when it has
+	users  uint32        // who hopes for a stream; guarded by the multiplex's mu
+	failed error         // fixed before ended is closed
 }
 
 // sharedConn is one of them.
 type sharedConn struct {
 	*http2.Conn
-	since   time.Time
-	taken   uint32 // guarded by the multiplex's mu
-	retired bool   // fixed before it is shared: nobody else will use it
+	since time.Time
+	taken uint32 // guarded by the multiplex's mu
 }
 
 // waitsMax bounds how often a request waits for a dial or for room before it
@@ -68,7 +74,17 @@ func (u *Upstream) OpenStream(ctx context.Context, use *Use) (Stream, error) {
 	if err := u.cluster.beginWait(); err != nil {
 		return Stream{}, err
 	}
-	defer u.cluster.endWait()
+	st, err := u.awaitStream(ctx, use)
+	u.cluster.endWait()
+	if err == nil && u.cluster.crowded() { // those that waited are active all at once
+		st.Close()
+		u.cluster.stats.overflow(pendingOverflow, u.cluster.Name)
+		return Stream{}, ErrOverflow
+	}
+	return st, err
+}
+
+func (u *Upstream) awaitStream(ctx context.Context, use *Use) (Stream, error) {
 	if u.proxy != 0 {
 		return u.openAlone(ctx, use)
 	}
@@ -78,57 +94,60 @@ func (u *Upstream) OpenStream(ctx context.Context, use *Use) (Stream, error) {
 		if st := u.TryStream(); st != nil {
 			return Stream{Stream: st}, nil
 		}
-		done, mine := m.dial()
+		d, mine := m.dial(u.cluster.streamsExpected())
 		if !mine {
 			select {
-			case <-done:
+			case <-d.ended:
 			case <-ctx.Done():
 				return Stream{}, fmt.Errorf("%w: %w", ErrConnect, ctx.Err())
 			}
-			if err := m.lastError(); err != nil {
-				return Stream{}, err
+			if d.failed != nil {
+				return Stream{}, d.failed
 			}
 			continue
 		}
-		if m.any() && (u.cluster.full() || dials == dialsMax) {
-			m.dialed(nil, nil)
+		others := m.others(d)
+		if others && (dials == dialsMax || !u.takePlace()) {
+			m.dialed(d, nil)
 			if st, err := u.awaitRoom(ctx); st != nil || err != nil {
 				return Stream{Stream: st}, err
 			}
 			continue
 		}
 		dials++
-		c, err := u.connectShared(ctx, use)
-		m.dialed(c, err) // those that wait may take streams before us
-		if err != nil {
-			return Stream{}, err
-		}
-		st, err := c.Open()
-		switch {
-		case c.retired && err == nil:
-			return Stream{st, c}, nil // the endpoint went away while we dialed
-		case c.retired:
-			c.Drain()
-		case err == nil:
-			return Stream{Stream: st}, nil
+		st, err := u.connectShared(ctx, use, others)
+		m.dialed(d, err)
+		m.signal() // there may be room for who waits for that, or nothing to wait for any more
+		if err != nil || st.Stream != nil {
+			return st, err
 		}
 	}
 	return Stream{}, fmt.Errorf("%w: no stream became free", ErrOverflow)
 }
 
+// streamsExpected is for how many requests a connection in the making will do.
+// When no other may be made, all wait for it.
+func (c *Cluster) streamsExpected() uint32 {
+	spec, n := c.spec.Load(), uint32(math.MaxUint32)
+	if c.full() {
+		return n
+	}
+	for _, most := range [...]uint32{spec.MaxRequestsPerConn, spec.MaxConcurrentStreams} {
+		if most > 0 {
+			n = min(n, most)
+		}
+	}
+	return n
+}
+
 // openAlone begins a stream on a connection of its own, for one that began with
 // a PROXY header speaks for one client.
 func (u *Upstream) openAlone(ctx context.Context, use *Use) (Stream, error) {
-	c, err := u.connectShared(ctx, use)
-	if err != nil {
-		return Stream{}, err
+	st, err := u.connectShared(ctx, use, false)
+	if err == nil && st.Stream == nil {
+		err = fmt.Errorf("%w: %w", ErrConnect, http2.ErrUnavailable)
 	}
-	st, err := c.Open()
-	if err != nil {
-		c.Drain()
-		return Stream{}, fmt.Errorf("%w: %w", ErrConnect, err)
-	}
-	return Stream{st, c}, nil
+	return st, err
 }
 
 // awaitRoom waits until a stream of a connection may be free, or takes one.
@@ -138,6 +157,9 @@ func (u *Upstream) awaitRoom(ctx context.Context) (*http2.Stream, error) {
 	defer m.waiting.Add(-1)
 	if st := u.TryStream(); st != nil {
 		return st, nil // it became free before we counted as waiting
+	}
+	if !m.others(nil) {
+		return nil, nil // nobody would tell: what was there has ended
 	}
 	select {
 	case <-m.room:
@@ -158,11 +180,12 @@ func (m *multiplex) signal() {
 	}
 }
 
-// any reports whether there is a connection.
-func (m *multiplex) any() bool {
+// others reports whether there is a connection, or a dial beside d, which may be
+// nil.
+func (m *multiplex) others(d *dialing) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.conns) > 0
+	return len(m.conns) > 0 || slices.ContainsFunc(m.dials, func(o *dialing) bool { return o != d })
 }
 
 // TryStream takes a stream of a connection that is there, or nil. It does not
@@ -205,53 +228,52 @@ func (c *sharedConn) spent(spec *Spec) bool {
 		spec.MaxConnDuration > 0 && time.Since(c.since) > spec.MaxConnDuration
 }
 
-// dial tells who dials: mine, or whose end to wait for.
-func (m *multiplex) dial() (done <-chan struct{}, mine bool) {
+// dial finds a dial in progress that fewer than so many hope for, or begins one:
+// mine, for which dialed must follow.
+func (m *multiplex) dial(most uint32) (d *dialing, mine bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.dialing != nil {
-		return m.dialing, false
+	for _, d := range m.dials {
+		if d.users < most {
+			d.users++
+			return d, false
+		}
 	}
-	m.dialing = make(chan struct{})
-	return m.dialing, true
+	d = &dialing{ended: make(chan struct{}), users: 1}
+	m.dials = append(m.dials, d)
+	return d, true
 }
 
-func (m *multiplex) dialed(c *sharedConn, err error) {
+// dialed ends a dial.
+func (m *multiplex) dialed(d *dialing, err error) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.failed = err
-	if c != nil {
-		c.taken++ // by the one who dialed
-	}
-	close(m.dialing)
-	m.dialing = nil
+	m.dials = slices.DeleteFunc(m.dials, func(o *dialing) bool { return o == d })
+	m.mu.Unlock()
+	d.failed = err
+	close(d.ended)
 }
 
-func (m *multiplex) lastError() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.failed
-}
-
-// connectShared makes a connection and keeps it.
-func (u *Upstream) connectShared(ctx context.Context, use *Use) (*sharedConn, error) {
+// connectShared makes a connection, takes a stream of it if it can, and keeps it.
+// placed: it has its place.
+func (u *Upstream) connectShared(ctx context.Context, use *Use, placed bool) (Stream, error) {
 	shared := *use
 	shared.Protocol = HTTP2
-	if _, err := u.reserve(ctx, false); err != nil {
-		return nil, err
+	if !placed {
+		if _, err := u.reserve(ctx, false); err != nil {
+			return Stream{}, err
+		}
 	}
-	c, err := u.connect(ctx, &shared)
+	c, err := u.connectReserved(ctx, &shared)
 	if err != nil {
-		u.unreserve()
-		u.connectFailed(err)
-		return nil, err
+		return Stream{}, err
 	}
-	return u.share(ctx, c)
+	return u.share(ctx, c, true)
 }
 
 // share begins HTTP/2 on a connection that has its place, and waits until the
-// peer's limits are known. It lives until both sides are done with it.
-func (u *Upstream) share(ctx context.Context, c *Conn) (*sharedConn, error) {
+// peer's limits are known. It lives until both sides are done with it. takes: a
+// stream is taken before others can; there may be none.
+func (u *Upstream) share(ctx context.Context, c *Conn, takes bool) (st Stream, err error) {
 	live, spec := u.cluster.live, u.cluster.spec.Load()
 	idle := spec.IdleTimeout
 	if idle <= 0 {
@@ -283,14 +305,27 @@ func (u *Upstream) share(ctx context.Context, c *Conn) (*sharedConn, error) {
 			_ = c.Socket().Close() // it ends Serve, which else says why and ends by itself
 		}
 		u.connectFailed(err)
-		return nil, fmt.Errorf("%w: HTTP/2 with %s: %w", ErrConnect, u.Host.Key, err)
+		return Stream{}, fmt.Errorf("%w: HTTP/2 with %s: %w", ErrConnect, u.Host.Key, err)
+	}
+	if takes {
+		if st.Stream, err = s.Open(); err == nil {
+			s.taken++
+		}
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if s.retired = m.retired || u.proxy != 0; !s.retired && !s.Ended() {
+	alone := m.retired || u.proxy != 0 // the endpoint may have gone while we dialed
+	if !alone && !s.Ended() {
 		m.conns = append(m.conns, s)
 	}
-	return s, nil
+	m.mu.Unlock()
+	switch {
+	case !alone:
+	case st.Stream == nil:
+		s.Drain()
+	default:
+		st.own = s
+	}
+	return st, nil
 }
 
 // retire ends the connections when their streams have ended.
@@ -323,10 +358,8 @@ func (u *Upstream) Speaks(ctx context.Context, use *Use) (Protocol, error) {
 	if _, err := u.reserve(ctx, false); err != nil {
 		return Auto, err
 	}
-	c, err := u.connect(ctx, &ask)
+	c, err := u.connectReserved(ctx, &ask)
 	if err != nil {
-		u.unreserve()
-		u.connectFailed(err)
 		return Auto, err
 	}
 	speaks := HTTP1
@@ -334,12 +367,8 @@ func (u *Upstream) Speaks(ctx context.Context, use *Use) (Protocol, error) {
 		speaks = HTTP2
 	}
 	if speaks == HTTP2 {
-		s, err := u.share(ctx, c)
-		if err != nil {
+		if _, err := u.share(ctx, c, false); err != nil {
 			return Auto, err
-		}
-		if s.retired {
-			s.Drain()
 		}
 	} else {
 		c.Release(u.cluster.live.opts.Clock.Now())
