@@ -150,7 +150,7 @@ func allowed() map[string][]string {
 		"observe":           {"invariant", "limit", "match", "identity"},
 		"wire":              with([]string{"invariant", "limit", "match", "identity", "github.com/cespare/xxhash/v2"}, xds),
 		"apis":              {"apis", "match", "identity", "limit", "invariant", "istio.io/api", "sigs.k8s.io/gateway-api", "k8s.io/api", "k8s.io/apimachinery", "gopkg.in/yaml.v3", "google.golang.org/protobuf", "github.com/cespare/xxhash/v2"},
-		"control/model":     {"apis", "match", "identity", "limit", "invariant", "control/registry", "istio.io/api", "google.golang.org/protobuf", "k8s.io/api", "github.com/cespare/xxhash/v2"},
+		"control/model":     {"control/model", "apis", "match", "identity", "limit", "invariant", "control/registry", "istio.io/api", "google.golang.org/protobuf", "k8s.io/api", "github.com/cespare/xxhash/v2"},
 		"control/translate": with([]string{"control/translate", "control/model", "control/registry", "apis", "wire", "match", "identity", "limit", "invariant", "github.com/cespare/xxhash/v2"}, xds),
 		"control/source":    {"control/source", "control/registry", "apis", "observe", "limit", "invariant", "github.com/fsnotify/fsnotify"},
 		"control/registry":  {"apis", "identity", "limit", "invariant", "istio.io/api", "k8s.io/api", "k8s.io/apimachinery", "google.golang.org/protobuf", "github.com/cespare/xxhash/v2"},

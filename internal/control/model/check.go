@@ -30,13 +30,13 @@ type finding struct {
 // checks are the findings of a Snapshot, by check, kept so that the next one
 // repeats only the checks whose input changed.
 type checks struct {
-	rules, hosts, destinations, sidecars, overlaps, peers []finding
-	byRule                                                map[*virtualService][]finding
-	refused                                               map[apis.Key]bool // Gateways that are written, but refused
+	rules, hosts, destinations, sidecars, overlaps, peers, credentials []finding
+	byRule                                                             map[*virtualService][]finding
+	refused                                                            map[apis.Key]bool // Gateways that are written, but refused
 }
 
 func (c *checks) all() []finding {
-	return slices.Concat(c.rules, c.hosts, c.destinations, c.sidecars, c.overlaps, c.peers)
+	return slices.Concat(c.rules, c.hosts, c.destinations, c.sidecars, c.overlaps, c.peers, c.credentials)
 }
 
 // check looks for dangling references and conflicts.
@@ -74,6 +74,7 @@ func check(s, prev *Snapshot) checks {
 	if !known || !sameParts(s.parts.peers, prev.parts.peers) {
 		c.peers = checkPeers(s)
 	}
+	c.credentials = checkCredentials(s)
 	return c
 }
 

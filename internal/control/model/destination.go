@@ -10,6 +10,7 @@ import (
 	networking "istio.io/api/networking/v1alpha3"
 
 	"github.com/tullemesh/tulle/internal/apis"
+	"github.com/tullemesh/tulle/internal/control/model/pool"
 	"github.com/tullemesh/tulle/internal/match"
 )
 
@@ -44,7 +45,7 @@ func trafficPolicy(p *networking.TrafficPolicy, at func(string) Origin, path str
 	if p == nil {
 		return nil, nil
 	}
-	out := &TrafficPolicy{Balancer: balancer(p.LoadBalancer), TLSMode: tlsMode(p.Tls), Pool: connectionPool(p.ConnectionPool), ProxyHeader: proxyHeader(p.ProxyProtocol), Origin: at(path)}
+	out := &TrafficPolicy{Balancer: balancer(p.LoadBalancer), TLSMode: tlsMode(p.Tls), Pool: pool.From(p.ConnectionPool), ProxyHeader: proxyHeader(p.ProxyProtocol), Origin: at(path)}
 	var ports map[int]*TrafficPolicy
 	for i, l := range p.PortLevelSettings {
 		if ports == nil {
@@ -52,7 +53,7 @@ func trafficPolicy(p *networking.TrafficPolicy, at func(string) Origin, path str
 		}
 		n := int(l.GetPort().GetNumber())
 		if ports[n] == nil { // the first of a port counts
-			ports[n] = &TrafficPolicy{Balancer: balancer(l.LoadBalancer), TLSMode: tlsMode(l.Tls), Pool: connectionPool(l.ConnectionPool), Origin: at(fmt.Sprintf("%s.portLevelSettings[%d]", path, i))}
+			ports[n] = &TrafficPolicy{Balancer: balancer(l.LoadBalancer), TLSMode: tlsMode(l.Tls), Pool: pool.From(l.ConnectionPool), Origin: at(fmt.Sprintf("%s.portLevelSettings[%d]", path, i))}
 		}
 	}
 	return out, ports
@@ -308,4 +309,34 @@ func sortDestinations(list []*DestinationRule) {
 // does: files often have no creation time at all.
 func compareAge(a, b apis.Key, created int) int {
 	return cmp.Or(created, strings.Compare(a.Name, b.Name), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Kind, b.Kind))
+}
+
+// timed reports whether any policy of the rule bounds the time of TCP connections.
+func (d *DestinationRule) timed() bool {
+	all := []*TrafficPolicy{d.Policy}
+	ports := []map[int]*TrafficPolicy{d.Ports}
+	for _, s := range d.Subsets {
+		all, ports = append(all, s.Policy), append(ports, s.Ports)
+	}
+	for _, m := range ports {
+		for _, p := range m {
+			all = append(all, p)
+		}
+	}
+	for _, p := range all {
+		if p != nil && p.Pool.Timed() {
+			return true
+		}
+	}
+	return false
+}
+
+// Subset finds a subset by name; nil: there is none.
+func (d *DestinationRule) Subset(name string) *Subset {
+	for _, s := range d.Subsets {
+		if s.Name == name {
+			return s
+		}
+	}
+	return nil
 }

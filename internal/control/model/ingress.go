@@ -8,6 +8,7 @@ import (
 	networking "istio.io/api/networking/v1alpha3"
 
 	"github.com/tullemesh/tulle/internal/apis"
+	"github.com/tullemesh/tulle/internal/control/model/pool"
 	"github.com/tullemesh/tulle/internal/control/registry"
 )
 
@@ -31,7 +32,7 @@ type IngressListener struct {
 	TLS *ServerTLS
 	// Pool limits what the app gets here, whatever else is said; nil: what is
 	// said for the workload does (connectionPool).
-	Pool   *ConnectionPool
+	Pool   *pool.Settings
 	Origin Origin
 }
 
@@ -50,7 +51,7 @@ func convertIngress(o *apis.Object, list []*networking.IstioIngressListener) []I
 	for i, l := range list {
 		in := IngressListener{
 			Port: int(l.GetPort().GetNumber()), PortName: l.GetPort().GetName(), Protocol: registry.ParseProtocol(l.GetPort().GetProtocol()),
-			Bind: l.Bind, Capture: captureOf(l.CaptureMode), TLS: serverTLS(l.Tls), Pool: connectionPool(l.ConnectionPool),
+			Bind: l.Bind, Capture: captureOf(l.CaptureMode), TLS: serverTLS(l.Tls), Pool: pool.From(l.ConnectionPool),
 			Origin: Origin{Key: o.Key, Path: fmt.Sprintf("spec.ingress[%d]", i)},
 		}
 		if in.TLS != nil {

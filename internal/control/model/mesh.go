@@ -3,6 +3,7 @@ package model
 import (
 	"time"
 
+	"github.com/tullemesh/tulle/internal/control/model/pool"
 	meshconfig "istio.io/api/mesh/v1alpha1"
 )
 
@@ -27,7 +28,7 @@ func MeshFrom(c *meshconfig.MeshConfig) *Mesh {
 		HTTPProxyPort:            int(c.GetProxyHttpPort()),
 		PathNormalization:        pathNormalization(c.GetPathNormalization().GetNormalization()),
 		H2Upgrade:                c.GetH2UpgradePolicy() == meshconfig.MeshConfig_UPGRADE,
-		Keepalive:                keepalive(c.GetTcpKeepalive()),
+		Keepalive:                pool.KeepaliveFrom(c.GetTcpKeepalive()),
 		Topology:                 topology(c.GetDefaultConfig().GetGatewayTopology()),
 	}
 	if v := c.GetEnableAutoMtls(); v != nil {

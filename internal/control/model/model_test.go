@@ -1,6 +1,7 @@
 package model_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -326,6 +327,41 @@ func TestWhatOfDestinationRulesAppliesToNothingIsTold(t *testing.T) {
 	wantProblem(t, problems, problem.CodeNotFound, "DestinationRule/x/c", "spec.trafficPolicy.portLevelSettings[0].port.number")
 	if len(problems) != 3 {
 		t.Errorf("%d problems: %v", len(problems), problems)
+	}
+}
+
+func TestCredentialsThatGatewaysLookForInVainAreTold(t *testing.T) {
+	const pod = "{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, metadata: {name: edge, namespace: edge}, spec: {address: 10.0.0.9, labels: {istio: ingress}}}\n---\n"
+	gateway := func(selector, mode, name string) string {
+		return object("Gateway", "shop", "g", fmt.Sprintf("{selector: {istio: %s}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: ['*'], tls: {mode: %s, credentialName: %s}}]}", selector, mode, name))
+	}
+	secret := func(namespace, name, data string) string {
+		return fmt.Sprintf("{apiVersion: v1, kind: Secret, metadata: {name: %s, namespace: %s}, stringData: %s}\n---\n", name, namespace, data)
+	}
+	const pair, root = "{tls.crt: a, tls.key: b}", "{ca.crt: a}"
+	for _, c := range []struct{ name, objects, message, hint string }{
+		{"none", gateway("ingress", "SIMPLE", "c"), `namespace edge has no Secret "c" with a certificate and its key`, "add a Secret of this name, of type kubernetes.io/tls, to namespace edge"},
+		{"there", gateway("ingress", "SIMPLE", "c") + secret("edge", "c", pair), "", ""},
+		{"beside the Gateway", gateway("ingress", "SIMPLE", "c") + secret("shop", "c", pair), `namespace edge has no Secret "c" with a certificate and its key`,
+			"the Secret in namespace shop is not read: move it to namespace edge, where the gateway runs"},
+		{"without a key", gateway("ingress", "SIMPLE", "c") + secret("edge", "c", "{tls.crt: a}"), `namespace edge has no Secret "c" with a certificate and its key`, "add a Secret of this name, of type kubernetes.io/tls, to namespace edge"},
+		{"without a CA", gateway("ingress", "OPTIONAL_MUTUAL", "c") + secret("edge", "c", pair), `namespace edge has no Secret "c-cacert" with a CA that verifies clients`, "add a Secret of this name, of type kubernetes.io/tls, to namespace edge"},
+		{"with a CA of its own", gateway("ingress", "MUTUAL", "c") + secret("edge", "c", pair) + secret("edge", "c-cacert", root), "", ""},
+		{"with a CA in it", gateway("ingress", "MUTUAL", "c") + secret("edge", "c", "{tls.crt: a, tls.key: b, ca.crt: c}"), "", ""},
+		{"of a gateway that runs nowhere", gateway("egress", "SIMPLE", "c"), "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, problems := build(t, pod+c.objects)
+			var message, hint string
+			for _, p := range problems {
+				if p.Key.Kind == "Gateway" {
+					message, hint = message+p.Message, hint+p.Hint
+				}
+			}
+			if message != c.message || hint != c.hint {
+				t.Errorf("said %q, hint %q", message, hint)
+			}
+		})
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	networking "istio.io/api/networking/v1alpha3"
 
 	"github.com/tullemesh/tulle/internal/apis"
+	"github.com/tullemesh/tulle/internal/control/model/pool"
 	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/match"
 )
@@ -21,7 +22,7 @@ type sidecar struct {
 	selector     map[string]string // nil: the namespace's
 	registryOnly *bool
 	ingress      []IngressListener
-	inboundPool  *ConnectionPool
+	inboundPool  *pool.Settings
 	egress       []egress
 }
 
@@ -39,7 +40,7 @@ type egressHost struct {
 }
 
 func convertSidecar(o *apis.Object, spec *networking.Sidecar) *sidecar {
-	s := &sidecar{origin: Origin{Key: o.Key, Path: "spec"}, created: o.Created, ingress: convertIngress(o, spec.Ingress), inboundPool: connectionPool(spec.InboundConnectionPool)}
+	s := &sidecar{origin: Origin{Key: o.Key, Path: "spec"}, created: o.Created, ingress: convertIngress(o, spec.Ingress), inboundPool: pool.From(spec.InboundConnectionPool)}
 	if spec.WorkloadSelector != nil {
 		s.selector = spec.WorkloadSelector.Labels
 		if s.selector == nil {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tullemesh/tulle/internal/apis"
+	"github.com/tullemesh/tulle/internal/control/model/pool"
 	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/match"
 )
@@ -33,7 +34,7 @@ type Mesh struct {
 	// destination rule says otherwise (h2UpgradePolicy).
 	H2Upgrade bool
 	// Keepalive of connections to all destinations; nil: none (tcpKeepalive).
-	Keepalive *Keepalive
+	Keepalive *pool.Keepalive
 	// Topology is what stands before gateways (defaultConfig.gatewayTopology).
 	Topology Topology
 }
@@ -281,7 +282,7 @@ type ServerTLS struct {
 type TrafficPolicy struct {
 	Balancer string // "", ROUND_ROBIN, LEAST_REQUEST, RANDOM, PASSTHROUGH
 	TLSMode  string // "", DISABLE, ISTIO_MUTUAL
-	Pool     *ConnectionPool
+	Pool     *pool.Settings
 	// ProxyHeader is the version of the PROXY header that connections begin
 	// with, 1 or 2; 0: none. A port's settings do not have one of their own.
 	ProxyHeader int
@@ -343,7 +344,7 @@ type SidecarScope struct {
 	Ingress []IngressListener
 	// InboundPool limits what the app gets, at ports whose ingress listener has
 	// no limits of its own; nil: destination rules do (inboundConnectionPool).
-	InboundPool *ConnectionPool
+	InboundPool *pool.Settings
 	Egress      []EgressListener
 	// Services are all that the scope can call: those of every listener, and
 	// what the listeners' rules lead to. One for each host.

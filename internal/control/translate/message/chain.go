@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tullemesh/tulle/internal/control/model"
+	"github.com/tullemesh/tulle/internal/control/model/pool"
 	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/control/translate/plan"
 	"github.com/tullemesh/tulle/internal/control/translate/view"
@@ -32,7 +33,7 @@ type chain struct {
 	// Bytes: the clusters with weights, and the name for statistics.
 	clusters []weightedCluster
 	stat     string
-	pool     *model.ConnectionPool
+	pool     *pool.Settings
 	config   *model.Origin // of the rules, for Istio's metadata
 	tls      *corev3.TransportSocket
 }

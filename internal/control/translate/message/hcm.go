@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tullemesh/tulle/internal/control/model"
+	"github.com/tullemesh/tulle/internal/control/model/pool"
 	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/control/translate/plan"
 )
@@ -154,7 +155,7 @@ func httpFilter(m *hcmv3.HttpConnectionManager) *listenerv3.Filter {
 
 // tcpProxy forwards bytes to one cluster, for as long as the pool lets a
 // connection be.
-func (w *Writer) tcpProxy(cluster string, pool *model.ConnectionPool) *listenerv3.Filter {
+func (w *Writer) tcpProxy(cluster string, pool *pool.Settings) *listenerv3.Filter {
 	p := &tcpproxyv3.TcpProxy{
 		StatPrefix:       cluster,
 		ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: cluster},

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tullemesh/tulle/internal/control/model"
+	"github.com/tullemesh/tulle/internal/control/model/pool"
 	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/control/translate/plan"
 	"github.com/tullemesh/tulle/internal/control/translate/view"
@@ -22,10 +23,8 @@ import (
 
 // limitConnections gives a cluster a destination's connection pool settings, as Istio does: thresholds lift Envoy's default of 1024 to no
 // limit unless the pool has one. Its HTTP options are protocolOptions' business.
-func (w *Writer) limitConnections(c *clusterv3.Cluster, pool *model.ConnectionPool) {
-	if pool == nil {
-		pool = &model.ConnectionPool{}
-	}
+func (w *Writer) limitConnections(c *clusterv3.Cluster, pool *pool.Settings) {
+	pool = pool.OrNone()
 	c.CircuitBreakers = &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
 		MaxConnections: threshold(pool.MaxConnections), MaxPendingRequests: threshold(pool.MaxPending),
 		MaxRequests: threshold(pool.MaxRequests), MaxRetries: threshold(pool.MaxRetries),
@@ -39,11 +38,11 @@ func (w *Writer) limitConnections(c *clusterv3.Cluster, pool *model.ConnectionPo
 }
 
 // keepalive takes each value from the first that has it; nil: neither is there. One without values asks for what the system has.
-func keepalive(own, mesh *model.Keepalive) *corev3.TcpKeepalive {
+func keepalive(own, mesh *pool.Keepalive) *corev3.TcpKeepalive {
 	if own == nil && mesh == nil {
 		return nil
 	}
-	own, mesh = cmp.Or(own, &model.Keepalive{}), cmp.Or(mesh, &model.Keepalive{})
+	own, mesh = cmp.Or(own, &pool.Keepalive{}), cmp.Or(mesh, &pool.Keepalive{})
 	return &corev3.TcpKeepalive{
 		KeepaliveProbes: positive(cmp.Or(own.Probes, mesh.Probes)), KeepaliveTime: seconds(cmp.Or(own.Time, mesh.Time)),
 		KeepaliveInterval: seconds(cmp.Or(own.Interval, mesh.Interval)),
@@ -52,10 +51,8 @@ func keepalive(own, mesh *model.Keepalive) *corev3.TcpKeepalive {
 
 // called is the protocol in which callers speak to a port: HTTP/2 where the pool says so, and where the mesh says so of a port that
 // declares HTTP, unless the pool stays with what is declared (h2UpgradePolicy).
-func called(p registry.Protocol, pool *model.ConnectionPool, mesh *model.Mesh) registry.Protocol {
-	if pool == nil {
-		pool = &model.ConnectionPool{}
-	}
+func called(p registry.Protocol, pool *pool.Settings, mesh *model.Mesh) registry.Protocol {
+	pool = pool.OrNone()
 	if pool.Upgrade || mesh.H2Upgrade && p == registry.HTTP && !pool.Stay && !pool.KeepProtocol {
 		return registry.HTTP2
 	}
@@ -93,10 +90,8 @@ const protocolOptionsName = "envoy.extensions.upstreams.http.v3.HttpProtocolOpti
 
 // protocolOptions says which HTTP version a port speaks, HTTP/2 where it is declared, the caller's where nothing is
 // declared or the pool keeps it, else Envoy's default, HTTP/1.1; and what the pool says of the HTTP connections.
-func protocolOptions(p registry.Protocol, pool *model.ConnectionPool) map[string]*anypb.Any {
-	if pool == nil {
-		pool = &model.ConnectionPool{}
-	}
+func protocolOptions(p registry.Protocol, pool *pool.Settings) map[string]*anypb.Any {
+	pool = pool.OrNone()
 	o := &upstreamsv3.HttpProtocolOptions{CommonHttpProtocolOptions: commonOptions(pool)}
 	h2 := &corev3.Http2ProtocolOptions{MaxConcurrentStreams: positive(pool.MaxStreams)}
 	if pool.Ping != nil {
@@ -120,7 +115,7 @@ func protocolOptions(p registry.Protocol, pool *model.ConnectionPool) map[string
 }
 
 // commonOptions are the pool's settings for connections of any HTTP version, nil for none. The idle timeout of HTTP goes before that of TCP.
-func commonOptions(pool *model.ConnectionPool) *corev3.HttpProtocolOptions {
+func commonOptions(pool *pool.Settings) *corev3.HttpProtocolOptions {
 	idle := cmp.Or(pool.HTTPIdle, pool.TCPIdle)
 	if idle == nil && pool.MaxDuration == nil && pool.MaxRequestsPerConn == 0 {
 		return nil
@@ -137,7 +132,7 @@ func downstreamProtocol(h2 *corev3.Http2ProtocolOptions) *upstreamsv3.HttpProtoc
 }
 
 // limitTime bounds the connections of a chain that forwards bytes: a listener's business, so the first of weighted destinations decides (Istio).
-func limitTime(p *tcpproxyv3.TcpProxy, pool *model.ConnectionPool) {
+func limitTime(p *tcpproxyv3.TcpProxy, pool *pool.Settings) {
 	if pool.Timed() {
 		p.IdleTimeout, p.MaxDownstreamConnectionDuration = optional(pool.TCPIdle), optional(pool.MaxDuration)
 	}
@@ -147,7 +142,7 @@ func limitTime(p *tcpproxyv3.TcpProxy, pool *model.ConnectionPool) {
 // app behind it must take what they may send, so the service's own settings hold there too, but for those of its subsets. Which HTTP version
 // callers use says nothing of the app (Istio).
 func (w *Writer) limitInbound(r *view.Reader, c *clusterv3.Cluster, p *plan.Served) {
-	var pool *model.ConnectionPool
+	var pool *pool.Settings
 	if dr := servedRule(r, p); dr != nil {
 		g := plan.Target{Rule: dr, Port: registry.Port{Number: p.Port}}
 		pool = g.Policy().Pool

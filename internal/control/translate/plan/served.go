@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/tullemesh/tulle/internal/control/model"
+	"github.com/tullemesh/tulle/internal/control/model/pool"
 	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/control/translate/view"
 )
@@ -30,7 +31,7 @@ type Served struct {
 	TLS    *model.ServerTLS
 	Config *model.Origin
 	// Pool is a Sidecar's; nil: it has none.
-	Pool *model.ConnectionPool
+	Pool *pool.Settings
 }
 
 // ServedPorts lists the ports that the workload serves, by number: those that

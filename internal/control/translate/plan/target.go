@@ -4,6 +4,7 @@ import (
 	"cmp"
 
 	"github.com/tullemesh/tulle/internal/control/model"
+	"github.com/tullemesh/tulle/internal/control/model/pool"
 	"github.com/tullemesh/tulle/internal/control/registry"
 	"github.com/tullemesh/tulle/internal/control/translate/view"
 )
@@ -89,7 +90,7 @@ func overlay(base, over model.TrafficPolicy) model.TrafficPolicy {
 }
 
 // PoolOf is the pool in effect for calls to a cluster; nil: none.
-func PoolOf(r *view.Reader, cluster string) *model.ConnectionPool {
+func PoolOf(r *view.Reader, cluster string) *pool.Settings {
 	_, port, subset, host, ok := ParseCluster(cluster)
 	if !ok {
 		return nil

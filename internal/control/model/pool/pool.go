@@ -1,4 +1,6 @@
-package model
+// Package pool holds the settings of connections to a destination in our own words. In come those of DestinationRules, Sidecars and the mesh
+// configuration (Istio: ConnectionPoolSettings), out go immutable values, which the model keeps and translate writes for proxies.
+package pool
 
 import (
 	"encoding/json"
@@ -9,9 +11,9 @@ import (
 	networking "istio.io/api/networking/v1alpha3"
 )
 
-// ConnectionPool limits connections and requests to a destination (DestinationRule: trafficPolicy.connectionPool). Numbers that are 0 and
+// Settings limit connections and requests to a destination (DestinationRule: trafficPolicy.connectionPool). Numbers that are 0 and
 // durations that are nil are not limited, or have the default of who reads them.
-type ConnectionPool struct {
+type Settings struct {
 	MaxConnections, MaxPending, MaxRequests, MaxRetries uint32
 	MaxRequestsPerConn, MaxStreams                      uint32
 
@@ -33,12 +35,13 @@ type Keepalive struct {
 // Ping keeps HTTP/2 connections alive.
 type Ping struct{ Interval, Timeout time.Duration }
 
-func connectionPool(p *networking.ConnectionPoolSettings) *ConnectionPool {
+// From puts settings into our words; nil stays nil.
+func From(p *networking.ConnectionPoolSettings) *Settings {
 	if p == nil {
 		return nil
 	}
 	h, t := p.GetHttp(), p.GetTcp()
-	out := &ConnectionPool{
+	out := &Settings{
 		MaxConnections: uint32(t.GetMaxConnections()), MaxPending: uint32(h.GetHttp1MaxPendingRequests()),
 		MaxRequests: uint32(h.GetHttp2MaxRequests()), MaxRetries: uint32(h.GetMaxRetries()),
 		MaxRequestsPerConn: uint32(h.GetMaxRequestsPerConnection()), MaxStreams: uint32(h.GetMaxConcurrentStreams()),
@@ -47,7 +50,7 @@ func connectionPool(p *networking.ConnectionPoolSettings) *ConnectionPool {
 		Upgrade:      h.GetH2UpgradePolicy() == networking.ConnectionPoolSettings_HTTPSettings_UPGRADE,
 		Stay:         h.GetH2UpgradePolicy() == networking.ConnectionPoolSettings_HTTPSettings_DO_NOT_UPGRADE,
 		KeepProtocol: h.GetUseClientProtocol(),
-		Keepalive:    keepalive(t.GetTcpKeepalive()),
+		Keepalive:    KeepaliveFrom(t.GetTcpKeepalive()),
 	}
 	if k := h.GetHttp2KeepAlive(); k != nil {
 		out.Ping = &Ping{Interval: k.GetInterval().AsDuration(), Timeout: k.GetTimeout().AsDuration()}
@@ -55,7 +58,8 @@ func connectionPool(p *networking.ConnectionPoolSettings) *ConnectionPool {
 	return out
 }
 
-func keepalive(k *networking.ConnectionPoolSettings_TCPSettings_TcpKeepalive) *Keepalive {
+// KeepaliveFrom is From for TCP keepalive.
+func KeepaliveFrom(k *networking.ConnectionPoolSettings_TCPSettings_TcpKeepalive) *Keepalive {
 	if k == nil {
 		return nil
 	}
@@ -70,8 +74,16 @@ func optional(d *durationpb.Duration) *time.Duration {
 	return &v
 }
 
+// OrNone is the settings, where there are none those that limit nothing.
+func (p *Settings) OrNone() *Settings {
+	if p == nil {
+		return &Settings{}
+	}
+	return p
+}
+
 // Text writes the pool down; of equal pools it is equal. Empty: there is none.
-func (p *ConnectionPool) Text() string {
+func (p *Settings) Text() string {
 	if p == nil {
 		return ""
 	}
@@ -83,34 +95,4 @@ func (p *ConnectionPool) Text() string {
 }
 
 // Timed reports whether the pool bounds the time of TCP connections, which listeners do.
-func (p *ConnectionPool) Timed() bool { return p != nil && (p.TCPIdle != nil || p.MaxDuration != nil) }
-
-// timed reports whether any policy of the rule bounds the time of TCP connections.
-func (d *DestinationRule) timed() bool {
-	all := []*TrafficPolicy{d.Policy}
-	ports := []map[int]*TrafficPolicy{d.Ports}
-	for _, s := range d.Subsets {
-		all, ports = append(all, s.Policy), append(ports, s.Ports)
-	}
-	for _, m := range ports {
-		for _, p := range m {
-			all = append(all, p)
-		}
-	}
-	for _, p := range all {
-		if p != nil && p.Pool.Timed() {
-			return true
-		}
-	}
-	return false
-}
-
-// Subset finds a subset by name; nil: there is none.
-func (d *DestinationRule) Subset(name string) *Subset {
-	for _, s := range d.Subsets {
-		if s.Name == name {
-			return s
-		}
-	}
-	return nil
-}
+func (p *Settings) Timed() bool { return p != nil && (p.TCPIdle != nil || p.MaxDuration != nil) }
