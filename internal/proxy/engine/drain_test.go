@@ -352,3 +352,40 @@ func remade(t testing.TB, spec *listener.Spec) []*listener.Matcher {
 	}
 	return []*listener.Matcher{m}
 }
+
+// The time is over for requests that nobody answers too; they are not tried
+// again, however safe that would be.
+func TestRequestsInProgressEndWithTheDrainsTime(t *testing.T) {
+	for _, down := range []bool{true, false} {
+		t.Run(version(down), func(t *testing.T) {
+			var came atomic.Int32
+			b := serveWith(t, func(_ int, c net.Conn) {
+				for r := bufio.NewReader(c); ; came.Add(1) {
+					if _, err := rawRequest(r); err != nil {
+						return
+					}
+				}
+			})
+			p := cartProxy(t, b)
+			answered := make(chan error, 1)
+			go func() {
+				res, err := client(t, down).Get("http://" + p.addr() + "/silent")
+				if err == nil {
+					res.Body.Close()
+				}
+				answered <- err
+			}()
+			eventually(t, "the request is with the endpoint", func() bool { return came.Load() == 1 })
+			p.opts.DrainTime = 200 * time.Millisecond
+			if err := p.Drain(context.Background()); err != nil {
+				t.Error(err)
+			}
+			if err := <-answered; err == nil {
+				t.Error("the request was answered")
+			}
+			if log := p.logged(); log != "GET /silent 0 DC 0 0 cart\n" || came.Load() != 1 {
+				t.Errorf("%d requests came; log %q", came.Load(), log)
+			}
+		})
+	}
+}

@@ -70,6 +70,7 @@ type setup struct {
 	extra    func(*generation.Parts)
 	self     telemetry.Workload // zero: cart-1
 	peers    telemetry.PeerCodec
+	resolver cluster.Resolver // nil: the system's
 }
 
 // to is a route that sends everything with a prefix to a cluster.
@@ -138,7 +139,7 @@ func start(t testing.TB, s *setup) *proxy {
 	t.Helper()
 	p := &proxy{registry: observe.NewRegistry(), log: &syncBuffer{}}
 	p.Engine = New(Options{Registry: p.registry, OpenLog: func(string) (io.WriteCloser, error) { return p.log, nil },
-		Self: cmp.Or(s.self, telemetry.Workload{Name: "cart-1", Namespace: "shop", CanonicalService: "cart"}), Peers: s.peers})
+		Self: cmp.Or(s.self, telemetry.Workload{Name: "cart-1", Namespace: "shop", CanonicalService: "cart"}), Peers: s.peers, Resolver: s.resolver})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()

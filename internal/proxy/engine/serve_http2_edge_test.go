@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"net/netip"
 	"net/textproto"
 	"strings"
 	"sync"
@@ -179,4 +181,100 @@ func TestRequestsPerConnectionAreBounded(t *testing.T) {
 	if len(conns) < 2 {
 		t.Errorf("requests by connection: %v", conns)
 	}
+}
+
+// silentDNS answers nobody until it is let go.
+type silentDNS chan struct{}
+
+func (s silentDNS) Lookup(ctx context.Context, host string, _ cluster.DNSFamily) ([]netip.Addr, time.Duration, error) {
+	select {
+	case <-s:
+	case <-ctx.Done():
+	}
+	return nil, 0, fmt.Errorf("%s: no answer", host)
+}
+
+// Who waits for DNS waits alone: the other streams of the connection go on.
+func TestAStreamThatWaitsForDNSStopsNoOther(t *testing.T) {
+	at := serveHTTP(t, func(http.ResponseWriter, *http.Request) {})
+	slow := speaking(true, "slow")
+	slow.Kind = cluster.StrictDNS
+	slow.Endpoints.Localities[0].Endpoints = []cluster.Endpoint{{Host: "slow.example", Port: 80}}
+	dns := make(silentDNS)
+	p := start(t, &setup{routes: []*router.Route{to("/slow", "slow"), to("/", "cart")}, clusters: []*cluster.Spec{slow, speaking(true, "cart", at)}, resolver: dns})
+	c := client(t, true)
+	do(t, c, "GET", "http://"+p.addr()+"/", nil, nil)
+	waited, sent := make(chan int, 1), make(chan struct{})
+	r, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+		WroteRequest: func(httptrace.WroteRequestInfo) { close(sent) },
+	}), "GET", "http://"+p.addr()+"/slow", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		res, err := c.Do(r)
+		if err != nil {
+			t.Error(err)
+			waited <- 0
+			return
+		}
+		res.Body.Close()
+		waited <- res.StatusCode
+	}()
+	<-sent
+	for range 3 {
+		do(t, c, "GET", "http://"+p.addr()+"/", nil, nil)
+	}
+	select {
+	case status := <-waited:
+		t.Errorf("the others waited for the first one, which got %d", status)
+	default:
+	}
+	close(dns)
+	if status := <-waited; status != http.StatusServiceUnavailable {
+		t.Errorf("the first one got %d", status)
+	}
+}
+
+// Where the endpoint answers expectations, its answer decides whether the body
+// is sent (Envoy: proxy_100_continue).
+func TestExpectationsThatAreTheEndpointsToAnswer(t *testing.T) {
+	pass := func(t *testing.T, down, up bool) {
+		at := serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/refused" {
+				w.WriteHeader(http.StatusForbidden)
+				return
+			}
+			n, _ := io.Copy(io.Discard, r.Body)
+			fmt.Fprint(w, n)
+		})
+		p := start(t, &setup{manager: &listener.HTTPManager{Proxy100Continue: true}, routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{speaking(up, "cart", at)}})
+		c := client(t, down)
+		c.Transport.(*http.Transport).ExpectContinueTimeout = 15 * time.Second
+		for path, want := range map[string]string{"/taken": "200 5", "/refused": "403 "} {
+			sent := &readCount{Reader: strings.NewReader("hello")}
+			begun := time.Now()
+			res, body := do(t, c, "POST", "http://"+p.addr()+path, sent, func(r *http.Request) { r.Header.Set("Expect", "100-continue") })
+			if got := fmt.Sprint(res.StatusCode, " ", body); got != want || time.Since(begun) > 14*time.Second {
+				t.Errorf("%s: %q after %v", path, got, time.Since(begun))
+			}
+			if n := sent.n.Load(); (n > 0) != (res.StatusCode == 200) {
+				t.Errorf("%s: %d bytes were sent", path, n)
+			}
+		}
+	}
+	eachPair(t, pass)
+	t.Run("h1 to h1", func(t *testing.T) { pass(t, false, false) })
+}
+
+// readCount counts the bytes that are read.
+type readCount struct {
+	io.Reader
+	n atomic.Int64
+}
+
+func (r *readCount) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.n.Add(int64(n))
+	return n, err
 }

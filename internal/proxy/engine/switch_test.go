@@ -52,6 +52,7 @@ type switcher struct {
 	refuses bool // extended CONNECT
 	window  int64
 	accept  string // in place of the right sec-websocket-accept
+	answer  string // in place of 101, in HTTP/1.1
 	serve   func(head *message.Head, c end)
 }
 
@@ -73,6 +74,10 @@ func (s *switcher) start(t testing.TB) netip.AddrPort {
 		accept := s.accept
 		if accept == "" {
 			accept = call.AcceptOf(req.Header.Get("Sec-WebSocket-Key"))
+		}
+		if s.answer != "" {
+			_, _ = io.WriteString(c, s.answer)
+			return
 		}
 		fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\n", accept)
 		s.serve(&h, connEnd{c.(*net.TCPConn), r})
@@ -286,7 +291,11 @@ func TestAbortOfEitherSideEndsTheOther(t *testing.T) {
 			if up && err == nil {
 				t.Error("the server saw an orderly end")
 			}
-			if want := "GET /ws 101 DC 0 0 cart\n"; (down || up) && p.logged() != want {
+			want := "GET /ws 101 DC 0 0 cart\n"
+			if down {
+				want = "GET /ws 101 DR 0 0 cart\n"
+			}
+			if (down || up) && p.logged() != want {
 				t.Errorf("log %q, want %q", p.logged(), want)
 			}
 		})
@@ -339,12 +348,14 @@ func TestSilentSwitchedStreamEnds(t *testing.T) {
 }
 
 func TestRefusedSwitches(t *testing.T) {
+	const refusal = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno"
 	cases := []struct {
 		name     string
 		down, up bool
 		refuses  bool
 		manager  func(*listener.HTTPManager)
 		accept   string
+		answer   string
 		status   int
 		log      string
 	}{
@@ -354,11 +365,13 @@ func TestRefusedSwitches(t *testing.T) {
 			manager: func(m *listener.HTTPManager) { m.Upgrades = nil }},
 		{name: "the endpoint takes no extended CONNECT from HTTP/1.1", up: true, refuses: true, status: 403, log: "GET /ws 403 - 0 0 cart\n"},
 		{name: "the endpoint takes no extended CONNECT from HTTP/2", down: true, up: true, refuses: true, status: 403, log: "GET /ws 403 - 0 0 cart\n"},
+		{name: "the server answers 200 to HTTP/1.1", answer: refusal, status: 200, log: "GET /ws 200 - 0 2 cart\n"},
+		{name: "the server answers 200, which HTTP/2 would take for consent", down: true, answer: refusal, status: 502, log: "GET /ws 502 UPE 0 87 cart\n"},
 		{name: "the server did not understand our key", down: true, accept: "wrong", status: 502, log: "GET /ws 502 UPE 0 87 cart\n"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			s := &switcher{two: c.up, refuses: c.refuses, accept: c.accept, serve: echoing}
+			s := &switcher{two: c.up, refuses: c.refuses, accept: c.accept, answer: c.answer, serve: echoing}
 			p := s.proxied(t, c.manager)
 			h, _ := p.upgrade(t, c.down, 0)
 			if h.Status != c.status || p.logged() != c.log {

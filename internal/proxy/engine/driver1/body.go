@@ -8,7 +8,6 @@ import (
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
 	"github.com/tullemesh/tulle/internal/proxy/engine/http1"
-	"github.com/tullemesh/tulle/internal/proxy/engine/telemetry"
 )
 
 // lastChunkRoom is the room behind a chunk for the end of the body.
@@ -297,18 +296,11 @@ func (x *http1Exchange) readResponseHead(have int) (end, n int, f *failure.Failu
 	}
 }
 
-// informational sends an informational response on, which HTTP/1.0 has not. A
-// 100 that we are the one to give ends here. No content follows, so a length
-// would mislead (RFC 9110 §8.6).
+// informational sends an informational response on.
 func (x *http1Exchange) informational() *failure.Failure {
-	if f := x.Hinted(); f != nil {
+	if passes, f := x.Inform(); !passes {
 		return f
 	}
-	if x.Res.Status == 100 && !x.Manager.Proxy100Continue || x.Req.Protocol == fact.HTTP10 {
-		return nil
-	}
-	x.Res.Remove("content-length")
-	telemetry.DropMetadata(&x.Res)
 	return x.toClient(http1.AppendResponse(x.back[:0], &x.Res, false, http1.Keep))
 }
 

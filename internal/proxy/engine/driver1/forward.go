@@ -55,7 +55,7 @@ func (x *http1Exchange) failed(f *failure.Failure) bool {
 		_ = x.d.Sock.Abort()
 		return false
 	}
-	if f.Kind == failure.ClientLeft {
+	if f.Gone() {
 		return false
 	}
 	x.clearDeadlines()
@@ -110,8 +110,8 @@ func (x *http1Exchange) attempt() *failure.Failure {
 	}
 }
 
-// send sends the request, or starts to. On a pooled plaintext connection it
-// also waits for the answer: n of its bytes are in x.up.
+// send sends the request, or starts to. On a pooled connection it also waits for
+// the answer: n of its bytes are in x.up.
 func (x *http1Exchange) send() (n int, err error) {
 	d := x.d
 	x.touchAt(x.Sent)
@@ -121,11 +121,11 @@ func (x *http1Exchange) send() (n int, err error) {
 		d.WatchLeave(x.Sent)
 	}
 	wrote := 0
-	if sock, ok := x.up1.Stream.(*conn.Socket); ok && whole && x.up1.Reused {
+	if whole && x.up1.Reused {
 		if x.up == nil {
 			x.up = d.Buffers.Get()
 		}
-		wrote, n, err = sock.RoundTrip(x.out, x.up.B)
+		wrote, n, err = x.up1.RoundTrip(x.out, x.up.B)
 		x.wrote = x.wrote || wrote > 0
 		if n > 0 || err != nil {
 			return n, err
@@ -189,12 +189,10 @@ func (x *http1Exchange) pause() *failure.Failure {
 	return f
 }
 
-// passExpect lets the upstream answer the client's expectation, if the manager
-// says so: its answer then decides whether the client sends its body
-// (RFC 9110 §10.1.1).
+// passExpect passes an expectation on where there is a body.
 func (x *http1Exchange) passExpect() {
-	if x.reqFrame.Expect100 && x.Manager.Proxy100Continue && x.reqBody.Kind() != http1.NoBody {
-		x.Req.SetString("expect", "100-continue")
+	if x.reqFrame.Expect100 && x.reqBody.Kind() != http1.NoBody {
+		x.PassExpect()
 	}
 }
 
@@ -242,7 +240,7 @@ func (x *http1Exchange) getConn() *failure.Failure {
 	var c *cluster.Conn
 	switch {
 	case x.Attempts >= exchange.AttemptsMax:
-	case x.replayable && !u.Secure():
+	case x.replayable:
 		c = u.Take(careful, now) // send finds out whether it is good
 	default:
 		c = u.Reuse(careful, now)

@@ -129,12 +129,13 @@ func (x *http2Exchange) over(c call.Call) *failure.Failure {
 		x.sawResponse = true
 		x.touch(x.d.Clock.Now())
 		if x.Res.Status < 200 && x.Res.Status != http.StatusSwitchingProtocols {
-			if f := x.Hinted(); f != nil {
+			passes, f := x.Inform()
+			if f != nil {
 				return x.because(f)
 			}
-			if x.Res.Status != http.StatusContinue { // that one is between us and the endpoint
+			if passes {
 				if err := x.st.WriteResponse(&x.Res, false); err != nil {
-					return x.because(&failure.Failure{Kind: failure.ClientLeft, Cause: err})
+					return x.because(failure.OfClient(err))
 				}
 			}
 			continue
@@ -265,7 +266,7 @@ func (x *http2Exchange) respond(c call.Call, end bool) *failure.Failure {
 		return cause
 	}
 	if err := x.st.WriteResponse(&x.Res, end); err != nil {
-		return x.because(&failure.Failure{Kind: failure.ClientLeft, Cause: err})
+		return x.because(failure.OfClient(err))
 	}
 	switch {
 	case end:
@@ -299,7 +300,7 @@ func (x *http2Exchange) passBody(c call.Call) *failure.Failure {
 			out, trailers = x.ToWeb(out, end, trailers), nil
 		}
 		if err := x.toClient(out, end, trailers); err != nil {
-			return x.because(&failure.Failure{Kind: failure.ClientLeft, Cause: err})
+			return x.because(failure.OfClient(err))
 		}
 		if end {
 			return nil

@@ -124,10 +124,10 @@ func (x *http2Exchange) takeFirst() *failure.Failure {
 		return nil
 	}
 	waiting, complete := x.st.Complete()
-	if x.st.Expect100 && !complete {
+	if x.st.Expect100 && !complete && !x.PassExpect() {
 		h := message.Head{Status: http.StatusContinue}
 		if err := x.st.WriteResponse(&h, false); err != nil {
-			return x.because(&failure.Failure{Kind: failure.ClientLeft, Cause: err})
+			return x.because(failure.OfClient(err))
 		}
 	}
 	if !complete || waiting > exchange.ReplayBytesMax || x.st.Trailers() != nil {
@@ -141,7 +141,7 @@ func (x *http2Exchange) takeFirst() *failure.Failure {
 	for n := 0; n < waiting; {
 		m, err := x.st.Read(x.first[n:])
 		if m == 0 && err != nil {
-			return x.because(&failure.Failure{Kind: failure.ClientLeft, Cause: err})
+			return x.because(failure.OfClient(err))
 		}
 		n += m
 	}

@@ -68,7 +68,7 @@ func (x *http2Exchange) enterLocked(t *http2.Turn) (over bool) {
 			x.entered = true
 		}
 	}
-	left := x.st.Watch(x) != nil
+	left := x.st.Watch(x)
 	if x.Action == exchange.ActAnswer {
 		if x.Res.Status != 0 {
 			x.Local()
@@ -77,18 +77,18 @@ func (x *http2Exchange) enterLocked(t *http2.Turn) (over bool) {
 	}
 	_, complete := x.st.Complete()
 	x.setDeadlines(complete)
-	if left {
-		return x.stop(t, &failure.Failure{Kind: failure.ClientLeft})
+	if left != nil {
+		return x.stop(t, failure.OfClient(left))
 	}
 	if !x.relays() {
 		x.stage = stageGoroutine
 		go x.run(nil)
 		return false
 	}
-	if x.st.Expect100 && !complete {
+	if x.st.Expect100 && !complete && !x.PassExpect() {
 		h := message.Head{Status: http.StatusContinue}
 		if _, err := x.st.Put(t, &http2.Part{Head: &h}); err != nil {
-			return x.stop(t, &failure.Failure{Kind: failure.ClientLeft, Cause: err})
+			return x.stop(t, failure.OfClient(err))
 		}
 	}
 	return x.launch(t)
@@ -128,7 +128,7 @@ func (x *http2Exchange) launch(t *http2.Turn) (over bool) {
 	x.Sent, x.wrote = t.Now, true
 	end, err := x.st.TakeBody(t, &r.out.buf)
 	if err != nil {
-		return x.stop(t, &failure.Failure{Kind: failure.ClientLeft, Cause: err})
+		return x.stop(t, failure.OfClient(err))
 	}
 	trailers := x.trailersOf(end)
 	x.TookBody(r.out.buf)
@@ -146,16 +146,16 @@ func (x *http2Exchange) launch(t *http2.Turn) (over bool) {
 func (x *http2Exchange) StreamReady(t *http2.Turn, st *http2.Stream) {
 	x.mu.Lock()
 	over := false
-	switch mine := st == x.st; x.stage {
+	switch x.stage {
 	case stageRelay:
-		if mine && st.Err() != nil {
-			over = x.stop(t, &failure.Failure{Kind: failure.ClientLeft})
+		if err := x.lost(st); err != nil {
+			over = x.stop(t, failure.OfClient(err))
 		} else {
 			over = x.step(t)
 		}
 	case stageGoroutine:
-		if mine && st.Err() != nil {
-			x.interruptLocked(&failure.Failure{Kind: failure.ClientLeft})
+		if err := x.lost(st); err != nil {
+			x.interruptLocked(failure.OfClient(err))
 		}
 	case stageNone:
 	}
@@ -163,6 +163,14 @@ func (x *http2Exchange) StreamReady(t *http2.Turn, st *http2.Stream) {
 	if over {
 		x.h.let(x)
 	}
+}
+
+// lost tells why there is no client any more, when it is the client's stream that is ready.
+func (x *http2Exchange) lost(st *http2.Stream) error {
+	if st != x.st {
+		return nil
+	}
+	return st.Err()
 }
 
 // expire ends an exchange that missed a deadline.
@@ -237,7 +245,7 @@ func (x *http2Exchange) stepRequest(t *http2.Turn) *failure.Failure {
 		}
 		end, err := x.st.TakeBody(t, &p.buf)
 		if err != nil {
-			return &failure.Failure{Kind: failure.ClientLeft, Cause: err}
+			return failure.OfClient(err)
 		}
 		if len(p.buf) == 0 && !end {
 			return nil
@@ -296,11 +304,11 @@ func (x *http2Exchange) stepHead(t *http2.Turn) *failure.Failure {
 
 // inform passes an informational response on.
 func (x *http2Exchange) inform(t *http2.Turn) *failure.Failure {
-	if f := x.Hinted(); f != nil || x.Res.Status == http.StatusContinue { // that one is between us and the endpoint
+	if passes, f := x.Inform(); !passes {
 		return f
 	}
 	if _, err := x.st.Put(t, &http2.Part{Head: &x.Res}); err != nil {
-		return &failure.Failure{Kind: failure.ClientLeft, Cause: err}
+		return failure.OfClient(err)
 	}
 	return nil
 }
@@ -323,7 +331,7 @@ func (x *http2Exchange) stepBody(t *http2.Turn) *failure.Failure {
 		done, err := x.st.Put(t, &p.part)
 		x.GaveBody(waits[:len(waits)-len(p.part.Body)])
 		if err != nil {
-			return &failure.Failure{Kind: failure.ClientLeft, Cause: err}
+			return failure.OfClient(err)
 		}
 		if !done {
 			return nil
@@ -348,9 +356,9 @@ func (x *http2Exchange) stepBody(t *http2.Turn) *failure.Failure {
 func (x *http2Exchange) stop(t *http2.Turn, f *failure.Failure) (over bool) {
 	x.endAttempt(t)
 	f = x.InTime(f, t.Now)
-	if f.Kind == failure.ClientLeft || x.headSent {
+	if f.Gone() || x.headSent {
 		x.NoteFailure(f, x.headSent)
-		if x.headSent && f.Kind != failure.ClientLeft {
+		if x.headSent && !f.Gone() {
 			x.st.ResetIn(t, cutCode(f))
 		}
 		x.endRelay(t)

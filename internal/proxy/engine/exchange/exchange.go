@@ -216,13 +216,15 @@ func (x *Exchange) Malformed(why string) {
 // RESPONSE_CODE).
 func (x *Exchange) NoteFailure(f *failure.Failure, answered bool) {
 	x.failure = *f
-	if f.Kind == failure.ClientLeft && !answered {
+	if f.Gone() && !answered {
 		x.Res.Reset()
 	}
 	if x.Upstream == nil {
 		return
 	}
-	x.Upstream.Counts.RequestErrors.Add(1)
+	if f.Answer().Side == failure.Upstream {
+		x.Upstream.Counts.RequestErrors.Add(1)
+	}
 	if f.Kind == failure.RouteTimeout || f.Kind == failure.TryTimeout {
 		x.Upstream.Counts.RequestTimeouts.Add(1)
 	}
@@ -266,12 +268,29 @@ func (x *Exchange) Local() {
 	x.responseHeaders()
 }
 
-// Hinted counts an informational response.
-func (x *Exchange) Hinted() *failure.Failure {
+// Inform turns an informational response into what the client gets; false: it
+// gets none, for HTTP/1.0 has none, and a 100 that is ours to give ends here. No
+// content follows, so a length would mislead (RFC 9110 §8.6).
+func (x *Exchange) Inform() (bool, *failure.Failure) {
 	if x.hints++; x.hints > limit.InformationalMax {
-		return &failure.Failure{Kind: failure.BadResponse, Detail: "too many informational responses"}
+		return false, &failure.Failure{Kind: failure.BadResponse, Detail: "too many informational responses"}
 	}
-	return nil
+	if x.Res.Status == http.StatusContinue && !x.Manager.Proxy100Continue || x.Req.Protocol == fact.HTTP10 {
+		return false, nil
+	}
+	x.Res.Remove("content-length")
+	telemetry.DropMetadata(&x.Res)
+	return true, nil
+}
+
+// PassExpect lets the upstream answer the client's expectation, if the manager
+// says so: its answer then decides whether the client sends its body
+// (RFC 9110 §10.1.1). false: it is ours to answer.
+func (x *Exchange) PassExpect() bool {
+	if x.Manager.Proxy100Continue {
+		x.Req.SetString("expect", "100-continue")
+	}
+	return x.Manager.Proxy100Continue
 }
 
 // BodyAllowed reports whether a response with this status may have a body
