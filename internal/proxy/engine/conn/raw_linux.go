@@ -194,6 +194,8 @@ func (s *Socket) readFirst(pool *Buffers) (*Buffer, int, error) {
 	return b, n, err
 }
 
+// roundTrip is RoundTrip; with ErrStale n bytes that nobody asked for are in
+// answer.
 func (s *Socket) roundTrip(question, answer []byte) (wrote, n int, err error) {
 	o := &s.ops
 	o.op, o.rbuf, o.ask = opCheck, answer, question
@@ -205,7 +207,7 @@ func (s *Socket) roundTrip(question, answer []byte) (wrote, n int, err error) {
 	case err != nil:
 		return wrote, 0, err
 	case !checked:
-		return 0, 0, ErrStale
+		return 0, max(o.rn, 0), ErrStale
 	case wrote < len(question) && o.rerr == unix.EAGAIN:
 		return wrote, 0, nil // the kernel's buffer is full
 	}

@@ -38,6 +38,12 @@ type Stream interface {
 	// Look tells the state of a stream that nobody reads, without waiting or
 	// consuming.
 	Look() State
+	// RoundTrip asks on an idle stream: it finds out whether the peer has sent
+	// something or ended (ErrStale), writes the question, and reads the first
+	// bytes of the answer. It returns early, with n 0 and no error, when not all
+	// of the question could be written at once, or nothing be read: wrote bytes
+	// are with the kernel.
+	RoundTrip(question, answer []byte) (wrote, n int, err error)
 	// Socket is the socket below.
 	Socket() *Socket
 }
@@ -161,18 +167,18 @@ func (s *Socket) ReadFirst(pool *Buffers) (b *Buffer, n int, err error) {
 	return s.readFirst(pool)
 }
 
-// RoundTrip asks on an idle connection: it finds out whether the peer has sent
-// something or ended (ErrStale), writes the question, and reads the first bytes
-// of the answer. It returns early, with n 0 and no error, when the kernel did
-// not take all of the question: wrote bytes are with it.
+// RoundTrip implements Stream.
 //
-// The three are one call because the look is then the try before the wait
-// that the netpoller's edges require, so it costs nothing.
+// Look, write and read are one call because the look is then the try before the
+// wait that the netpoller's edges require, so it costs nothing.
 func (s *Socket) RoundTrip(question, answer []byte) (wrote, n int, err error) {
 	if len(s.pending) > 0 {
 		return 0, 0, ErrStale
 	}
-	return s.roundTrip(question, answer)
+	if wrote, n, err = s.roundTrip(question, answer); errors.Is(err, ErrStale) {
+		n = 0
+	}
+	return wrote, n, err
 }
 
 // CloseWrite implements Stream.

@@ -36,6 +36,9 @@ type records struct {
 	have  int // bytes of head
 	left  int // bytes of the record behind head
 	ended int // records that the last read completed
+
+	asks     bool   // TLS writes a question
+	question []byte // its records, which go out when TLS reads for the answer
 }
 
 const recordHeadBytes = 5
@@ -46,7 +49,7 @@ func (r *records) within() bool { return r.have > 0 || r.left > 0 }
 // Read implements io.Reader.
 func (r *records) Read(p []byte) (int, error) {
 	r.ended = 0
-	n, err := r.Socket.Read(p)
+	n, err := r.read(p)
 	for p = p[:n]; len(p) > 0; {
 		if r.left == 0 {
 			m := copy(r.head[r.have:], p)
@@ -65,8 +68,79 @@ func (r *records) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// read sends the question first, if there is one and nothing else came before.
+func (r *records) read(p []byte) (int, error) {
+	if len(r.question) == 0 || len(r.pending) > 0 {
+		return r.Socket.Read(p)
+	}
+	wrote, n, err := r.roundTrip(r.question, p)
+	if wrote == 0 && err != nil {
+		if n > 0 {
+			err = nil // may be of TLS alone, such as a ticket: the question waits
+		}
+		return n, err
+	}
+	rest := r.question[wrote:]
+	r.question = r.question[:0]
+	if n > 0 || err != nil {
+		return n, err
+	}
+	if len(rest) > 0 { // the kernel's buffer is full
+		if _, err := r.Socket.Write(rest); err != nil {
+			return 0, err
+		}
+	}
+	return r.Socket.Read(p)
+}
+
+// Write implements io.Writer. What TLS itself writes while a question waits goes
+// behind it, as records have numbers.
+func (r *records) Write(p []byte) (int, error) {
+	if !r.asks && len(r.question) == 0 {
+		return r.Socket.Write(p)
+	}
+	r.question = append(r.question, p...)
+	return len(p), nil
+}
+
+// questionBytesMax is the largest memory for questions that a connection keeps.
+const questionBytesMax = 4 << 10
+
 // Socket implements Stream.
 func (t *TLS) Socket() *Socket { return t.socket }
+
+// RoundTrip implements Stream. The question is all written or none of it.
+func (t *TLS) RoundTrip(question, answer []byte) (wrote, n int, err error) {
+	r := t.records
+	if t.held || r == nil || r.within() || r.ended > 1 {
+		// A look says what TLS holds, where there is anything.
+		if t.Look() != Quiet {
+			return 0, 0, ErrStale
+		}
+		if r == nil {
+			wrote, err = t.Conn.Write(question)
+			return wrote, 0, err
+		}
+	}
+	r.asks = true
+	_, err = t.Conn.Write(question)
+	r.asks = false
+	if err == nil {
+		n, err = t.Conn.Read(answer)
+	}
+	waits := len(r.question) > 0
+	if cap(r.question) > questionBytesMax {
+		r.question = nil
+	}
+	r.question = r.question[:0]
+	switch {
+	case !waits:
+		return len(question), n, err
+	case IsTimeout(err):
+		return 0, 0, err
+	}
+	return 0, 0, ErrStale
+}
 
 // AwaitReadable takes one byte, because records, not sockets, become
 // readable; crypto/tls then keeps no more than the record's rest.
