@@ -5,9 +5,6 @@ package limit
 const (
 	// HTTP2StreamsMax bounds concurrent streams (Istio leaves Envoy's 2^31-1; RFC 9113 §6.5.2 recommends at least 100).
 	HTTP2StreamsMax = 1024
-	// HTTP2StreamsPerTurn is how many requests of a connection begin before it gives way to others: they take less than a millisecond,
-	// and clients who have fewer under way, as nearly all do, never wait (Envoy: the runtime key http.max_requests_per_io_cycle).
-	HTTP2StreamsPerTurn = 64
 	// HTTP2StreamWindow is how many body bytes of a stream may wait to be read, when its reader keeps up; HTTP2StreamWindowFirst is where
 	// it begins.
 	HTTP2StreamWindow      = 256 << 10

@@ -4,6 +4,10 @@ package limit
 const (
 	// ListenerConnectionsMax bounds the open connections of one listening address: at some 5 KiB each, 330 MiB.
 	ListenerConnectionsMax = 65_536
+	// RequestsPerTurn is how many requests of a connection that need not wait, of HTTP/2 or pipelined, begin before it gives way to others:
+	// they take less than a millisecond, and clients who have fewer under way, as nearly all do, never wait (Envoy: the runtime key
+	// http.max_requests_per_io_cycle).
+	RequestsPerTurn = 64
 	// HeadBytesMax bounds a message's head (Envoy: max_request_headers_kb, 60).
 	HeadBytesMax = 60 << 10
 	// HeadFieldsMax bounds the fields of a head (Envoy: max_headers_count, 100).

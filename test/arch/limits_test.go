@@ -53,7 +53,7 @@ func held() map[string]string {
 		"OriginalDestinationsMax": "internal/proxy/engine/cluster TestOriginalDestinationsHaveALimit", "ChosenNamesMax": "internal/proxy/engine/cluster TestAnswersForChosenNamesAreKeptUpToTheirLimit",
 		"DNSAnswersMax":     "internal/proxy/engine/cluster TestAnswersOfManyAddressesAreCut",
 		"HTTP2StreamWindow": windows, "HTTP2StreamWindowFirst": windows, "HTTP2ConnWindow": windows, "HTTP2WaitingBytes": narrow, "HTTP2StreamWindowNarrow": narrow, "HTTP2StreamsMax": two + "TestStreamsBeyondTheMostAreRefused",
-		"HTTP2StreamsPerTurn":  two + "TestRequestsOfAReadBeginSoManyATurn",
+		"RequestsPerTurn":      two + "TestRequestsOfAReadBeginSoManyATurn",
 		"HTTP2BlockBytesSlack": blocks, "HTTP2ContinuationsMax": blocks,
 		"HTTP2OutBytesMax": unwritten, "HTTP2ControlBytesMax": unwritten, "HTTP2ClosedMax": two + "TestClosedStreamsAreRememberedUpToTheirLimit",
 		"HTTP2LatePerReset": late, "HTTP2LateMax": late, "HTTP2TableBytesMax": two + "TestTablesForSendingHaveALargestSize",

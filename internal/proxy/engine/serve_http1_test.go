@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/observe"
 	"github.com/tullemesh/tulle/internal/proxy/engine/cluster"
 	"github.com/tullemesh/tulle/internal/proxy/engine/listener"
@@ -403,6 +405,35 @@ func TestNewRoutesApplyToOpenConnectionsAtTheirNextRequest(t *testing.T) {
 		if err := p.Apply(s.config(t)); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestPipelinesOfManyTurnsAreAnsweredInOrder: requests that need not wait give way, and none is lost by it.
+func TestPipelinesOfManyTurnsAreAnsweredInOrder(t *testing.T) {
+	const n = 3*limit.RequestsPerTurn + 1
+	p := start(t, &setup{routes: []*router.Route{to("/cart", "cart")}, clusters: []*cluster.Spec{static("cart", echo(t).at)}})
+	var all strings.Builder
+	for i := range n {
+		path, last := "/none", ""
+		if i%50 == 49 {
+			path = "/cart" // this one waits
+		}
+		if i == n-1 {
+			last = "Connection: close\r\n"
+		}
+		fmt.Fprintf(&all, "GET %s HTTP/1.1\r\nHost: a\r\n%s\r\n", path, last)
+	}
+	var want, got []string
+	for i := range n {
+		want = append(want, map[bool]string{true: "200", false: "404"}[i%50 == 49])
+	}
+	for _, part := range strings.Split(p.talk(t, all.String()), "HTTP/1.1 ")[1:] {
+		if !strings.HasPrefix(part, "\r\n") { // an echo of the request
+			got = append(got, part[:3])
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%d answers to %d requests: %v", len(got), n, got)
 	}
 }
 

@@ -51,6 +51,7 @@ type http1Conn struct {
 	left     *conn.Buffer // bytes behind the last message, or nil
 	nLeft    int
 	requests uint32
+	turn     conn.Turn
 	next     after
 	ended    int64 // when the last request did; 0: there was none
 }
@@ -184,6 +185,7 @@ func (h *http1Conn) startsHTTP2() bool {
 func (h *http1Conn) awaitRequest() bool {
 	d := h.d
 	if h.nLeft > 0 {
+		h.turn.Begin()
 		return true // in a drain too: no response has said that the connection ends
 	}
 	idle := d.Chain.Load().HTTP.IdleTimeout
@@ -218,6 +220,9 @@ func (h *http1Conn) serve(x *http1Exchange) bool {
 		ok = x.sendLocal()
 	} else {
 		ok = x.forward()
+	}
+	if x.sawResponse {
+		h.turn.Waited()
 	}
 	x.clearDeadlines()
 	if x.End == 0 {

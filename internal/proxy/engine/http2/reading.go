@@ -1,8 +1,6 @@
 package http2
 
 import (
-	"time"
-
 	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 )
@@ -11,10 +9,7 @@ import (
 //
 // What is read is parsed at once, so that limits know of all that a peer has
 // asked for, but requests begin so many a turn: a read may hold thousands. Then
-// whoever waits for the network gets its turn. Giving way means to wait for a
-// timer: a goroutine that is merely rescheduled, or has always work, keeps Go's
-// scheduler from looking at the network for up to 10 ms. (Envoy has the same idea
-// for each round of its event loop: the runtime key http.max_requests_per_io_cycle.)
+// others get their turn.
 type reading struct {
 	conn   *Conn
 	handle func(*Turn, *Stream)
@@ -69,7 +64,7 @@ func (r *reading) Took(n int) bool {
 	}
 	r.n = copy(r.buffer, r.buffer[used:r.n]) // less than a frame, and seldom any
 	if len(r.fresh) > 0 {
-		giveWay()
+		conn.GiveWay()
 	}
 	return true
 }
@@ -93,15 +88,9 @@ func (r *reading) release() {
 	r.buffer, r.n = nil, 0
 }
 
-// turnPause is how long a connection gives way at least.
-const turnPause = 100 * time.Microsecond
-
-// giveWay lets others have their turn.
-func giveWay() { <-time.After(turnPause) }
-
 // begin hands requests out, as many as a turn may.
 func (r *reading) begin() {
-	now := min(len(r.fresh), r.begun+limit.HTTP2StreamsPerTurn)
+	now := min(len(r.fresh), r.begun+limit.RequestsPerTurn)
 	for _, st := range r.fresh[r.begun:now] {
 		r.handle(&r.turn, st)
 	}
@@ -117,7 +106,7 @@ func (r *reading) rest() {
 		r.begin()
 		r.turn.run()
 		if len(r.fresh) > 0 {
-			giveWay()
+			conn.GiveWay()
 		}
 	}
 }

@@ -36,7 +36,7 @@ func turns(t *testing.T, leaves int, sends []byte) (began []int, failed int) {
 
 // TestRequestsOfAReadBeginSoManyATurn: others are served between the turns.
 func TestRequestsOfAReadBeginSoManyATurn(t *testing.T) {
-	const most = limit.HTTP2StreamsPerTurn
+	const most = limit.RequestsPerTurn
 	for _, c := range []struct {
 		n    int
 		want []int
@@ -60,7 +60,7 @@ func TestRequestsOfAReadBeginSoManyATurn(t *testing.T) {
 // TestRequestsOfAFloodAreToldAndNotServed: what a client sends counts when it is read, not when its requests begin. Those that did not begin
 // are handed out as failed, each once.
 func TestRequestsOfAFloodAreToldAndNotServed(t *testing.T) {
-	const turn, all = limit.HTTP2StreamsPerTurn, limit.HTTP2StreamsMax
+	const turn, all = limit.RequestsPerTurn, limit.HTTP2StreamsMax
 	for _, c := range []struct {
 		name         string
 		first, begin int // requests of the first read; how many begin
