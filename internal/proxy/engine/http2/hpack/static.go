@@ -67,10 +67,16 @@ func staticTable() [staticFields]struct{ name, value string } {
 	}
 }
 
-// staticName is the first index of a name in the static table, or 0.
-//
-//nolint:funlen // one case for each name of RFC 7541 appendix A
+// staticName is the first index of a name in the static table, or 0 (RFC 7541
+// appendix A, which is in the alphabet's order).
 func staticName(name []byte) uint64 {
+	if len(name) == 0 || name[0] < 'e' {
+		return staticNameToD(name)
+	}
+	return staticNameFromE(name)
+}
+
+func staticNameToD(name []byte) uint64 {
 	switch string(name) {
 	case ":authority":
 		return 1
@@ -120,6 +126,12 @@ func staticName(name []byte) uint64 {
 		return 32
 	case "date":
 		return 33
+	}
+	return 0
+}
+
+func staticNameFromE(name []byte) uint64 {
+	switch string(name) {
 	case "etag":
 		return 34
 	case "expect":
