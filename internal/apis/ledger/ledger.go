@@ -21,7 +21,7 @@ import (
 // Entry is a field that objects may set.
 type Entry struct {
 	Keys   string   // of a map: keys with this prefix are refused; empty: all are enforced
-	Values []string // of an enum: the words that are enforced; nil: all. With Told: the values that ask for nothing
+	Values []string // of an enum, or of texts in a list: the words that are enforced; nil: all. With Told: the values that ask for nothing
 	Inert  string   // why the field needs no enforcement; empty: it is enforced
 	Told   string   // why the field is not honoured; the object is used all the same (Kubernetes' objects and metadata)
 	Test   string   // the name of the test that proves it; empty: a case of test/conformance/fields does
@@ -110,7 +110,11 @@ func (c *checker) field(fd protoreflect.FieldDescriptor, v protoreflect.Value, p
 		}
 	case fd.IsList():
 		for i := range v.List().Len() {
-			c.below(fd, v.List().Get(i), path+"["+strconv.Itoa(i)+"]", pattern)
+			at := path + "[" + strconv.Itoa(i) + "]"
+			if word := v.List().Get(i); entry.Values != nil && fd.Kind() == protoreflect.StringKind && !slices.Contains(entry.Values, word.String()) {
+				c.refuse(fd, word.String(), entry, at)
+			}
+			c.below(fd, v.List().Get(i), at, pattern)
 		}
 	default:
 		c.value(fd, v, entry, path)
@@ -135,9 +139,13 @@ func (c *checker) value(fd protoreflect.FieldDescriptor, v protoreflect.Value, e
 		if ed != nil {
 			word = string(ed.Name())
 		}
-		c.problems = append(c.problems, unsupported(problem.CodeValueUnsupported, path,
-			fmt.Sprintf("%s: %s is not enforced yet", fd.JSONName(), word), "use one of "+strings.Join(entry.Values, ", ")))
+		c.refuse(fd, word, entry, path)
 	}
+}
+
+func (c *checker) refuse(fd protoreflect.FieldDescriptor, word string, entry Entry, path string) {
+	c.problems = append(c.problems, unsupported(problem.CodeValueUnsupported, path,
+		fmt.Sprintf("%s: %s is not enforced yet", fd.JSONName(), word), "use one of "+strings.Join(entry.Values, ", ")))
 }
 
 func mapKeys(m protoreflect.Map) []protoreflect.MapKey {

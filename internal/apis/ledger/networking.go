@@ -27,6 +27,9 @@ const (
 		simple = UNSPECIFIED LEAST_CONN RANDOM PASSTHROUGH ROUND_ROBIN LEAST_REQUEST`
 	clientTLS = `
 		mode = DISABLE ISTIO_MUTUAL`
+	// Suites with keys from RSA or with DES are missing: crypto/tls counts them as insecure.
+	cipherSuites = " = ECDHE-ECDSA-AES128-GCM-SHA256 ECDHE-RSA-AES128-GCM-SHA256 ECDHE-ECDSA-AES256-GCM-SHA384 ECDHE-RSA-AES256-GCM-SHA384" +
+		" ECDHE-ECDSA-CHACHA20-POLY1305 ECDHE-RSA-CHACHA20-POLY1305 ECDHE-ECDSA-AES128-SHA ECDHE-RSA-AES128-SHA ECDHE-ECDSA-AES256-SHA ECDHE-RSA-AES256-SHA\n"
 	workload = `
 		address
 		ports{}
@@ -211,8 +214,7 @@ func gateway() *Kind {
 		servers[].tls.credentialNames[]
 		servers[].tls.minProtocolVersion = TLS_AUTO TLSV1_2 TLSV1_3
 		servers[].tls.maxProtocolVersion = TLS_AUTO TLSV1_2 TLSV1_3
-	`), Reasons: map[string]string{
-		"servers[].tls.cipherSuites[]":    "cipherSuites are not enforced yet: Go's own choice of TLS ciphers holds",
+		servers[].tls.cipherSuites[]` + cipherSuites), Reasons: map[string]string{
 		"servers[].tls.subjectAltNames[]": "subjectAltNames are not enforced yet: every certificate of the client CA would be let in",
 	}}
 }
@@ -260,6 +262,7 @@ func sidecar() *Kind {
 		ingress[].tls.caCertificates
 		ingress[].tls.minProtocolVersion = TLS_AUTO TLSV1_2 TLSV1_3
 		ingress[].tls.maxProtocolVersion = TLS_AUTO TLSV1_2 TLSV1_3
+		ingress[].tls.cipherSuites[]` + cipherSuites + `
 		egress[]
 		egress[].port
 		egress[].port.number
@@ -272,7 +275,6 @@ func sidecar() *Kind {
 		outboundTrafficPolicy.mode = REGISTRY_ONLY ALLOW_ANY
 	` + under("ingress[].connectionPool", connectionPool) + under("inboundConnectionPool", connectionPool)), Reasons: map[string]string{
 		"ingress[].connectionPool.http.h2UpgradePolicy": noUpgrade,
-		"ingress[].tls.cipherSuites[]":                  "cipherSuites are not enforced yet: Go's own choice of TLS ciphers holds",
 		"ingress[].tls.subjectAltNames[]":               "subjectAltNames are not enforced yet: every certificate of the client CA would be let in",
 		"inboundConnectionPool.http.h2UpgradePolicy":    noUpgrade,
 		"outboundTrafficPolicy.egressProxy":             "egressProxy is not enforced yet",

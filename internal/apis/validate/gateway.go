@@ -153,6 +153,9 @@ func (c *checker) serverTLS(at string, t *networking.ServerTLSSettings) {
 				c.warnf(at+"."+x.field, "remove it", "mode %s uses no certificates: %s is ignored", t.Mode, x.field)
 			}
 		}
+		if t.MinProtocolVersion != 0 || t.MaxProtocolVersion != 0 || len(t.CipherSuites) > 0 {
+			c.warnf(at, "remove versions and cipherSuites", "in mode %s client and workload agree on versions and cipher suites: those here are ignored", t.Mode)
+		}
 	}
 	sources := 0
 	for _, set := range []bool{t.ServerCertificate != "" && t.PrivateKey != "", t.CredentialName != "", len(t.CredentialNames) > 0, len(t.TlsCertificates) > 0} {

@@ -57,6 +57,11 @@ func serverTLS(t *networking.ServerTLSSettings) *ServerTLS {
 	if t.CredentialName != "" && !slices.Contains(out.CredentialNames, t.CredentialName) {
 		out.CredentialNames = append([]string{t.CredentialName}, out.CredentialNames...)
 	}
+	for _, suite := range t.CipherSuites {
+		if !slices.Contains(out.CipherSuites, suite) { // Envoy refuses one that stands twice
+			out.CipherSuites = append(out.CipherSuites, suite)
+		}
+	}
 	if t.MinProtocolVersion != networking.ServerTLSSettings_TLS_AUTO {
 		out.MinVersion = t.MinProtocolVersion.String()
 	}

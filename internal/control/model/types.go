@@ -275,6 +275,7 @@ type ServerTLS struct {
 	CredentialNames           []string
 	CertFile, KeyFile, CAFile string
 	MinVersion, MaxVersion    string
+	CipherSuites              []string // OpenSSL's names, each once; nil: the proxy's choice
 }
 
 // TrafficPolicy is the part of a DestinationRule's policy that applies to one

@@ -27,10 +27,10 @@ const (
 func (w *Writer) serverTLS(s *model.ServerTLS) *corev3.TransportSocket {
 	if s.Mode == "ISTIO_MUTUAL" {
 		ctx := w.downstreamMutual()
-		ctx.CommonTlsContext.TlsParams = tlsParams(s.MinVersion, s.MaxVersion)
+		ctx.CommonTlsContext.TlsParams = tlsParams(s)
 		return socket(tlsSocket, ctx)
 	}
-	common := &tlsv3.CommonTlsContext{TlsParams: tlsParams(s.MinVersion, s.MaxVersion), AlpnProtocols: httpALPN()}
+	common := &tlsv3.CommonTlsContext{TlsParams: tlsParams(s), AlpnProtocols: httpALPN()}
 	var root *tlsv3.SdsSecretConfig
 	if len(s.CredentialNames) > 0 {
 		for _, name := range s.CredentialNames {
@@ -59,14 +59,15 @@ func gatewaySecret(name string) *tlsv3.SdsSecretConfig {
 	return &tlsv3.SdsSecretConfig{Name: name, SdsConfig: adsSource()}
 }
 
-// tlsParams are the versions that a server takes: 1.2 and newer where the
-// Gateway does not say otherwise (ServerTLSSettings.minProtocolVersion).
-func tlsParams(lowest, highest string) *tlsv3.TlsParameters {
-	out := &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2}
-	if v, ok := tlsVersion(lowest); ok {
+// tlsParams are the versions that a server takes, 1.2 and newer where the
+// Gateway does not say otherwise (ServerTLSSettings.minProtocolVersion), and the
+// cipher suites, which bind version 1.2 only.
+func tlsParams(s *model.ServerTLS) *tlsv3.TlsParameters {
+	out := &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2, CipherSuites: s.CipherSuites}
+	if v, ok := tlsVersion(s.MinVersion); ok {
 		out.TlsMinimumProtocolVersion = v
 	}
-	if v, ok := tlsVersion(highest); ok {
+	if v, ok := tlsVersion(s.MaxVersion); ok {
 		out.TlsMaximumProtocolVersion = v
 	}
 	return out

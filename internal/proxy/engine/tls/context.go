@@ -308,6 +308,14 @@ func suiteID(name string) (uint16, bool) {
 		return tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, true
 	case "ECDHE-RSA-CHACHA20-POLY1305":
 		return tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, true
+	case "ECDHE-ECDSA-AES128-SHA":
+		return tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, true
+	case "ECDHE-RSA-AES128-SHA":
+		return tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA, true
+	case "ECDHE-ECDSA-AES256-SHA":
+		return tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA, true
+	case "ECDHE-RSA-AES256-SHA":
+		return tls.TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA, true
 	}
 	return 0, false
 }
