@@ -10,6 +10,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/tullemesh/tulle/internal/match"
 	"github.com/tullemesh/tulle/internal/proxy/engine/router"
@@ -18,12 +19,20 @@ import (
 // routeTimeout is Envoy's default of RouteAction.timeout.
 const routeTimeout = 15 * time.Second
 
+// override is a duration in place of another one, if it is there: an explicit 0 is no bound.
+func (v *conv) override(d *durationpb.Duration, path string) time.Duration {
+	if got := v.duration(d, 0, path); got > 0 || d == nil {
+		return got
+	}
+	return router.NoBound
+}
+
 func (v *conv) forward(m *routev3.RouteAction, path string) *router.Forward {
 	f := &router.Forward{
 		Timeout:           v.duration(m.GetTimeout(), routeTimeout, join(path, "timeout")),
-		IdleTimeout:       v.duration(m.GetIdleTimeout(), 0, join(path, "idle_timeout")),
+		IdleTimeout:       v.override(m.GetIdleTimeout(), join(path, "idle_timeout")),
 		PrefixRewrite:     m.GetPrefixRewrite(),
-		MaxStreamDuration: v.duration(m.GetMaxStreamDuration().GetMaxStreamDuration(), 0, join(path, "max_stream_duration")),
+		MaxStreamDuration: v.override(m.GetMaxStreamDuration().GetMaxStreamDuration(), join(path, "max_stream_duration")),
 		ClusterNotFound:   http.StatusServiceUnavailable,
 
 		AppendForwardedHost: m.GetAppendXForwardedHost(),

@@ -206,5 +206,5 @@ func (v *conv) duration(d *durationpb.Duration, otherwise time.Duration, path st
 		v.report.invalid(path, fmt.Sprintf("duration %d.%09ds is negative or out of range", d.GetSeconds(), d.GetNanos()))
 		return otherwise
 	}
-	return d.AsDuration()
+	return min(d.AsDuration(), forever) // times that are added to it must not overflow
 }

@@ -109,7 +109,7 @@ func (v *conv) clientCert(h *listener.HTTPManager, m *hcmv3.HttpConnectionManage
 }
 
 func (v *conv) commonHTTP(h *listener.HTTPManager, o *corev3.HttpProtocolOptions, path string) {
-	h.IdleTimeout = v.duration(o.GetIdleTimeout(), idleTimeout, join(path, "idle_timeout"))
+	h.IdleTimeout = v.idle(o, join(path, "idle_timeout"))
 	h.MaxConnectionDuration = v.duration(o.GetMaxConnectionDuration(), 0, join(path, "max_connection_duration"))
 	h.MaxStreamDuration = v.duration(o.GetMaxStreamDuration(), 0, join(path, "max_stream_duration"))
 	h.MaxRequestsPerConnection = o.GetMaxRequestsPerConnection().GetValue()

@@ -249,6 +249,7 @@ func TestRefused(t *testing.T) {
 		{"mirror", "route", withAction(`"request_mirror_policies":[{"cluster":"m"}]`), route + "route.request_mirror_policies"},
 		{"rate limit", "route", withAction(`"rate_limits":[{}]`), route + "route.rate_limits"},
 		{"unknown retry condition", "route", withAction(`"retry_policy":{"retry_on":"5xx,sometimes"}`), route + "route.retry_policy.retry_on"},
+		{"idle attempts", "route", withAction(`"retry_policy":{"retry_on":"5xx","per_try_idle_timeout":"1s"}`), route + "route.retry_policy.per_try_idle_timeout"},
 		{"retries in other priorities", "route", withAction(`"retry_policy":{"retry_on":"5xx","retry_priority":{"name":"p"}}`), route + "route.retry_policy.retry_priority"},
 		{"retriable headers", "route", withAction(`"retry_policy":{"retry_on":"retriable-headers","retriable_headers":[{"name":"x","present_match":true}]}`), route + "route.retry_policy.retriable_headers"},
 		{"retriable status that is none", "route", withAction(`"retry_policy":{"retry_on":"retriable-status-codes","retriable_status_codes":[42]}`), route + "route.retry_policy.retriable_status_codes[0]"},

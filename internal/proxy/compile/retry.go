@@ -33,9 +33,8 @@ func (v *conv) retry(m *routev3.RetryPolicy, path string) *router.Retry {
 	}
 	r := &router.Retry{
 		Retries: retryCount, AvoidTried: len(m.GetRetryHostPredicate()) > 0,
-		PerTry:     v.duration(m.GetPerTryTimeout(), 0, join(path, "per_try_timeout")),
-		PerTryIdle: v.duration(m.GetPerTryIdleTimeout(), 0, join(path, "per_try_idle_timeout")),
-		BackOff:    retryBackOff,
+		PerTry:  v.duration(m.GetPerTryTimeout(), 0, join(path, "per_try_timeout")),
+		BackOff: retryBackOff,
 	}
 	if n := m.GetNumRetries(); n != nil {
 		r.Retries = n.GetValue()

@@ -49,8 +49,9 @@ func routeActionSurface() map[protoreflect.FullName]fields {
 		route + "RouteAction.UpgradeConfig": all("upgrade_type enabled connect_config"),
 		route + "RouteAction.UpgradeConfig.ConnectConfig": all("").
 			refuse("a tunnel by POST, or one that begins with a PROXY header, is not built yet", "allow_post proxy_protocol_config"),
-		route + "RetryPolicy": all("retry_on num_retries per_try_timeout per_try_idle_timeout retriable_status_codes retry_back_off retry_host_predicate").
+		route + "RetryPolicy": all("retry_on num_retries per_try_timeout retriable_status_codes retry_back_off retry_host_predicate").
 			inert("the engine knows which endpoints were tried, and does not draw until it finds another", "host_selection_retry_max_attempts").
+			refuse("attempts are bounded by per_try_timeout alone", "per_try_idle_timeout").
 			refuse(retryReason, "retry_priority"),
 		route + "RetryPolicy.RetryBackOff":              all("base_interval max_interval"),
 		route + "RetryPolicy.RetryHostPredicate":        all("name typed_config"),

@@ -278,3 +278,22 @@ func (r *readCount) Read(p []byte) (int, error) {
 	r.n.Add(int64(n))
 	return n, err
 }
+
+func TestARouteMayTakeTheManagersBoundsOff(t *testing.T) {
+	at := serveHTTP(t, func(http.ResponseWriter, *http.Request) { <-time.After(300 * time.Millisecond) })
+	free := to("/free", "cart")
+	free.Forward.IdleTimeout, free.Forward.MaxStreamDuration = router.NoBound, router.NoBound
+	for name, m := range map[string]*listener.HTTPManager{
+		"idle":     {StreamIdleTimeout: 100 * time.Millisecond},
+		"duration": {MaxStreamDuration: 100 * time.Millisecond},
+	} {
+		p := start(t, &setup{manager: m, routes: []*router.Route{free, to("/", "cart")}, clusters: []*cluster.Spec{speaking(false, "cart", at)}})
+		for _, down := range []bool{true, false} {
+			for path, want := range map[string]int{"/free": 200, "/": 504} {
+				if res, _ := do(t, client(t, down), "GET", "http://"+p.addr()+path, nil, nil); res.StatusCode != want {
+					t.Errorf("%s, %s %s: %d, want %d", name, version(down), path, res.StatusCode, want)
+				}
+			}
+		}
+	}
+}

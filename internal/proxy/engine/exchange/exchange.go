@@ -342,16 +342,16 @@ func (x *Exchange) RouteTimeout() time.Duration {
 
 // IdleTimeout is how long nothing may move; 0: no bound.
 func (x *Exchange) IdleTimeout() time.Duration {
-	if r := x.Result.Route; r != nil && r.Forward != nil && r.Forward.IdleTimeout > 0 {
-		return r.Forward.IdleTimeout
+	if r := x.Result.Route; r != nil && r.Forward != nil && r.Forward.IdleTimeout != 0 {
+		return max(r.Forward.IdleTimeout, 0)
 	}
 	return x.Manager.StreamIdleTimeout
 }
 
 // StreamMax is how long the stream may live; 0: no bound.
 func (x *Exchange) StreamMax() time.Duration {
-	if r := x.Result.Route; r != nil && r.Forward != nil && r.Forward.MaxStreamDuration > 0 {
-		return r.Forward.MaxStreamDuration
+	if r := x.Result.Route; r != nil && r.Forward != nil && r.Forward.MaxStreamDuration != 0 {
+		return max(r.Forward.MaxStreamDuration, 0)
 	}
 	return x.Manager.MaxStreamDuration
 }

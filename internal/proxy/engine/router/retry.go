@@ -13,9 +13,8 @@ type Retry struct {
 	Statuses []int
 	// Retries beside the first attempt.
 	Retries uint32
-	// PerTry bounds an attempt, PerTryIdle the time in which nothing comes in
-	// it; 0: only the route's bounds hold.
-	PerTry, PerTryIdle time.Duration
+	// PerTry bounds an attempt; 0: only the route's bounds hold.
+	PerTry time.Duration
 	// The pause before the n-th retry is random, below BackOff·(2^n−1) and
 	// below BackOffMax (Envoy: fully jittered exponential back-off).
 	BackOff, BackOffMax time.Duration

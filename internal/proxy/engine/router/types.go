@@ -109,7 +109,7 @@ type Forward struct {
 	// ClusterNotFound is the status when the cluster does not exist (503).
 	ClusterNotFound int
 	// Timeout is for the whole response; 0: none. IdleTimeout for a stream
-	// without activity; 0: the connection manager's.
+	// without activity; 0: the connection manager's, or NoBound.
 	Timeout, IdleTimeout time.Duration
 	// PrefixRewrite replaces the matched prefix or exact path;
 	// RegexRewrite substitutes within the path.
@@ -126,9 +126,14 @@ type Forward struct {
 	Upgrades []string
 	// Retry is what the route asks for beyond safe repetition; nil: nothing.
 	Retry *Retry
-	// MaxStreamDuration bounds a stream's life; 0: none.
+	// MaxStreamDuration bounds a stream's life; 0: the connection manager's does,
+	// or NoBound.
 	MaxStreamDuration time.Duration
 }
+
+// NoBound in place of a duration says that there is none, whatever the connection
+// manager says.
+const NoBound time.Duration = -1
 
 // Weighted is one cluster of a split.
 type Weighted struct {
