@@ -134,6 +134,9 @@ type line struct {
 
 func (l *line) outcome() string { return l.status + " " + l.flags }
 
+// left tells whether the proxy saw its client leave: its connection end, or its stream reset.
+func (l *line) left() bool { return l.flags == "DC" || l.flags == "DR" }
+
 // told reports whether a client that was told this can be the one of the line, but for one that left.
 func (l *line) told(told string) bool {
 	cut := l.flags != "-" && l.status == "200" // gRPC's local replies are 200 and whole

@@ -216,7 +216,7 @@ func mixedCauses(t *testing.T, r *record, m *mixedClient) ([]*cause, []*chaos) {
 		{name: "conns", http2: true, to: []string{conns.at}, act: proxyrun.Object{"timeout": "5s"}, ask: turn(m.kinds()), clients: 16, pause: 30 * time.Millisecond},
 		{name: "narrow", http2: true, to: []string{narrow.at}, act: proxyrun.Object{"timeout": "10s"}, ask: turn(m.kinds()), clients: 8, pause: 30 * time.Millisecond},
 		{name: "sockets", to: []string{echo.at}, act: proxyrun.Object{"timeout": "0s"}, ask: turn([]func(*asker) int{m.socket, m.socket2}), clients: 4, pause: 50 * time.Millisecond,
-			may: []string{"101 -", "101 DC", "101 UC", "200 -", "200 DC"}},
+			may: []string{"101 -", "101 DC", "101 DR", "101 UC", "200 -", "200 DC", "200 DR"}},
 	}, []*chaos{streams, conns, mortal, narrow}
 }
 
@@ -316,7 +316,7 @@ func (m *mixedMesh) judge(t *testing.T, causes []*cause, r *record, clients *mix
 		at := "/" + path
 		name, _, _ := strings.Cut(path, "/")
 		logged, behind := far[at], near[at]
-		if logged == nil && told == "left" && behind != nil && behind.outcome() == "0 DC" {
+		if logged == nil && told == "left" && behind != nil && behind.status == "0" && behind.left() {
 			early++ // it left before the request went on
 			continue
 		}
@@ -332,7 +332,7 @@ func (m *mixedMesh) judge(t *testing.T, causes []*cause, r *record, clients *mix
 		counts[name][logged.outcome()]++
 		c := causes[slices.IndexFunc(causes, func(c *cause) bool { return c.name == name })]
 		had, left := strings.CutPrefix(told, "left")
-		if !(left && logged.flags == "DC") && !r.explains(logged) && !slices.Contains(c.may, logged.outcome()) {
+		if !(left && logged.left()) && !r.explains(logged) && !slices.Contains(c.may, logged.outcome()) {
 			complain("no deed explains this", path, told, r.about(logged))
 		}
 		if !logged.told(told) || left && had != "" && " "+logged.status != had {

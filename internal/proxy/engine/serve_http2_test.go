@@ -289,7 +289,7 @@ func TestHTTP2ClientThatLeavesCancelsTheUpstreamsWork(t *testing.T) {
 		case <-time.After(10 * time.Second):
 			t.Fatal("the upstream still works")
 		}
-		eventually(t, "a log line", func() bool { return strings.Contains(p.log.String(), "GET /slow 0 DC ") })
+		eventually(t, "a log line", func() bool { return strings.Contains(p.log.String(), "GET /slow 0 DR ") })
 	})
 }
 

@@ -169,7 +169,7 @@ func TestInteropCasesPassThroughProxies(t *testing.T) {
 			for i, p := range proxies {
 				// The cancelled cases are the only ones that do not end well.
 				for line := range strings.Lines(p.AccessLog()) {
-					if f := strings.Fields(line); f[3] != "200" && f[4] != "DC" {
+					if f := strings.Fields(line); f[3] != "200" && f[4] != "DR" {
 						t.Errorf("proxy %d logged %q", i, line)
 					}
 				}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -176,23 +177,28 @@ type fault struct {
 	name   string
 	client bool
 	do     func(s *side)
-	// flag is what the access log says of it.
+	// flag is what the access log says of it; nothing, when fine, of one behind a whole request.
 	flag string
+	fine bool
 }
 
 func faults() []fault {
 	var out []fault
-	for _, code := range []http2.ErrCode{http2.ErrCodeNo, http2.ErrCodeInternal, http2.ErrCodeCancel} {
+	for _, code := range []http2.ErrCode{http2.ErrCodeNo, http2.ErrCodeInternal, http2.ErrCodeRefusedStream, http2.ErrCodeCancel} {
 		reset := func(s *side) { s.w.reset(s.stream, code) }
-		out = append(out, fault{"client resets by " + code.String(), true, reset, "DC"}, fault{"server resets by " + code.String(), false, reset, "UR"})
+		out = append(out, fault{name: "client resets by " + code.String(), client: true, do: reset, flag: "DR", fine: code == http2.ErrCodeNo})
+		if code == http2.ErrCodeRefusedStream {
+			continue // a server's refusal is asked again
+		}
+		out = append(out, fault{name: "server resets by " + code.String(), do: reset, flag: "UR"})
 	}
 	leave := func(s *side) { _ = s.w.Close() }
 	abort := func(s *side) {
 		_ = s.w.Conn.(*net.TCPConn).SetLinger(0)
 		_ = s.w.Close()
 	}
-	return append(out, fault{"client leaves", true, leave, "DC"}, fault{"server leaves", false, leave, "UC"},
-		fault{"client aborts", true, abort, "DC"}, fault{"server aborts", false, abort, "UC"})
+	return append(out, fault{name: "client leaves", client: true, do: leave, flag: "DC"}, fault{name: "server leaves", do: leave, flag: "UC"},
+		fault{name: "client aborts", client: true, do: abort, flag: "DC"}, fault{name: "server aborts", do: abort, flag: "UC"})
 }
 
 // TestResetsAtEveryFrameBoundary: whoever is left learns of it at once, nobody's stream stays, and the log says who it was.
@@ -226,11 +232,24 @@ func TestResetsAtEveryFrameBoundary(t *testing.T) {
 			}
 		}
 	})
-	p := proxyrun.Start(t, tulle, proxyrun.Bootstrap([]proxyrun.Listener{{Name: "front"}}, []proxyrun.Cluster{{Name: "be", To: []string{at}, HTTP2: true}}))
+	bootstrap := proxyrun.Bootstrap([]proxyrun.Listener{{Name: "front"}}, []proxyrun.Cluster{{Name: "be", To: []string{at}, HTTP2: true}})
+	t.Run("ours", func(t *testing.T) {
+		breakAllOff(t, proxyrun.Start(t, tulle, bootstrap), conversations(t), faults(), arrivals)
+	})
+	// What a client does is logged as stock Envoy logs it, which passes no hints on.
+	t.Run("stock Envoy", func(t *testing.T) {
+		envoy, all := proxyrun.Envoy(t, filepath.Join("..", "..", "envoy.sh"), bootstrap), conversations(t)
+		delete(all, "hints first")
+		breakAllOff(t, envoy, all, slices.DeleteFunc(faults(), func(f fault) bool { return !f.client }), arrivals)
+	})
+}
+
+// breakAllOff breaks every conversation off in all ways.
+func breakAllOff(t *testing.T, p *proxyrun.Proxy, talks map[string][]step, all []fault, arrivals chan *side) {
 	front, number := p.At(t, "front"), 0
-	for name, steps := range conversations(t) {
+	for name, steps := range talks {
 		for n := 1; n <= len(steps); n++ {
-			for _, f := range faults() {
+			for _, f := range all {
 				if n == len(steps) && f.name != "client leaves" {
 					continue // it is complete: once is enough
 				}
@@ -293,6 +312,9 @@ func breakOff(t *testing.T, p *proxyrun.Proxy, front, path string, steps []step,
 		}
 	}
 	want := f.flag
+	if x.toServer.ended && f.fine {
+		want = "-"
+	}
 	if x.toClient.ended && !f.client {
 		want = "-" // the answer is complete, whatever the server does then (RFC 9113 §8.1)
 	}

@@ -97,7 +97,7 @@ func (x *http2Exchange) interruptLocked(f *failure.Failure) {
 	if x.call != nil {
 		x.call.Interrupt()
 	}
-	if x.headSent && f.Kind != failure.ClientLeft {
+	if x.headSent && !f.Gone() {
 		x.st.Interrupt() // it may wait for the client's window
 	}
 }
@@ -123,7 +123,7 @@ func (x *http2Exchange) failed(f *failure.Failure) {
 	switch {
 	case x.headSent:
 		x.st.Reset(cutCode(f))
-	case f.Kind == failure.ClientLeft:
+	case f.Gone():
 	default:
 		x.Fail(*f)
 		x.Local()

@@ -205,8 +205,8 @@ func (f *Failure) Answer() Answer {
 	switch {
 	case f.Kind == BadRequest && errors.As(f.Cause, &codec):
 		a.Status, a.Body = codec.Status, http.StatusText(codec.Status)
-	case f.Kind == ClientReset && errors.Is(f.Cause, http2.ErrNotProcessed):
-		a.Detail = "http2.remote_refuse" // by REFUSED_STREAM
+	case f.Kind == ClientReset:
+		a = a.ofReset(f.Cause)
 	case f.Kind == DurationTimeout && f.Detail == Incomplete:
 		a.Status = http.StatusRequestTimeout
 	case f.Kind == BadText && errors.Is(f.Cause, grpc.ErrTextCut):
@@ -215,6 +215,19 @@ func (f *Failure) Answer() Answer {
 		a.Detail += "_matched_policy[" + policyOrNone(f.Detail) + "]"
 	case f.Kind == ConnectFailed && f.Cause != nil:
 		a.Body += TransportReason(f.Cause)
+	}
+	return a
+}
+
+// ofReset is the answer to a client's reset: one that refuses has a detail of its own, and one without an error behind a whole request is no fault.
+func (a Answer) ofReset(cause error) Answer {
+	var reset *http2.ResetError
+	switch {
+	case !errors.As(cause, &reset):
+	case reset.Code == http2.RefusedStream:
+		a.Detail = "http2.remote_refuse"
+	case reset.Code == http2.NoError && reset.Complete:
+		a.Flag = ""
 	}
 	return a
 }

@@ -85,14 +85,17 @@ func TestAnswersTellWhatIsKnown(t *testing.T) {
 		{"the codec chooses the status", Failure{Kind: BadRequest, Cause: &http1.Error{Status: 431}}, Answer{Side: Downstream, Status: 431, Body: "Request Header Fields Too Large"}},
 		{"an incomplete request", Failure{Kind: DurationTimeout, Detail: Incomplete}, Answer{Status: 408, Body: "downstream duration timeout"}},
 		{"a policy", Failure{Kind: Denied, Detail: "ns[shop]-policy[cart]-rule[0]"}, Answer{Status: 403, Detail: "rbac_access_denied_matched_policy[ns[shop]-policy[cart]-rule[0]]", Body: "RBAC: access denied"}},
-		{"a client's reset", Failure{Kind: ClientReset, Cause: &http2.ResetError{Code: http2.Cancel}}, Answer{Side: Downstream, Detail: "http2.remote_reset"}},
-		{"a client's refusal", Failure{Kind: ClientReset, Cause: &http2.ResetError{Code: http2.RefusedStream}}, Answer{Side: Downstream, Detail: "http2.remote_refuse"}},
+		{"a client's reset", Failure{Kind: ClientReset, Cause: &http2.ResetError{Code: http2.Cancel}}, Answer{Side: Downstream, Flag: "DR", Detail: "http2.remote_reset"}},
+		{"a client's reset without an error", Failure{Kind: ClientReset, Cause: &http2.ResetError{Code: http2.NoError}}, Answer{Side: Downstream, Flag: "DR"}},
+		{"a client's reset without an error, behind its request", Failure{Kind: ClientReset, Cause: &http2.ResetError{Code: http2.NoError, Complete: true}}, Answer{Side: Downstream, Detail: "http2.remote_reset"}},
+		{"a client's reset behind its request", Failure{Kind: ClientReset, Cause: &http2.ResetError{Code: http2.Cancel, Complete: true}}, Answer{Side: Downstream, Flag: "DR"}},
+		{"a client's refusal", Failure{Kind: ClientReset, Cause: &http2.ResetError{Code: http2.RefusedStream}}, Answer{Side: Downstream, Flag: "DR", Detail: "http2.remote_refuse"}},
 		{"no policy allows", Failure{Kind: Denied}, Answer{Status: 403, Detail: "rbac_access_denied_matched_policy[none]", Body: "RBAC: access denied"}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			got := c.failure.Answer()
-			if got.Side != c.want.Side || got.Status != c.want.Status || got.Body != c.want.Body || c.want.Detail != "" && got.Detail != c.want.Detail {
+			if got.Side != c.want.Side || got.Status != c.want.Status || got.Body != c.want.Body || c.failure.Kind == ClientReset && got.Flag != c.want.Flag || c.want.Detail != "" && got.Detail != c.want.Detail {
 				t.Errorf("got %+v", got)
 			}
 		})

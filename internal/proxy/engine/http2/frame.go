@@ -149,7 +149,11 @@ func (e *StreamError) Error() string {
 }
 
 // ResetError is the peer's RST_STREAM.
-type ResetError struct{ Code Code }
+type ResetError struct {
+	Code Code
+	// Complete tells that the peer's message had come as a whole.
+	Complete bool
+}
 
 // Error implements error.
 func (e *ResetError) Error() string { return "stream reset by the peer: " + e.Code.String() }

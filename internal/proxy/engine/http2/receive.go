@@ -329,7 +329,7 @@ func (s *Session) peerReset(f *frame) error {
 		return s.lateFrame()
 	}
 	if !s.stands(st) {
-		st.fail(&ResetError{Code(binary.BigEndian.Uint32(f.payload))})
+		st.fail(&ResetError{Code: Code(binary.BigEndian.Uint32(f.payload)), Complete: st.remoteEnd})
 	}
 	s.touch(st)
 	s.forget(st, false)
