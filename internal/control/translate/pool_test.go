@@ -1,6 +1,7 @@
 package translate_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -87,5 +88,37 @@ func TestServedPortsHaveThePoolOfTheirService(t *testing.T) {
 	}
 	if o.GetCommonHttpProtocolOptions().GetIdleTimeout().AsDuration() != 11*time.Second || o.GetExplicitHttpConfig().GetHttp2ProtocolOptions() != nil {
 		t.Errorf("options %v", &o)
+	}
+}
+
+// Settings of a port replace all of their level, the PROXY header with the rest; a subset's leave that of the host (Istio:
+// MergeSubsetTrafficPolicy).
+func TestPortsWithSettingsOfTheirOwnHaveNoPROXYHeader(t *testing.T) {
+	s := snapshotOf(t, "", `
+{apiVersion: v1, kind: Service, metadata: {name: db, namespace: shop}, spec: {clusterIP: 10.0.0.1, selector: {app: db}, ports: [{name: tcp, port: 90}, {name: tcp-b, port: 91}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: db, namespace: shop}
+spec:
+  host: db
+  trafficPolicy:
+    proxyProtocol: {version: V2}
+    portLevelSettings: [{port: {number: 91}, connectionPool: {tcp: {maxConnections: 1}}}]
+  subsets:
+  - {name: v1, labels: {version: v1}, trafficPolicy: {portLevelSettings: [{port: {number: 90}, connectionPool: {tcp: {maxConnections: 2}}}]}}
+  - {name: v2, labels: {version: v2}, trafficPolicy: {proxyProtocol: {version: V1}, portLevelSettings: [{port: {number: 91}, connectionPool: {tcp: {maxConnections: 3}}}]}}
+`)
+	v := viewOf(t, s, `{"id": "sidecar~10.1.0.1~client-0.shop~shop.svc.cluster.local", "metadata": {"NAMESPACE": "shop"}}`, "")
+	tr := translate.New(s, nil)
+	for name, want := range map[string]bool{"90|": true, "91|": false, "90|v1": true, "91|v1": false, "90|v2": true, "91|v2": false} {
+		c := build(t, tr, v, wire.ClusterType, "outbound|"+name+"|db.shop.svc.cluster.local").(*clusterv3.Cluster)
+		sockets := []string{c.GetTransportSocket().GetName()}
+		for _, m := range c.GetTransportSocketMatches() {
+			sockets = append(sockets, m.GetTransportSocket().GetName())
+		}
+		if got := slices.Contains(sockets, "envoy.transport_sockets.upstream_proxy_protocol"); got != want {
+			t.Errorf("%s: header %v, sockets %q", name, got, sockets)
+		}
 	}
 }

@@ -54,13 +54,10 @@ func (g *Target) Policy() model.TrafficPolicy {
 		return out
 	}
 	level := func(general *model.TrafficPolicy, ports map[int]*model.TrafficPolicy) {
-		header := out.ProxyHeader
-		if general != nil {
-			header = cmp.Or(general.ProxyHeader, header)
-		}
 		if p := ports[g.Port.Number]; p != nil {
+			header := out.ProxyHeader
 			out = *p
-			out.ProxyHeader = header // which port settings can't say
+			out.ProxyHeader = header // of the level above alone (Istio: MergeSubsetTrafficPolicy)
 			return
 		}
 		if general != nil {
