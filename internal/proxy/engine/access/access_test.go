@@ -75,7 +75,7 @@ func TestFormatsThatAreRefused(t *testing.T) {
 }
 
 func TestJSONIsValidWhateverTheValues(t *testing.T) {
-	f, err := ParseJSON([]listener.JSONField{{Key: "code", Format: "%RESPONSE_CODE%"}, {Key: "agent", Format: "%REQ(USER-AGENT)%"}, {Key: "no", Format: "%REQ(X-NO)%"}, {Key: "mix", Format: "a %REQ(X-NO)%"}})
+	f, err := ParseJSON([]listener.JSONField{{Key: "code", Format: "%RESPONSE_CODE%"}, {Key: "agent", Format: "%REQ(USER-AGENT)%"}, {Key: "no", Format: "%REQ(X-NO)%"}, {Key: "mix", Format: "a %REQ(X-NO)%"}, {Key: "\x07\U000e0001\"", Format: "key"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestJSONIsValidWhateverTheValues(t *testing.T) {
 	if err := json.Unmarshal(f.Append(nil, record()), &got); err != nil {
 		t.Fatal(err)
 	}
-	if got["code"] != 503.0 || got["agent"] != "curl\"/8 " || got["no"] != nil || got["mix"] != "a -" {
+	if got["code"] != 503.0 || got["agent"] != "curl\"/8 " || got["no"] != nil || got["mix"] != "a -" || got["\x07\U000e0001\""] != "key" {
 		t.Errorf("got %v", got)
 	}
 }
@@ -158,16 +158,45 @@ func TestFiltersAndBadFormats(t *testing.T) {
 	logs := NewLogs(func(string) (io.WriteCloser, error) { return w, nil }, observe.NewRegistry())
 	errorsOnly := &listener.AccessLog{Path: "p", Format: "e", StatusMin: 500}
 	flagged := &listener.AccessLog{Path: "p", Format: "f", OnlyFlags: []string{"NR"}}
+	several := &listener.AccessLog{Path: "p", Format: "s", OnlyFlags: []string{"UF", "URX"}}
 	bad := &listener.AccessLog{Path: "p", Format: "%NO%"}
-	if err := logs.Prepare([]*listener.AccessLog{errorsOnly, flagged, bad}); !errors.Is(err, ErrFormat) {
+	if err := logs.Prepare([]*listener.AccessLog{errorsOnly, flagged, several, bad}); !errors.Is(err, ErrFormat) {
 		t.Errorf("got %v", err)
 	}
-	for _, spec := range []*listener.AccessLog{errorsOnly, flagged, bad} {
+	for _, spec := range []*listener.AccessLog{errorsOnly, flagged, several, bad} {
 		logs.Get(spec).Write(record())
 	}
+	spent := record()
+	spent.Flag = "UC,URX" // of a request whose retries are spent
+	logs.Get(several).Write(spent)
 	logs.Close()
-	if got := w.b.String(); got != "e" {
+	if got := w.b.String(); got != "es" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// A request may end when its listener and the log have gone.
+func TestSinksOutliveTheirConfigurationByOne(t *testing.T) {
+	w := &slowWriter{release: make(chan struct{})}
+	close(w.release)
+	opened := 0
+	logs := NewLogs(func(string) (io.WriteCloser, error) { opened++; return w, nil }, observe.NewRegistry())
+	defer logs.Close()
+	spec := &listener.AccessLog{Path: "p", Format: "x"}
+	for _, specs := range [][]*listener.AccessLog{{spec}, nil} {
+		if err := logs.Prepare(specs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	logs.Get(spec).Write(record())
+	if err := logs.Prepare(nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.b.String(); got != "x" || opened != 1 {
+		t.Errorf("%q is written, %d sinks were opened", got, opened)
+	}
+	if log := logs.Get(spec); log != nil {
+		t.Error("the log is still there after two configurations without it")
 	}
 }
 

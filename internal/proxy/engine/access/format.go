@@ -70,7 +70,7 @@ func ParseJSON(fields []listener.JSONField) (*Format, error) {
 			continue
 		}
 		plain := len(parts) == 1 && numeric(in.Format)
-		f.fields = append(f.fields, field{strconv.Quote(in.Key) + ":", parts, plain})
+		f.fields = append(f.fields, field{string(jsonString(in.Key)) + ":", parts, plain})
 	}
 	return f, errors.Join(errs...)
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -80,8 +82,8 @@ func OpenFile(path string) (io.WriteCloser, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 }
 
-// Prepare makes the logs of a configuration ready and closes sinks that it
-// does not use. The error names those that can't be; they write nothing.
+// Prepare makes the logs of a configuration ready and closes sinks that neither
+// it uses nor the one before, whose requests may be under way. The error names those that can't be; they write nothing.
 func (l *Logs) Prepare(specs []*listener.AccessLog) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -100,7 +102,11 @@ func (l *Logs) Prepare(specs []*listener.AccessLog) error {
 		}
 		next[spec] = log
 	}
-	l.before.Store(l.byLog.Swap(&next))
+	before := l.byLog.Swap(&next)
+	l.before.Store(before)
+	for spec := range *before {
+		used[spec.Path] = true
+	}
 	for path, s := range l.sinks {
 		if !used[path] {
 			delete(l.sinks, path)
@@ -160,8 +166,8 @@ func (l *Log) wants(r *Record) bool {
 	if len(s.OnlyFlags) == 0 {
 		return true
 	}
-	for _, f := range s.OnlyFlags {
-		if r.Flag == f {
+	for flag := range strings.SplitSeq(r.Flag, ",") {
+		if slices.Contains(s.OnlyFlags, flag) {
 			return true
 		}
 	}

@@ -155,8 +155,8 @@ func (h *ProxyHeader) readBinary(b []byte) (n int, s Sniffed, err error) {
 // body that is.
 func (h *ProxyHeader) readAddresses(command, family byte, body []byte) (size int, err error) {
 	switch command {
-	case 0: // LOCAL: addresses are ignored whatever they are (§2.2)
-		h.Source, h.Destination = netip.AddrPort{}, netip.AddrPort{}
+	case 0: // LOCAL: what follows is discarded, the family included (§2.2)
+		return len(body), nil
 	case 1:
 	default:
 		return 0, errors.New("no such command")
@@ -169,16 +169,10 @@ func (h *ProxyHeader) readAddresses(command, family byte, body []byte) (size int
 	case 0x21:
 		size = 36
 	default:
-		if command == 0 {
-			return len(body), nil
-		}
 		return 0, errors.New("the connection is not TCP")
 	}
 	if len(body) < size {
 		return 0, errors.New("the addresses are cut off")
-	}
-	if command == 0 {
-		return size, nil
 	}
 	each := (size - 4) / 2
 	from, _ := netip.AddrFromSlice(body[:each])
