@@ -178,7 +178,7 @@ func (p *fieldParser) finishRequest(form targetForm) error {
 	if p.hosts == 0 && (h.Protocol == fact.HTTP11 || h.Authority == nil) {
 		return ErrHostMissing
 	}
-	if p.hosts == 1 && !validAuthority(p.host, false) {
+	if p.hosts == 1 && !message.ValidAuthority(p.host, false) {
 		return ErrHost
 	}
 	switch form {

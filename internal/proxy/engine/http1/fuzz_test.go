@@ -1,7 +1,6 @@
 package http1
 
 import (
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -51,26 +50,6 @@ func FuzzTrailers(f *testing.F) {
 		again, left, err := decode(strings.TrimPrefix(string(AppendLastChunk(nil, h)), "0\r\n") + rest)
 		if err != nil || left != rest || !slices.Equal(listFields(again), fields) {
 			t.Fatalf("%q: %q, then %q with %q left, %v", raw, fields, listFields(again), left, err)
-		}
-	})
-}
-
-// What is accepted as an authority is one for net/url, too, with the same host
-// and port and no user.
-func FuzzAuthority(f *testing.F) {
-	for _, seed := range []string{"a", "a:80", "a:", "[::1]", "[::1]:8", "[::]", "127.0.0.1:65535", "a:65536", "u@a", "a%20b", "a%", "[::1%25eth0]", "[a]", "a_b.c-d~", "!$&'()*+;=", "", ":", "[]", "a:b:c", "é"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, raw string) {
-		if !validAuthority([]byte(raw), false) {
-			return
-		}
-		if strings.Contains(raw, "%") {
-			return // net/url decodes host names, which we leave as they are
-		}
-		u, err := url.Parse("http://" + raw + "/")
-		if err != nil || u.Host != raw || u.User != nil || u.Path != "/" {
-			t.Fatalf("%q: %+v, %v", raw, u, err)
 		}
 	})
 }

@@ -191,7 +191,7 @@ func parseTarget(target []byte, h *message.Head) (targetForm, error) {
 	connect := string(h.Method) == "CONNECT"
 	switch {
 	case connect:
-		if !validAuthority(target, true) {
+		if !message.ValidAuthority(target, true) {
 			return 0, ErrTarget
 		}
 		h.Authority = target
@@ -220,7 +220,7 @@ func parseAbsolute(target []byte, h *message.Head) error {
 	if end < 0 {
 		end = len(rest)
 	}
-	if !validAuthority(rest[:end], false) {
+	if !message.ValidAuthority(rest[:end], false) {
 		return ErrTarget
 	}
 	h.Authority = rest[:end]

@@ -1,9 +1,6 @@
 package http1
 
-import (
-	"bytes"
-	"net/netip"
-)
+import "bytes"
 
 // class holds a byte's properties as bits.
 type class uint8
@@ -12,9 +9,7 @@ const (
 	isToken  class = 1 << iota // RFC 9110 §5.6.2
 	isTarget                   // allowed in a request target
 	isValue                    // allowed in a field value
-	isHost                     // allowed in a host name or address
 	isDigit
-	isHex
 )
 
 // classes and lowers are constant tables: nobody writes to them.
@@ -37,14 +32,8 @@ func buildClasses() (t [256]class) {
 		if c >= ' ' && c != 0x7f || c == '\t' {
 			t[i] |= isValue
 		}
-		if letter || digit || bytes.IndexByte([]byte("-._~%!$&'()*+;="), c) >= 0 {
-			t[i] |= isHost
-		}
 		if digit {
 			t[i] |= isDigit
-		}
-		if digit || c|0x20 >= 'a' && c|0x20 <= 'f' {
-			t[i] |= isHex
 		}
 	}
 	return t
@@ -120,71 +109,6 @@ func hasToken(list []byte, token string) bool {
 		}
 	}
 	return false
-}
-
-// validAuthority checks uri-host [ ":" port ] (RFC 9110 §7.2). User
-// information is not part of it.
-func validAuthority(b []byte, wantsPort bool) bool {
-	if len(b) == 0 {
-		return false
-	}
-	host, rest := b, []byte(nil)
-	if b[0] == '[' {
-		end := bytes.IndexByte(b, ']')
-		if end < 0 || !validLiteral(b[1:end]) {
-			return false
-		}
-		host, rest = b[1:end], b[end+1:]
-	} else {
-		if i := bytes.IndexByte(b, ':'); i >= 0 {
-			host, rest = b[:i], b[i:]
-		}
-		if !all(host, isHost) || !validEscapes(host) {
-			return false
-		}
-	}
-	if len(host) == 0 {
-		return false
-	}
-	if len(rest) == 0 {
-		return !wantsPort
-	}
-	return rest[0] == ':' && validPort(rest[1:], wantsPort)
-}
-
-// validLiteral checks an address in brackets: IPv6 without a zone
-// (RFC 3986 §3.2.2). Future versions are refused.
-func validLiteral(b []byte) bool {
-	if len(b) > len("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255") {
-		return false
-	}
-	a, err := netip.ParseAddr(string(b))
-	return err == nil && a.Is6() && a.Zone() == ""
-}
-
-// validEscapes checks that each % begins an escape (RFC 3986 §2.1).
-func validEscapes(b []byte) bool {
-	for i, c := range b {
-		if c == '%' && (i+2 >= len(b) || classes[b[i+1]]&classes[b[i+2]]&isHex == 0) {
-			return false
-		}
-	}
-	return true
-}
-
-// validPort takes 0 to 65535, and nothing where no port is wanted.
-func validPort(b []byte, wanted bool) bool {
-	if len(b) > 5 {
-		return false
-	}
-	n := 0
-	for _, c := range b {
-		if classes[c]&isDigit == 0 {
-			return false
-		}
-		n = n*10 + int(c-'0')
-	}
-	return n <= 65535 && (len(b) > 0 || !wanted)
 }
 
 // parseLength reads a Content-Length: digits only, no sign, no list.

@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/tullemesh/tulle/internal/proxy/engine/message"
 )
 
 // Patterns of what a side did.
@@ -144,6 +146,10 @@ func headRules() []rule {
 		because("CONNECT with empty fields", "§8.5: :scheme and :path are omitted; x/net takes them when they are empty", malformed, served,
 			func(s *step) bool {
 				return s.field(":method") == "CONNECT" && len(s.values(":path"))+len(s.values(":scheme")) > 0
+			}),
+		because("authorities that are no host and port", "RFC 9110 §7.2, §9.3.6: what can't stand in Host is refused, as over HTTP/1.1; x/net looks at single bytes", malformed, served,
+			func(s *step) bool {
+				return !message.ValidAuthority([]byte(authority(s)), s.field(":method") == "CONNECT")
 			}),
 		because("connection-specific fields", "§8.2.2: the message is malformed, a stream error by §8.1.1; x/net answers 400 itself", malformed, `answers 400.*`,
 			func(s *step) bool {

@@ -232,7 +232,7 @@ func (r *fieldReader) finishRequest() (malformed string) {
 	case !validPath(h.Path, h.Method):
 		return ":path is empty, relative or has a forbidden byte"
 	}
-	if !validHost(h.Authority) {
+	if !message.ValidAuthority(h.Authority, connect) {
 		return ":authority is missing or no host and port"
 	}
 	return ""
@@ -325,18 +325,6 @@ func validPath(p, method []byte) bool {
 		}
 	}
 	return true
-}
-
-// validHost allows the bytes of a host and port; userinfo is refused
-// (RFC 9113 §8.3.1).
-func validHost(h []byte) bool {
-	for _, c := range h {
-		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
-		if !letter && (c < '0' || c > '9') && bytes.IndexByte([]byte("-._~%!$&'()*+,;=:[]"), c) < 0 {
-			return false
-		}
-	}
-	return len(h) > 0
 }
 
 func parseLength(s []byte) (int64, bool) {
