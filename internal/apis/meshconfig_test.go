@@ -53,7 +53,7 @@ connectTimeout: 5
 rootNamepace: istio-config
 outboundTrafficPolicy: {mode: NOBODY}
 accessLogEncoding: JSON
-dnsRefreshRate: 5s
+inboundClusterStatName: x
 defaultConfig: {concurrency: 2, proxyAdminPort: x}
 `))
 	want := []string{
@@ -61,7 +61,7 @@ defaultConfig: {concurrency: 2, proxyAdminPort: x}
 		`error[TUL1101] mesh.yaml:3:1 MeshConfig/mesh rootNamepace: MeshConfig has no field "rootNamepace"`,
 		`error[TUL1103] mesh.yaml:4:31 MeshConfig/mesh outboundTrafficPolicy.mode: "NOBODY" is not a value of this field`,
 		`unsupported[TUL1204] mesh.yaml:5:20 MeshConfig/mesh accessLogEncoding: accessLogEncoding: JSON is not enforced yet`,
-		`unsupported[TUL1204] mesh.yaml:6:17 MeshConfig/mesh dnsRefreshRate: dnsRefreshRate is not enforced yet`,
+		`unsupported[TUL1204] mesh.yaml:6:25 MeshConfig/mesh inboundClusterStatName: inboundClusterStatName is not enforced yet`,
 		`unsupported[TUL1204] mesh.yaml:7:30 MeshConfig/mesh defaultConfig.concurrency: concurrency is not enforced yet`,
 		`error[TUL1102] mesh.yaml:7:49 MeshConfig/mesh defaultConfig.proxyAdminPort: wants a whole number, found text "x"`,
 	}
@@ -88,6 +88,7 @@ func TestNonsenseInTheMeshConfigIsRefused(t *testing.T) {
 		"rootNamespace: a.b\n":                         "rootNamespace",
 		"connectTimeout: 2h\n":                         "connectTimeout",
 		"connectTimeout: 0s\n":                         "connectTimeout",
+		"dnsRefreshRate: 1ms\n":                        "dnsRefreshRate",
 		"protocolDetectionTimeout: 1us\n":              "protocolDetectionTimeout",
 		"defaultServiceExportTo: ['*', a]\n":           "defaultServiceExportTo",
 		"defaultVirtualServiceExportTo: [a_b]\n":       "defaultVirtualServiceExportTo[0]",

@@ -27,6 +27,7 @@ func meshKinds() []*Kind {
 		accessLogFormat
 		accessLogEncoding = TEXT
 		connectTimeout
+		dnsRefreshRate
 		protocolDetectionTimeout
 		proxyHttpPort
 		pathNormalization

@@ -28,6 +28,10 @@ func MeshConfig(m *meshconfig.MeshConfig) []problem.Problem {
 	if t := m.ConnectTimeout.AsDuration(); t > connectTimeoutMax {
 		c.errorf("connectTimeout", "write 1h or less", "%s is longer than %s", t, connectTimeoutMax)
 	}
+	c.duration("dnsRefreshRate", m.DnsRefreshRate)
+	if m.DnsRefreshRate.AsDuration() == time.Millisecond { // Envoy: dns_refresh_rate is above one
+		c.errorf("dnsRefreshRate", "write 2ms or more", "names can't be resolved every millisecond")
+	}
 	c.keepalive("tcpKeepalive", m.TcpKeepalive)
 	if t := m.ProtocolDetectionTimeout.AsDuration(); t%time.Millisecond != 0 || t < 0 {
 		c.errorf("protocolDetectionTimeout", "write whole milliseconds; 0s waits for as long as it takes", "%s is not usable", t)

@@ -21,6 +21,7 @@ func MeshFrom(c *meshconfig.MeshConfig) *Mesh {
 		DestinationRuleExportTo:  orPublic(c.GetDefaultDestinationRuleExportTo()),
 		ConnectTimeout:           10 * time.Second,
 		ProtocolDetectionTimeout: 0,
+		DNSRefresh:               60 * time.Second,
 		AccessLogFile:            c.GetAccessLogFile(),
 		AccessLogFormat:          c.GetAccessLogFormat(),
 		AccessLogJSON:            c.GetAccessLogEncoding() == meshconfig.MeshConfig_JSON,
@@ -36,6 +37,9 @@ func MeshFrom(c *meshconfig.MeshConfig) *Mesh {
 	}
 	if d := c.GetConnectTimeout(); d != nil {
 		m.ConnectTimeout = d.AsDuration()
+	}
+	if d := c.GetDnsRefreshRate(); d != nil {
+		m.DNSRefresh = d.AsDuration()
 	}
 	if d := c.GetProtocolDetectionTimeout(); d != nil {
 		m.ProtocolDetectionTimeout = d.AsDuration()

@@ -25,6 +25,7 @@ type Mesh struct {
 	// Defaults of exportTo.
 	ServiceExportTo, VirtualServiceExportTo, DestinationRuleExportTo []string
 	ConnectTimeout, ProtocolDetectionTimeout                         time.Duration
+	DNSRefresh                                                       time.Duration // of names whose answers have no lifetime (dnsRefreshRate)
 	AccessLogFile, AccessLogFormat                                   string
 	AccessLogJSON                                                    bool
 	TrustDomainAliases                                               []string

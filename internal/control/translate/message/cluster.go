@@ -24,10 +24,8 @@ const (
 	// passthroughIdle ends idle connections to addresses that nobody
 	// registered (Istio, PILOT_PASSTHROUGH idle timeout).
 	passthroughIdle = 5 * time.Minute
-	// dnsRefresh is how often names are resolved when the answer's TTL does
-	// not say so (Istio, PILOT_DNS_REFRESH_RATE); dnsJitter spreads it.
-	dnsRefresh = 60 * time.Second
-	dnsJitter  = 100 * time.Millisecond
+	// dnsJitter spreads the resolving of names (Istio, PILOT_DNS_JITTER_DURATION).
+	dnsJitter = 100 * time.Millisecond
 	// inboundCleanup keeps the app's address of an inbound cluster forever
 	// (Istio's value, the largest that Envoy takes).
 	inboundCleanup = 9223372035 * time.Second
@@ -147,7 +145,7 @@ func (w *Writer) dns(r *view.Reader, c *clusterv3.Cluster, g plan.Target) {
 	default:
 		c.DnsLookupFamily = clusterv3.Cluster_V4_ONLY
 	}
-	c.DnsRefreshRate = durationpb.New(dnsRefresh)
+	c.DnsRefreshRate = durationpb.New(w.snap.Mesh().DNSRefresh)
 	c.DnsJitter = durationpb.New(dnsJitter)
 	c.RespectDnsTtl = true // deprecated, and what Istio sends
 	localities := w.localities(r, g)
