@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
+	"github.com/tullemesh/tulle/internal/proxy/engine/downstream"
 	"github.com/tullemesh/tulle/internal/proxy/engine/exchange"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
@@ -220,6 +221,10 @@ func (x *http1Exchange) response(n int) *failure.Failure {
 			return x.upstreamFailure(err)
 		}
 		x.back = http1.AppendLastChunk(x.back, &x.resTrailers)
+	}
+	// The response is here in time: its deadline must not end the write to the client. One that came with it has ended the use of the endpoint's connection.
+	if x.resBody.Done() && d.Guard.Clear(downstream.SlotRoute) {
+		x.resFrame.Close = true
 	}
 	x.headSent = true
 	d.Responding.Store(true)
