@@ -35,7 +35,7 @@ lint: $(LINT) ## the linters, pinned in tools/go.mod
 
 .PHONY: race
 race: ## the tests, and the suites of HTTP/2, gRPC and faults with their program, under the race detector
-	$(GO) test -race ./...
+	$(GO) test -race ./... -timeout 30m
 	$(GO) test -race -count=1 -parallel 16 -tags conformance ./test/conformance/http2 ./test/conformance/grpc -timeout 30m
 	FAULT_SECONDS=5 $(GO) test -race -count=1 -tags soak -run TestFaults ./test/soak -timeout 10m
 
