@@ -42,6 +42,7 @@ func publish(set *registry.Set, mesh *model.Mesh, prev *published) (*published, 
 		problems:   append(append([]apis.Problem{}, set.Problems...), found...),
 		translator: translate.New(snapshot, earlier),
 	}
+	g.problems = append(g.problems, g.translator.LostServers()...)
 	if prev == nil {
 		return g, xds.Dirty{All: true}
 	}

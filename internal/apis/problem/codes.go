@@ -77,6 +77,8 @@ const (
 	CodePortRequired = "IST0112"
 	// CodeHostNotInGateway: a VirtualService is bound to a Gateway that serves none of its hosts.
 	CodeHostNotInGateway = "IST0132"
+	// CodeGatewayConflict: two servers of Gateways want one port of a gateway in different protocols, or one name of a port. The older one has it.
+	CodeGatewayConflict = "IST0145"
 	// CodeUnknownHost: a DestinationRule is for a host that no service has.
 	CodeUnknownHost = "IST0174"
 

@@ -19,6 +19,14 @@ import (
 type Gateway struct {
 	Listeners map[string]*GatewayListener // by name
 	Routes    map[string]*GatewayRoutes   // by name of the route configuration
+	Lost      []Lost
+}
+
+// Lost is a server that has no place beside its Holder: both want one port in
+// different protocols or, where Host is given, one name.
+type Lost struct {
+	Server, Holder *model.Server
+	Host           string
 }
 
 // GatewayListener is one listener.
@@ -85,6 +93,7 @@ func (p *Gateway) add(gw *model.Gateway, s *model.Server, bind string, port int)
 		p.Listeners[name] = l
 	}
 	if !mergeable(l, s) {
+		p.Lost = append(p.Lost, Lost{Server: s, Holder: l.Servers[0].Server})
 		return
 	}
 	gs := &GatewayServer{Server: s, Gateway: gw.Namespace + "/" + gw.Name}
@@ -96,10 +105,24 @@ func (p *Gateway) add(gw *model.Gateway, s *model.Server, bind string, port int)
 	slices.Sort(gs.SNI)
 	gs.SNI = slices.Compact(gs.SNI)
 	if s.TLS != nil && !s.Protocol.IsHTTP() && !Claim(l.hosts, hosts) {
+		holder, host := l.holder(hosts)
+		p.Lost = append(p.Lost, Lost{Server: s, Holder: holder, Host: host})
 		return
 	}
 	l.Servers = append(l.Servers, gs)
 	p.addRoutes(l, gs, gw)
+}
+
+// holder is the first server that has one of the hosts, which are "namespace/name".
+func (l *GatewayListener) holder(hosts []string) (*model.Server, string) {
+	for _, have := range l.Servers {
+		for _, h := range have.Hosts {
+			if name := strings.ToLower(h.Host); slices.Contains(hosts, h.Namespace+"/"+name) {
+				return have.Server, name
+			}
+		}
+	}
+	return l.Servers[0].Server, hosts[0]
 }
 
 // gatewayPorts are the ports that the proxy binds for a server. A port of the
