@@ -76,7 +76,7 @@ func TestInformationalResponsesPass(t *testing.T) {
 		}
 		began := time.Now()
 		res, body := do(t, c, "POST", "http://"+p.addr()+"/", strings.NewReader("hello"), func(r *http.Request) {
-			r.Header.Set("Expect", "100-continue")
+			r.Header.Set("Expect", "100-Continue") // it has no case (RFC 9110 §10.1.1)
 			*r = *r.WithContext(httptrace.WithClientTrace(r.Context(), trace))
 		})
 		if res.StatusCode != 200 || body != "5" || hints != 1 || !continued || time.Since(began) > 14*time.Second {

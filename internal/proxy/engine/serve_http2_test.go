@@ -158,6 +158,27 @@ func TestTrailersPassBothWays(t *testing.T) {
 	})
 }
 
+// What only proxies and heads may say is left out of a response's trailers: the
+// response is the application's, and whole without it.
+func TestTrailersThatMayNotPassSpoilNoResponse(t *testing.T) {
+	pass := func(t *testing.T, down, up bool) {
+		at := serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = w.Write([]byte("abc"))
+			_ = http.NewResponseController(w).Flush()
+			for _, name := range []string{"X-Forwarded-For", "X-Envoy-Attempt-Count", "Authorization", "X-Sum"} {
+				w.Header().Set(http.TrailerPrefix+name, "1")
+			}
+		})
+		p := start(t, &setup{routes: []*router.Route{to("/", "cart")}, clusters: []*cluster.Spec{speaking(up, "cart", at)}})
+		res, got := do(t, client(t, down), "GET", "http://"+p.addr()+"/", nil, nil)
+		if got != "abc" || len(res.Trailer) != 1 || res.Trailer.Get("X-Sum") != "1" {
+			t.Errorf("body %q, trailer %q", got, res.Trailer)
+		}
+	}
+	eachPair(t, pass)
+	t.Run("h1 to h1", func(t *testing.T) { pass(t, false, false) })
+}
+
 func TestBigBodiesPassUnderFlowControl(t *testing.T) {
 	const size = 5 << 20
 	eachPair(t, func(t *testing.T, down, up bool) {

@@ -65,7 +65,7 @@ func framingResponses() []Response {
 	for name, v := range map[string]string{
 		"bare LF after a size": "3\nabc\r\n0\r\n\r\n", "bare CR after a size": "3\rabc\r\n0\r\n\r\n", "bare LF after data": "3\r\nabc\n0\r\n\r\n", "no line end after data": "3\r\nabc0\r\n\r\n", "more data than the size says": "3\r\nabcd\r\n0\r\n\r\n",
 		"less data than the size says": "4\r\nabc\r\n0\r\n\r\n", "bare LF as the end": "3\r\nabc\r\n0\r\n\n", "two bytes in place of a line end": "3\r\nabcXX0\r\n\r\n", "an extension's line ends in LF": "3;\nabc\r\n0\r\n\r\n",
-		"a trailer that frames": "3\r\nabc\r\n0\r\nContent-Length: 3\r\n\r\n", "a trailer that sets a cookie": "3\r\nabc\r\n0\r\nSet-Cookie: a=b\r\n\r\n", "a folded trailer": "3\r\nabc\r\n0\r\nX: a\r\n b\r\n\r\n", "a trailer with NUL": "3\r\nabc\r\n0\r\nX: \x00\r\n\r\n",
+		"a trailer that frames": "3\r\nabc\r\n0\r\nContent-Length: 3\r\n\r\n", "a folded trailer": "3\r\nabc\r\n0\r\nX: a\r\n b\r\n\r\n", "a trailer with NUL": "3\r\nabc\r\n0\r\nX: \x00\r\n\r\n",
 	} {
 		out = append(out, breaks("chunked with "+name, chunk, ok+chunked+"\r\n"+v))
 	}
@@ -79,6 +79,7 @@ func misframedResponses() []Response {
 		chunk = "RFC 9112 §7.1"
 	)
 	return []Response{
+		gives("chunked with a trailer that sets a cookie", "RFC 9110 §6.5.1", ok+chunked+"\r\n3\r\nabc\r\n0\r\nSet-Cookie: a=b\r\n\r\n", `200 chunked "abc"`),
 		refused("both framings", rule, ok+length+"3\r\n"+chunked+"\r\n3\r\nabc\r\n0\r\n\r\n"),
 		refused("both framings, chunked first", rule, ok+chunked+length+"3\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
 		refused("both framings, length zero", rule, ok+length+"0\r\n"+chunked+"\r\n0\r\n\r\n"),

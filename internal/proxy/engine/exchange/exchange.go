@@ -85,13 +85,12 @@ type state struct {
 	// response's head and of its end; 0: not reached.
 	Start, Sent, HeadAt, End int64
 
-	failure   failure.Failure // Kind None: there is none
-	BytesIn   int64           // body bytes from the client
-	BytesOut  int64           // body bytes to the client
-	WireIn    int64           // with heads, as on the wire
-	WireOut   int64
-	requestID []byte
-	source    *telemetry.Peer // of the request
+	failure  failure.Failure // Kind None: there is none
+	BytesIn  int64           // body bytes from the client
+	BytesOut int64           // body bytes to the client
+	WireIn   int64           // with heads, as on the wire
+	WireOut  int64
+	source   *telemetry.Peer // of the request
 	// destination is who an endpoint's response said it is; nil: it did not.
 	destination *telemetry.Peer
 	clientTells bool   // the client is a sidecar that said who it is

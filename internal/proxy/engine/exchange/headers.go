@@ -193,7 +193,6 @@ func (x *Exchange) identify() {
 	id, present := h.Get("x-request-id")
 	edge := m.UseRemoteAddress
 	if present && len(id) > 0 && (!edge || m.PreserveRequestID) {
-		x.requestID = id
 		return
 	}
 	if !m.GenerateRequestID {
@@ -202,7 +201,6 @@ func (x *Exchange) identify() {
 	var buf [36]byte
 	newRequestID(&buf)
 	h.Set("x-request-id", buf[:])
-	x.requestID, _ = h.Get("x-request-id")
 }
 
 // newRequestID writes a random UUID (RFC 9562 §5.4). It needs to be unique,
@@ -288,8 +286,10 @@ func (x *Exchange) responseHeaders() {
 	if _, present := h.Get("date"); !present {
 		h.SetString("date", x.d.dates.Value(x.d.Clock))
 	}
-	if m.AlwaysRequestIDInResp && len(x.requestID) > 0 {
-		h.Set("x-request-id", x.requestID)
+	if m.AlwaysRequestIDInResp {
+		if id, _ := x.Req.Get("x-request-id"); len(id) > 0 {
+			h.Set("x-request-id", id)
+		}
 	}
 	if m.Via != "" {
 		h.Add("via", h.KeepString(m.Via))

@@ -20,10 +20,11 @@ const (
 
 // Body reads one message body out of a connection's bytes.
 type Body struct {
-	kind  BodyKind
-	state chunkState
-	done  bool
-	left  int64 // of the length or of the current chunk
+	kind     BodyKind
+	state    chunkState
+	done     bool
+	response bool
+	left     int64 // of the length or of the current chunk
 
 	digits     int
 	extension  int // bytes of the current chunk's extension
@@ -82,6 +83,7 @@ func (b *Body) StartResponse(h *message.Head, f *Framing, method []byte) {
 	default:
 		b.start(CloseBody, 0)
 	}
+	b.response = true
 }
 
 func (b *Body) start(k BodyKind, length int64) {
@@ -104,7 +106,7 @@ func (b *Body) Trailers(l Limits, h *message.Head) error {
 	if len(b.trailers) <= 2 {
 		return nil
 	}
-	return ParseTrailers(b.trailers, l, h)
+	return ParseTrailers(b.trailers, l, h, b.response)
 }
 
 // Next takes the next part of the body from in: data is a slice of in, n is

@@ -261,9 +261,10 @@ func (p *fieldParser) nominated(token []byte) error {
 }
 
 // ParseTrailers parses a trailer section, its last empty line included, into
-// h. Fields that decide framing, routing or authentication are refused
-// (RFC 9110 §6.5.1).
-func ParseTrailers(buf []byte, l Limits, h *message.Head) error {
+// h. Fields that decide framing are refused. Others that may not trail (RFC 9110
+// §6.5.1), such as those for routing or authentication, are refused too, or left
+// out where drop says so.
+func ParseTrailers(buf []byte, l Limits, h *message.Head, drop bool) error {
 	h.Reset()
 	var f Framing
 	p := fieldParser{head: h, framing: &f, max: l.fields()}
@@ -274,8 +275,12 @@ func ParseTrailers(buf []byte, l Limits, h *message.Head) error {
 		return ErrTrailer
 	}
 	for _, field := range h.Fields() {
-		if !message.MayTrail(string(field.Name)) {
+		switch {
+		case message.MayTrail(string(field.Name)):
+		case !drop:
 			return ErrTrailer
+		default:
+			h.Remove(string(field.Name))
 		}
 	}
 	return nil

@@ -407,15 +407,23 @@ func TestChunkedBodies(t *testing.T) {
 	}
 }
 
-func TestTrailersThatCouldDeceiveAreRefused(t *testing.T) {
-	for _, name := range []string{"Content-Length: 1", "Transfer-Encoding: chunked", "Host: a", "Authorization: x", "Connection: close", "Trailer: x", "Set-Cookie: a", "X-Forwarded-Client-Cert: a"} {
+// Of a response they are left out, unless they frame: gRPC's trailers are what
+// applications say, and those who say what was said to them repeat our own fields.
+func TestTrailersThatCouldDeceiveAreRefusedOrLeftOut(t *testing.T) {
+	const refuse, drop = false, true
+	for name, frames := range map[string]bool{"Content-Length: 1": true, "Transfer-Encoding: chunked": true, "Connection: close": true, "Upgrade: x": true, "TE: trailers": true,
+		"Host: a": false, "Authorization: x": false, "Trailer: x": false, "Set-Cookie: a": false, "X-Forwarded-Client-Cert: a": false} {
 		var h message.Head
-		if err := ParseTrailers([]byte(name+"\r\n\r\n"), Limits{}, &h); !errors.Is(err, ErrTrailer) {
+		lines := []byte("Grpc-Status: 0\r\n" + name + "\r\n\r\n")
+		if err := ParseTrailers(bytes.Clone(lines), Limits{}, &h, refuse); !errors.Is(err, ErrTrailer) {
 			t.Errorf("%s: %v", name, err)
+		}
+		if err := ParseTrailers(lines, Limits{}, &h, drop); errors.Is(err, ErrTrailer) != frames || !frames && h.Len() != 1 {
+			t.Errorf("%s of a response: %d fields, %v", name, h.Len(), err)
 		}
 	}
 	var h message.Head
-	if err := ParseTrailers([]byte("Grpc-Status: 0\r\nX: y\r\n\r\n"), Limits{}, &h); err != nil || h.Len() != 2 {
+	if err := ParseTrailers([]byte("Grpc-Status: 0\r\nX: y\r\n\r\n"), Limits{}, &h, refuse); err != nil || h.Len() != 2 {
 		t.Errorf("%d fields, %v", h.Len(), err)
 	}
 }

@@ -36,6 +36,7 @@ type fieldReader struct {
 	bytesMax int
 	countMax int
 	extended bool // :protocol is allowed (RFC 8441)
+	drops    bool // what may not trail is left out (RFC 9110 §6.5.1)
 
 	bytes, count int
 	pseudo       int
@@ -165,12 +166,15 @@ func (r *fieldReader) field(f *hpack.Field) (malformed string) {
 	case "cookie":
 		r.cookies++
 	case "expect":
-		if r.section == requestSection && string(f.Value) == "100-continue" {
+		if r.section == requestSection && bytes.EqualFold(f.Value, []byte("100-continue")) {
 			r.expect = true
 			return ""
 		}
 	}
 	if r.section == trailerSection && !message.MayTrail(string(f.Name)) {
+		if r.drops {
+			return ""
+		}
 		return "field that is not allowed in trailers"
 	}
 	h.Append(r.keep(f.Name, f.NameLives), r.keep(f.Value, f.ValueLives))

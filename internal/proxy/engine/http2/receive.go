@@ -164,7 +164,8 @@ func (s *Session) fragment(f *frame) error {
 // wanted or not, because the table is the connection's.
 func (s *Session) decode(payload []byte, h *message.Head, what section) (*fieldReader, error) {
 	r := &s.fields
-	*r = fieldReader{head: h, section: what, bytesMax: s.opts.HeadBytesMax, countMax: s.opts.HeadFieldsMax, length: -1, extended: s.opts.ExtendedConnect && what == requestSection}
+	*r = fieldReader{head: h, section: what, bytesMax: s.opts.HeadBytesMax, countMax: s.opts.HeadFieldsMax, length: -1,
+		extended: s.opts.ExtendedConnect && what == requestSection, drops: s.opts.Role == Client}
 	if err := s.dec.Decode(payload, r); err != nil {
 		return nil, connError(CompressionError, err.Error())
 	}

@@ -21,7 +21,7 @@ func (f *Forward) AppendPath(dst []byte, m *Match, req *fact.Request) []byte {
 // what the path condition matched, a regular expression substitutes within the
 // path without query, and the query stays.
 func appendRewritten(dst []byte, m *Match, req *fact.Request, prefix string, re *regexp.Regexp, subst string) []byte {
-	path := req.PathOnly()
+	path, from := req.PathOnly(), len(dst)
 	rest := req.Path[len(path):]
 	switch {
 	case prefix != "":
@@ -33,6 +33,9 @@ func appendRewritten(dst []byte, m *Match, req *fact.Request, prefix string, re 
 		dst = appendReplaced(dst, path, re, subst)
 	default:
 		dst = append(dst, path...)
+	}
+	if len(dst) == from {
+		dst = append(dst, '/') // RFC 9112 §3.2.1: nothing would be no request target
 	}
 	return append(dst, rest...)
 }

@@ -1,6 +1,7 @@
 package router_test
 
 import (
+	"regexp"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -113,6 +114,8 @@ func TestPathsAreRewritten(t *testing.T) {
 		{"prefix rewrite of a regex route", router.Match{Path: router.PathMatch{Kind: router.PathRegex}}, router.Forward{PrefixRewrite: "/b"}, "/a/long/one?q", "/b?q"},
 		{"regex", prefix("/"), router.Forward{RegexRewrite: re, RegexSubst: "/details/${1}"}, "/item/12?n=/item/3", "/details/12?n=/item/3"},
 		{"regex twice", prefix("/"), router.Forward{RegexRewrite: re, RegexSubst: "/d${1}"}, "/item/1/item/2/x", "/d1/d2/x"},
+		{"regex that leaves nothing", prefix("/item/1"), router.Forward{RegexRewrite: regexp.MustCompile("^/item/1$")}, "/item/1", "/"},
+		{"regex that leaves the query", prefix("/item/1"), router.Forward{RegexRewrite: regexp.MustCompile("^/item/1$")}, "/item/1?a=b", "/?a=b"},
 		{"regex that does not match", prefix("/"), router.Forward{RegexRewrite: re, RegexSubst: "x"}, "/other", "/other"},
 		{"nothing", prefix("/"), router.Forward{}, "/a?b", "/a?b"},
 	}
