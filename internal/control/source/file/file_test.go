@@ -319,6 +319,7 @@ func TestMeshConfigIsWatched(t *testing.T) {
 	r.until("one", is("one.example"))
 	write(t, conf, "mesh.yaml", "trustDomain: two.example\n")
 	r.until("two", is("two.example"))
-	write(t, conf, "mesh.yaml", "trustDomain: [broken\n")
+	write(t, conf, "mesh.yaml.new", "trustDomain: [broken\n") // in place it would be empty for a moment: a good file that names no domain
+	rename(t, conf, "mesh.yaml.new", "mesh.yaml")
 	r.until("a problem", func(s *registry.Set) bool { return len(s.Problems) > 0 && is("two.example")(s) })
 }
