@@ -133,7 +133,6 @@ func (s *Socket) read(p []byte) (int, error) {
 	return o.result(err)
 }
 
-// result is what a reading callback found.
 // tryRead is read that fails with EAGAIN, a temporary error that crypto/tls
 // survives, where read would wait.
 func (s *Socket) tryRead(p []byte) (int, error) {
@@ -144,6 +143,7 @@ func (s *Socket) tryRead(p []byte) (int, error) {
 	return o.result(err)
 }
 
+// result is what a reading callback found.
 func (o *rawOps) result(err error) (int, error) {
 	switch {
 	case err != nil:
