@@ -6,13 +6,13 @@ import (
 	"github.com/tullemesh/tulle/internal/limit"
 )
 
-// turnPause is how long a connection gives way at least.
-const turnPause = 100 * time.Microsecond
+// TurnPause is how long a connection gives way at least.
+const TurnPause = 100 * time.Microsecond
 
 // GiveWay lets others have their turn. It waits for a timer: a goroutine that is
 // merely rescheduled, or has always work, keeps Go's scheduler from looking at
 // the network for up to 10 ms.
-func GiveWay() { <-time.After(turnPause) }
+func GiveWay() { <-time.After(TurnPause) }
 
 // Turn counts the requests of a connection that are served one after the other
 // without a wait for the network. It has one user at a time.

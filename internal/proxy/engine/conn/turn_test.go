@@ -18,7 +18,7 @@ func TestTurnsEndAtTheirLimit(t *testing.T) {
 			for range n {
 				turn.Begin()
 			}
-			if got := int(time.Since(began) / turnPause); got != want {
+			if got := int(time.Since(began) / TurnPause); got != want {
 				t.Errorf("%d requests: gave way %d times, want %d", n, got, want)
 			}
 			turn.Waited()

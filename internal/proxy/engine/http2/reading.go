@@ -9,7 +9,8 @@ import (
 //
 // What is read is parsed at once, so that limits know of all that a peer has
 // asked for, but requests begin so many a turn: a read may hold thousands. Then
-// others get their turn.
+// others get their turn, and so they do whenever a peer has made errors: a block
+// that must be decoded only to be refused may have thousands of fields.
 type reading struct {
 	conn   *Conn
 	handle func(*Turn, *Stream)
@@ -63,7 +64,7 @@ func (r *reading) Took(n int) bool {
 		return false
 	}
 	r.n = copy(r.buffer, r.buffer[used:r.n]) // less than a frame, and seldom any
-	if len(r.fresh) > 0 {
+	if len(r.fresh) > 0 || r.conn.session.erred {
 		conn.GiveWay()
 	}
 	return true

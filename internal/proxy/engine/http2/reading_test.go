@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tullemesh/tulle/internal/limit"
 	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
@@ -54,6 +55,29 @@ func TestRequestsOfAReadBeginSoManyATurn(t *testing.T) {
 		if got, failed := turns(t, c.n, w.b); !slices.Equal(got, c.want) || failed > 0 {
 			t.Errorf("%d requests: turns began %v, want %v; %d had failed", c.n, got, c.want, failed)
 		}
+	}
+}
+
+// TestPeersThatErrGiveWay: before anything more is read of them.
+func TestPeersThatErrGiveWay(t *testing.T) {
+	a, b := pair(t)
+	w := fromClient().get(1, "X: y") // names are in lower case
+	for len(w.b) < readBytes {
+		w.frame(77, 0, 0, strings.Repeat("x", FrameBytesMax))
+	}
+	w.get(3)
+	var at []int64
+	_ = NewConn(a, conn.NewClock(), Options{}, Timeouts{}, nil).Serve(w.b, func(turn *Turn, st *Stream) { // the client left
+		at = append(at, turn.Now)
+		st.Release(turn)
+		if len(at) == 2 {
+			if err := b.CloseWrite(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if gap := time.Duration(at[1] - at[0]); gap < conn.TurnPause {
+		t.Errorf("the next read came %v after errors, want %v at least", gap, conn.TurnPause)
 	}
 }
 

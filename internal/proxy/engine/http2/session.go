@@ -102,6 +102,7 @@ type Session struct {
 	// rejected are requests of this Feed that break a rule (Server).
 	rejected []*Stream
 	touched  []*Stream // streams that something happened to in this Feed
+	erred    bool      // the peer made errors of streams in this Feed (Server)
 
 	// Ending.
 	failed    error // a ConnError: nothing goes on
@@ -171,6 +172,7 @@ func NewSession(o Options) *Session {
 func (s *Session) Feed(b []byte, now int64) (used int, err error) {
 	s.now = now
 	s.opened, s.rejected, s.touched = s.opened[:0], s.rejected[:0], s.touched[:0]
+	s.erred = false
 	if s.failed != nil {
 		return 0, s.failed
 	}
@@ -194,6 +196,7 @@ func (s *Session) Feed(b []byte, now int64) (used int, err error) {
 			if !s.errs.take(errorBurst, errorRate, now) {
 				return used, s.fail(flood("stream_errors", "too many stream errors"))
 			}
+			s.erred = s.opts.Role == Server // those who share a server must not wait for its errors
 			s.refuse(one)
 		}
 	}
