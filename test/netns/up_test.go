@@ -316,7 +316,7 @@ func TestOrdinaryUserRunsAMeshInAUserNamespace(t *testing.T) {
 	if err := errors.Join(os.Mkdir(home, 0o700), os.WriteFile(ids, fmt.Appendf(nil, "%d:200000:65536\n", rootlessUser), 0o644), os.Chown(home, rootlessUser, rootlessUser)); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), tulle, "demo", "--transparent", "--for", "6s")
+	cmd := exec.CommandContext(t.Context(), tulle, "demo", "--transparent", "--for", "15s") // its figures come each five seconds
 	cmd.Env, cmd.Dir = []string{"PATH=/usr/bin:/bin", "HOME=" + home}, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: rootlessUser, Gid: rootlessUser}}
 	var out bytes.Buffer
