@@ -127,6 +127,7 @@ func scenarios() []scenario {
 			{name: "64 connections × 1 stream, 2,000 rps", unit: perRequest, probe: load(unary(64, 1, 2000), requests), goal: 0.35},
 			{name: "64 connections × 1 stream, 5,000 rps", unit: perRequest, probe: load(unary(64, 1, 5000), requests), goal: 0.35},
 			{name: "8 connections × 8 streams, saturated", unit: perRequest, probe: load(unary(8, 8, 0), requests), goal: 0.32},
+			{name: "1 connection × 100 streams, saturated", unit: perRequest, probe: load(unary(1, 100, 0), requests), goal: 0.32},
 			{name: "64 connections × 1 stream, 5,000 rps", unit: allocations, probe: allocated(unary(64, 1, 5000)), most: 2 + background},
 		}},
 		{name: "h2-mtls", about: "two sidecars with mutual TLS and HTTP/2 between them (sum of both), small unary gRPC calls", shape: shape{sidecars: 2, http2: true}, rows: []row{
