@@ -44,11 +44,13 @@ func TestBoundsOfZeroAndBeyondAllTimes(t *testing.T) {
 		got  func(*testing.T) time.Duration
 		want time.Duration
 	}{
-		"a route's idle timeout":           {func(t *testing.T) time.Duration { return forward(t, `"idle_timeout":"7s"`).IdleTimeout }, 7 * time.Second},
-		"a route without an idle timeout":  {func(t *testing.T) time.Duration { return forward(t, `"timeout":"1s"`).IdleTimeout }, 0},
-		"a route's idle timeout of 0":      {func(t *testing.T) time.Duration { return forward(t, `"idle_timeout":"0s"`).IdleTimeout }, router.NoBound},
-		"a route's idle timeout for ever":  {func(t *testing.T) time.Duration { return forward(t, `"idle_timeout":"315576000000s"`).IdleTimeout }, century},
-		"a route's streams without bound":  {func(t *testing.T) time.Duration { return forward(t, `"max_stream_duration":{"max_stream_duration":"0s"}`).MaxStreamDuration }, router.NoBound},
+		"a route's idle timeout":          {func(t *testing.T) time.Duration { return forward(t, `"idle_timeout":"7s"`).IdleTimeout }, 7 * time.Second},
+		"a route without an idle timeout": {func(t *testing.T) time.Duration { return forward(t, `"timeout":"1s"`).IdleTimeout }, 0},
+		"a route's idle timeout of 0":     {func(t *testing.T) time.Duration { return forward(t, `"idle_timeout":"0s"`).IdleTimeout }, router.NoBound},
+		"a route's idle timeout for ever": {func(t *testing.T) time.Duration { return forward(t, `"idle_timeout":"315576000000s"`).IdleTimeout }, century},
+		"a route's streams without bound": {func(t *testing.T) time.Duration {
+			return forward(t, `"max_stream_duration":{"max_stream_duration":"0s"}`).MaxStreamDuration
+		}, router.NoBound},
 		"a route's streams as the manager": {func(t *testing.T) time.Duration { return forward(t, `"max_stream_duration":{}`).MaxStreamDuration }, 0},
 		"clients that idle":                {func(t *testing.T) time.Duration { return idleOfClients(t, `"idle_timeout":"7s"`) }, 7 * time.Second},
 		"clients that idle, by default":    {func(t *testing.T) time.Duration { return idleOfClients(t, ``) }, time.Hour},
