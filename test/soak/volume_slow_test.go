@@ -94,7 +94,7 @@ func drip(t *testing.T, kinds []*dripKind, n int) (stop func()) {
 	const every = 200 * time.Millisecond
 	done := make(chan struct{})
 	var wait sync.WaitGroup
-	const groups = 10 // each sends at another moment
+	groups := min(100, n/len(kinds)) // each sends at another moment: slow clients do not know of one another
 	for g := range groups {
 		wait.Go(func() {
 			var mine []*dripper
@@ -106,7 +106,7 @@ func drip(t *testing.T, kinds []*dripKind, n int) (stop func()) {
 					d.close()
 				}
 			}()
-			start := time.NewTimer(time.Duration(g) * every / groups)
+			start := time.NewTimer(time.Duration(g) * every / time.Duration(groups))
 			defer start.Stop()
 			select {
 			case <-done:
