@@ -50,6 +50,7 @@ func check(s, prev *Snapshot) checks {
 	sameRules := known && sameParts(s.parts.virtualServices, prev.parts.virtualServices)
 	sameDestinations := known && sameParts(s.parts.destinationRules, prev.parts.destinationRules)
 	sameSidecars := known && sameParts(s.parts.sidecars, prev.parts.sidecars)
+	sameWorkloads := known && slices.Equal(s.set.Workloads, prev.set.Workloads)
 	c = prev.checks
 	c.refused = refusedGateways(s.set.Problems)
 	sameGateways := known && sameParts(s.parts.gateways, prev.parts.gateways) && maps.Equal(c.refused, prev.checks.refused)
@@ -68,13 +69,15 @@ func check(s, prev *Snapshot) checks {
 	if !sameSidecars {
 		c.sidecars = checkSidecars(s)
 	}
-	if !sameSidecars || len(s.parts.sidecars) > 1 && !slices.Equal(s.set.Workloads, prev.set.Workloads) {
+	if !sameSidecars || len(s.parts.sidecars) > 1 && !sameWorkloads {
 		c.overlaps = sidecarOverlaps(s)
 	}
 	if !known || !sameParts(s.parts.peers, prev.parts.peers) {
 		c.peers = checkPeers(s)
 	}
-	c.credentials = checkCredentials(s)
+	if !sameGateways || !sameWorkloads || !sameParts(s.parts.secrets, prev.parts.secrets) {
+		c.credentials = checkCredentials(s)
+	}
 	return c
 }
 

@@ -50,11 +50,12 @@ func (s *Snapshot) Credential(namespace, name string) *Credential {
 func checkCredentials(s *Snapshot) []finding {
 	var out []finding
 	for _, g := range s.gateways.list {
+		namespaces := s.gatewayNamespaces(g)
 		for _, server := range g.Servers {
 			if server.TLS == nil || len(server.TLS.CredentialNames) == 0 {
 				continue
 			}
-			for _, ns := range s.gatewayNamespaces(g) {
+			for _, ns := range namespaces {
 				out = append(out, s.missingCredentials(server, ns)...)
 			}
 		}

@@ -365,6 +365,29 @@ func TestCredentialsThatGatewaysLookForInVainAreTold(t *testing.T) {
 	}
 }
 
+func TestCredentialsThatComeAndGoAreLookedForAgain(t *testing.T) {
+	const pod = "{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, metadata: {name: edge, namespace: edge}, spec: {address: 10.0.0.9, labels: {istio: ingress}}}\n---\n"
+	const secret = "{apiVersion: v1, kind: Secret, metadata: {name: c, namespace: edge}, stringData: {tls.crt: a, tls.key: b}}\n---\n"
+	gateway := object("Gateway", "shop", "g", "{selector: {istio: ingress}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: c}}]}")
+	m := newMesh(t)
+	for _, step := range []struct {
+		name, objects string
+		missing       bool
+	}{
+		{"the workload comes last", gateway, false},
+		{"no Secret", gateway + pod, true},
+		{"a Secret", gateway + pod + secret, false},
+		{"the Secret has gone", gateway + pod, true},
+		{"the workload has gone", gateway, false},
+	} {
+		_, problems := m.apply(step.objects)
+		missing := slices.ContainsFunc(problems, func(p apis.Problem) bool { return strings.Contains(p.Message, "has no Secret") })
+		if missing != step.missing {
+			t.Errorf("%s: told as missing: %t", step.name, missing)
+		}
+	}
+}
+
 func TestPeerAuthPrecedence(t *testing.T) {
 	s, problems := build(t, object("PeerAuthentication", "istio-system", "mesh", "{mtls: {mode: STRICT}}")+
 		object("PeerAuthentication", "a", "ns", "{mtls: {mode: UNSET}}")+

@@ -57,7 +57,7 @@ func (w *world) edit(t *rapid.T) {
 	}
 	ns := rapid.SampledFrom(namespaces).Draw(t, "namespace")
 	name := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "name")
-	kinds := []string{"Service", "WorkloadEntry", "ServiceEntry", "VirtualService", "DestinationRule", "Gateway", "Sidecar", "PeerAuthentication", "EndpointSlice", "Deployment", "Broken"}
+	kinds := []string{"Service", "WorkloadEntry", "ServiceEntry", "VirtualService", "DestinationRule", "Gateway", "Sidecar", "PeerAuthentication", "EndpointSlice", "Deployment", "Secret", "Broken"}
 	kind := rapid.SampledFrom(kinds).Draw(t, "kind")
 	g := &generator{t: t}
 	spec := g.spec(kind, ns)
@@ -113,7 +113,10 @@ func (g *generator) spec(kind, _ string) string {
 		return istio + "}\nspec: {host: " + g.host() + ", " + g.exportTo() + g.pick("selector", "", "workloadSelector: {matchLabels: {app: x}}, ") +
 			g.pick("policy", "", "trafficPolicy: {loadBalancer: {simple: RANDOM}}, ") + "subsets: [{name: " + g.pick("subset", "v1", "v2") + ", labels: {v: '1'}}]}"
 	case "Gateway":
-		return istio + "}\nspec: {selector: {istio: gw}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [" + g.host() + "]}]}"
+		return istio + "}\nspec: {selector: " + g.pick("gateway", "{istio: gw}", "{app: x}") + ", servers: [{" +
+			g.pick("server", "port: {number: 80, name: http, protocol: HTTP}", "port: {number: 443, name: https, protocol: HTTPS}, tls: {mode: SIMPLE, credentialName: a}") + ", hosts: [" + g.host() + "]}]}"
+	case "Secret":
+		return "apiVersion: v1\nkind: Secret\n" + meta + "}\nstringData: {tls.crt: c" + g.pick("key", "", ", tls.key: k") + "}"
 	case "Sidecar":
 		return istio + "}\nspec: {" + g.pick("selector", "", "workloadSelector: {labels: {app: x}}, ") + "egress: [{" + g.pick("port", "", "port: {number: 80, name: http, protocol: HTTP}, ") +
 			"hosts: [" + g.pick("egress", "'./*'", "'*/*'", "shop/*", "'*/ext.example'") + "]}]}"
