@@ -40,10 +40,7 @@ func (x *http1Exchange) pump() {
 		n, err = d.Stream.Read(b.B[http1.ChunkRoom : len(b.B)-lastChunkRoom])
 		if n == 0 && err != nil {
 			d.Buffers.Put(b)
-			if !conn.IsTimeout(err) { // a timeout: stopped, or late and told so
-				d.Left.Store(true)
-				d.InterruptUpstream()
-			}
+			x.clientEnded(err)
 			return
 		}
 		x.touch()
@@ -51,8 +48,7 @@ func (x *http1Exchange) pump() {
 		out, rest, f := x.decodeRequest(b, n, chunked)
 		if f != nil {
 			d.Buffers.Put(b)
-			x.pumpFailure.Store(f)
-			d.InterruptUpstream()
+			x.failPump(f)
 			return
 		}
 		x.keep(out)
@@ -69,6 +65,22 @@ func (x *http1Exchange) pump() {
 	}
 	x.startRouteTimeout(true)
 	d.WatchLeave(d.Clock.Now())
+}
+
+// clientEnded tells the request's goroutine that a read of the body failed: the
+// client has left, but for a timeout, which is of one that was stopped, or late
+// and told so.
+func (x *http1Exchange) clientEnded(err error) {
+	if !conn.IsTimeout(err) {
+		x.d.Left.Store(true)
+		x.d.InterruptUpstream()
+	}
+}
+
+// failPump ends the exchange for what is wrong with the request's body.
+func (x *http1Exchange) failPump(f *failure.Failure) {
+	x.pumpFailure.Store(f)
+	x.d.InterruptUpstream()
 }
 
 // widen changes a buffer that the last read of a body has filled for a wider

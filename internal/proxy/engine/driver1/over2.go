@@ -7,7 +7,6 @@ import (
 	"net/http"
 
 	"github.com/tullemesh/tulle/internal/proxy/engine/call"
-	"github.com/tullemesh/tulle/internal/proxy/engine/conn"
 	"github.com/tullemesh/tulle/internal/proxy/engine/exchange"
 	"github.com/tullemesh/tulle/internal/proxy/engine/fact"
 	"github.com/tullemesh/tulle/internal/proxy/engine/failure"
@@ -178,10 +177,7 @@ func (x *http1Exchange) pumpOver2(c call.Call) {
 		n, err := d.Stream.Read(b.B[http1.ChunkRoom : len(b.B)-lastChunkRoom])
 		if n == 0 && err != nil {
 			d.Buffers.Put(b)
-			if !conn.IsTimeout(err) {
-				d.Left.Store(true)
-				d.InterruptUpstream()
-			}
+			x.clientEnded(err)
 			return
 		}
 		x.touch()
@@ -196,8 +192,7 @@ func (x *http1Exchange) pumpOver2(c call.Call) {
 		}
 		if f != nil {
 			d.Buffers.Put(b)
-			x.pumpFailure.Store(f)
-			d.InterruptUpstream()
+			x.failPump(f)
 			return
 		}
 		x.keep(out)

@@ -64,10 +64,7 @@ func (x *http1Exchange) pumpSwitched(c call.Call) {
 		n, err := d.Stream.Read(b.B)
 		end := n == 0 && conn.IsEnd(err)
 		if n == 0 && err != nil && !end {
-			if !conn.IsTimeout(err) {
-				d.Left.Store(true)
-				d.InterruptUpstream()
-			}
+			x.clientEnded(err)
 			return
 		}
 		x.touch()
